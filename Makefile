@@ -1,0 +1,58 @@
+# `make serve` and `make test` do everything on a machine with Python 3.11 or newer, make and a package index.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 3000
+RUN_TIME ?= 30s
+BIN := .venv/bin
+export BENTOML_DO_NOT_TRACK := True
+
+.PHONY: help setup serve train test check bento load lock
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
+
+serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
+	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
+	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
+
+train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
+	@$(BIN)/python train.py $(ARGS)
+
+test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup .venv-clients/.installed  ## Lint, check types and manifests
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_kserve.py
+
+bento: setup model  ## Build a Bento with the newest model
+	@$(BIN)/bentoml build
+
+load: setup  ## Drive the server at HOST:PORT with realistic scans for half a minute
+	@$(BIN)/locust -f loadtests/locustfile.py --headless --users 8 --run-time $(RUN_TIME) --stop-timeout 10 \
+	    --host http://$(HOST):$(PORT)
+
+lock:  ## Resolve the dependencies anew
+	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-package warehouse-defects --custom-compile-command "make lock" $(ARGS) \
+	    --extra "$$1" --output-file "requirements/$$1.txt" pyproject.toml "$${@:2}"; }; \
+	compile dev; compile serve --constraint requirements/dev.txt; compile clients
+
+.PHONY: model
+model: setup
+	@$(BIN)/bentoml models get defect_classifier:latest >/dev/null 2>&1 || $(BIN)/python train.py
+
+.venv/.installed: requirements/dev.txt
+.venv-clients/.installed: requirements/clients.txt
+.venv/.installed .venv-clients/.installed:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
+	@echo "installing $< into $(@D)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
