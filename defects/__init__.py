@@ -1,0 +1,1 @@
+"""The library behind `service.py` and `train.py`; importable without BentoML."""

@@ -1,0 +1,107 @@
+"""The schema validates rows, names what is wrong, and travels as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from defects.schema import MAX_PROBLEMS, Constant, DefectClass, Feature, InvalidInput, Schema
+
+SCHEMA = Schema(
+    (
+        Feature("weight", "g", "weight", 0, 100, example=50.0),
+        Feature("moisture", "%", "", 0, None, optional=True, example=3.0),
+        Feature("free"),
+    ),
+    (DefectClass("ok", "fine"), DefectClass("bad")),
+)
+
+
+def problems(item: Any) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.rows_from_objects([item], single=True)
+    return {p.field: f"{p.problem}; {p.expected}" for p in caught.value.problems}
+
+
+def test_rows_are_in_model_order_and_missing_is_nan() -> None:
+    rows = SCHEMA.rows_from_objects([{"free": 3, "weight": 1.5}, {"weight": 2, "moisture": 1, "free": -1e30}])
+    np.testing.assert_array_equal(rows, [[1.5, math.nan, 3], [2, 1, -1e30]])
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"weight": None}, "weight", "is missing; a number from 0 to 100 g"),
+        ({"weight": 100.1}, "weight", "100.1 is out of range; a number from 0 to 100 g"),
+        ({"weight": "5"}, "weight", "is text; a number from 0 to 100 g"),
+        ({"weight": True}, "weight", "is a boolean; a number from 0 to 100 g"),
+        ({"weight": [1]}, "weight", "is a list; a number from 0 to 100 g"),
+        ({"weight": Constant("NaN")}, "weight", "is NaN; a number from 0 to 100 g"),
+        ({"moisture": -1}, "moisture", "-1 is out of range; a number of at least 0 %, or null"),
+        ({"moisture": Constant("NaN")}, "moisture", "is NaN; a number of at least 0 %, or null"),
+        ({"free": 1e39}, "free", "1e+39 is out of range; a number"),
+        ({"free": 10**400}, "free", "is infinite; a number"),
+        ({"wieght": 1}, "wieght", "unknown field; one of the 3 features; did you mean weight?"),
+        ({"\ud800": 1}, "?", "unknown field; one of the 3 features"),
+    ],
+)
+def test_every_problem_names_its_field(change: dict[str, Any], field: str, message: str) -> None:
+    assert problems({"weight": 1, "free": 1, **change}) == {field: message}
+
+
+def test_several_problems_are_all_named() -> None:
+    assert problems({"weight": 101, "moisture": "x"}).keys() == {"weight", "moisture", "free"}
+
+
+def test_rows_of_a_batch_are_named_by_number() -> None:
+    with pytest.raises(InvalidInput, match=r"\[1\]\.weight: 200 is out of range") as caught:
+        SCHEMA.rows_from_objects([{"weight": 1, "free": 1}, {"weight": 200, "free": 1}])
+    assert caught.value.total == 1
+
+
+def test_problems_are_counted_but_not_all_listed() -> None:
+    with pytest.raises(InvalidInput, match="and 999 more") as caught:
+        SCHEMA.check(np.full((1000, 3), [500.0, 1, 1]))
+    assert len(caught.value.problems) == MAX_PROBLEMS
+
+
+def test_the_request_model_agrees_with_validation() -> None:
+    model = SCHEMA.request_model()
+    model.model_validate({"weight": 1, "moisture": None, "free": 2})
+    for wrong in (
+        {"weight": 101},
+        {"weight": "1"},
+        {"weight": math.nan},
+        {"moisture": -1},
+        {"extra": 1},
+        {"free": None},
+    ):
+        with pytest.raises(ValueError, match="1 validation error"):
+            model.model_validate({"weight": 1, "free": 1} | wrong)
+
+
+def test_any_column_name_can_be_a_field() -> None:
+    names = ("model_dump", "_private", "a b", "class", "Größe", "json")
+    schema = Schema(tuple(Feature(n, example=1.0) for n in names), SCHEMA.classes)
+    properties = schema.request_model().model_json_schema()["properties"]
+    assert tuple(properties) == names
+
+
+def test_json_round_trip() -> None:
+    assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+
+
+def test_observed_ranges_are_kept_but_not_enforced() -> None:
+    observed = SCHEMA.observe(np.array([[1, np.nan, 5], [3, 2, 7]], dtype=np.float32))
+    assert [(f.observed_low, f.observed_high) for f in observed.features] == [(1, 3), (2, 2), (5, 7)]
+    assert [f.example for f in observed.features] == [50.0, 3.0, 6.0]
+    observed.rows_from_objects([{"weight": 99, "free": 1000}])
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a")])
+def test_a_schema_needs_unique_features(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="feature"):
+        Schema(tuple(Feature(n) for n in names), SCHEMA.classes)
