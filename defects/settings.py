@@ -1,0 +1,124 @@
+"""Every setting, typed and frozen, from the environment; and the errors that end the process with a pinned exit code.
+
+`python -m defects.settings` prints the table that the README shows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+PREFIX = "DEFECTS_"
+FROM_FILE = "_FILE"
+
+
+class Fatal(Exception):
+    """The process can't start; `exit_code` tells the platform why, the message tells people."""
+
+    exit_code = 1
+
+    def exit(self) -> NoReturn:
+        """End the process with one line on standard error."""
+        os.write(2, f"defects: {self}\n".encode())  # unbuffered: SystemExit may be the last thing that happens
+        raise SystemExit(self.exit_code)
+
+
+class BadSetting(Fatal):
+    exit_code = 78
+
+
+def _setting(name: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, alias=name, description=description, **limits)
+
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Settings(BaseModel):
+    """The settings of a serving process. Any `DEFECTS_` setting can be read from a file: `<NAME>_FILE`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    model_dir: Path | None = _setting(
+        "MODEL_DIR", None, "Directory with the artifact to serve; without it, the BentoML model store."
+    )
+    model: str | None = _setting(
+        "DEFECTS_MODEL",
+        None,
+        "Tag in the BentoML model store; default: the model a Bento was built with, else `defect_classifier:latest`.",
+        pattern=r"^[a-z0-9._-]+(:[a-z0-9._-]+)?$",
+    )
+    model_digest: Digest | None = _setting(
+        "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
+    )
+    max_body_bytes: int = _setting(
+        "DEFECTS_MAX_BODY_BYTES", 16 << 20, "Largest request body, in bytes; a larger one is answered 413.", ge=1
+    )
+    k_revision: str | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.")
+    named_revision: str = _setting("DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.")
+    build: bool = _setting(
+        "DEFECTS_BUILD", False, "`1` while a Bento without a model is built: the schema is the built-in data's."
+    )
+
+    @property
+    def revision(self) -> str:
+        return self.k_revision or self.named_revision
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Raises `BadSetting`, whose one line names the variable and what was expected."""
+        values = {name: value for name in _names() if (value := _read(name, environment))}
+        for name in environment:
+            if name.startswith(PREFIX) and name.removesuffix(FROM_FILE) not in _names():
+                raise BadSetting(f"{name}: unknown setting{_suggestion(name)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise BadSetting("; ".join(_describe(e, values) for e in error.errors())) from None
+
+
+def _names() -> list[str]:
+    return [str(field.alias) for field in Settings.model_fields.values()]
+
+
+def _read(name: str, environment: Mapping[str, str]) -> str:
+    """The value of one setting; empty means unset, as an unset ConfigMap key or Make variable gives."""
+    value, file = environment.get(name, ""), environment.get(name + FROM_FILE, "")
+    if not file or not name.startswith(PREFIX):
+        return value
+    if value:
+        raise BadSetting(f"{name}: set both directly and by {name + FROM_FILE}; expected one of them")
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{name + FROM_FILE}: can't read {file}: {error}") from None
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, _names(), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(_names())}"
+
+
+def _describe(error: Any, values: Mapping[str, str]) -> str:
+    name = str(error["loc"][0])
+    return f"{name}: {error['msg'].lower().replace('input should be', 'expected')}, got {values.get(name)!r}"
+
+
+def table() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| Setting | Default | What it does |", "| --- | --- | --- |"]
+    for field in Settings.model_fields.values():
+        default = (
+            "" if field.default is None else f"`{int(field.default) if field.default is False else field.default}`"
+        )
+        rows.append(f"| `{field.alias}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

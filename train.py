@@ -1,0 +1,127 @@
+"""Train a defect classifier and put it into the BentoML model store.
+
+python train.py                                      the built-in parcel data
+python train.py --data parcels.csv --label defect    your own CSV or Parquet file
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from defects import artifact, tables, training
+
+STARTED = time.monotonic()
+STILL_WORKING_SECONDS = 5.0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parse(arguments)
+    try:
+        with progress(f"reading {options.data or 'the built-in data'}"):
+            table = (
+                tables.read(options.data, options.label) if options.data else tables.builtin(options.rows, options.seed)
+            )
+        trained = training.train(table, options.estimator, options.seed, options.test_share, progress)
+        with progress("saving"):
+            place = _save(trained, options.output)
+    except (tables.BadData, FileExistsError) as error:
+        sys.exit(f"train.py: {error}")
+    print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="CSV or Parquet file; default: the built-in simulated scan tunnel")
+    parser.add_argument("--label", help="the label column of --data")
+    parser.add_argument("--estimator", choices=training.ESTIMATORS, default="hist-gradient-boosting")
+    parser.add_argument("--rows", type=_positive, default=40_000, help="rows of built-in data (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of data, split and estimator (default: %(default)s)")
+    parser.add_argument("--test-share", type=_share, default=0.2, help="rows held out (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
+    options = parser.parse_args(arguments)
+    if (options.data is None) != (options.label is None):
+        parser.error("--data and --label go together")
+    if not 0 <= options.seed < 2**32:
+        parser.error("--seed: expected a number from 0 to 4294967295")
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def _save(trained: training.Trained, output: Path | None) -> str:
+    if output is None:
+        return artifact.store(trained.files, trained.card)
+    artifact.replace(output, trained.files)
+    return str(output)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Say what is being done, and every few seconds that it still is."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(STILL_WORKING_SECONDS):
+            _say(f"still {what}")
+
+    _say(what)
+    ticker = threading.Thread(target=tick, daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+
+
+def _say(text: str) -> None:
+    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def report(card: dict[str, Any], place: str, digest: str) -> str:
+    """What was trained, how good it is and how it will be served."""
+    metrics, engine = card["metrics"], card["engine"]
+    width = max(len(name) for name in (*metrics["classes"], "class"))
+    lines = [
+        "",
+        f"accuracy {metrics['accuracy']:.4f}   macro-F1 {metrics['macro_f1']:.4f}   log loss {metrics['log_loss']:.4f}"
+        f"   on {card['split']['held_out_rows']:,} held-out rows",
+        "",
+        f"{'class':{width}}  precision  recall      F1  log loss    rows",
+    ]
+    for name, c in metrics["classes"].items():
+        loss = "       –" if c["log_loss"] is None else f"{c['log_loss']:8.4f}"
+        lines.append(
+            f"{name:{width}}  {c['precision']:9.4f}  {c['recall']:6.4f}  {c['f1']:6.4f}  {loss}  {c['rows']:6,}"
+        )
+    lines += [
+        "",
+        f"engine  {engine['name']}: {engine['reason']}",
+        *([f"        largest difference {engine['parity']['largest_difference']:.1e}"] if engine["parity"] else []),
+        f"model   {place}",
+        f"digest  {digest}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
