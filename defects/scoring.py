@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +48,9 @@ def onnx_scorer(model: bytes) -> Scorer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = cpus()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that waits must not burn quota
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -67,6 +72,43 @@ def sklearn_scorer(model: bytes) -> Scorer:
         return probabilities
 
     return score
+
+
+def cpus(root: Path = Path("/")) -> int:
+    """CPUs that this process may use: its affinity, and the quota of its cgroup (v2 or v1) and of those above it.
+
+    The host's core count says nothing: with a quota of one CPU, a thread for each of 64 cores means being throttled.
+    """
+    limits: list[float] = [len(os.sched_getaffinity(0))]
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        unified = not controllers
+        if not unified and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("" if unified else "cpu")
+        # In a container the path may be the host's, which is not mounted there: then the mount itself is the group.
+        group = mount / path.lstrip("/")
+        for directory in (group, *group.parents):
+            if directory.is_relative_to(mount):
+                limits += _quota_v2(directory) if unified else _quota_v1(directory)
+    return max(1, math.floor(min(limits)))
+
+
+def _quota_v2(group: Path) -> list[float]:
+    quota, period = (*" ".join(_lines(group / "cpu.max")).split(), "max", "max")[:2]
+    return [] if quota == "max" else [int(quota) / int(period)]
+
+
+def _quota_v1(group: Path) -> list[float]:
+    quota, period = (int(" ".join(_lines(group / f"cpu.cfs_{name}_us")) or -1) for name in ("quota", "period"))
+    return [quota / period] if quota > 0 and period > 0 else []
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8").splitlines()
+    except OSError:
+        return []
 
 
 _LOADERS = {"onnxruntime": (ONNX, onnx_scorer), "scikit-learn": (SKOPS, sklearn_scorer)}
