@@ -1,0 +1,280 @@
+"""The Open Inference Protocol (V2) and KServe's V1 protocol, as pure functions between bodies and rows.
+
+https://github.com/kserve/open-inference-protocol, with the binary tensor extension as Triton and KServe's clients
+speak it: a JSON part whose length `Inference-Header-Content-Length` gives, then the tensors' bytes, little-endian,
+one after the other; elements of BYTES tensors carry a 4-byte length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from defects.schema import Constant, InvalidInput, Problem, Rows, Schema
+
+MATRIX = "rows"  # the name of the one `[n, features]` input in the metadata; any name is taken
+
+# Wire types by the protocol's names; all little-endian.
+DATATYPES = {
+    "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
+}  # fmt: skip
+OUTPUTS = ("label", "class_index", "probabilities")
+
+_NUMBERS = frozenset({int, float, type(None)})
+_INTEGERS = frozenset({int, type(None)})
+
+ReadJSON = Callable[[bytes], Any]
+
+
+@dataclass(frozen=True)
+class Query:
+    """An inference request: validated rows, and what the answer is to hold."""
+
+    rows: Rows
+    id: str | None
+    outputs: tuple[tuple[str, bool], ...]  # name, and whether as binary
+
+
+def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, Any]:
+    """Model metadata: what `decode` takes and `encode` gives. `columns` of the input are ours, beyond the protocol."""
+    columns = [
+        {"name": f.name, "unit": f.unit, "minimum": f.low, "maximum": f.high, "optional": f.optional}
+        for f in schema.features
+    ]
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": engine,
+        "inputs": [
+            {
+                "name": MATRIX,
+                "datatype": "FP32",
+                "shape": [-1, len(schema.features)],
+                "parameters": {"columns": columns},
+            }
+        ],
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [-1], "parameters": {"classes": list(schema.class_names)}},
+            {"name": "class_index", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(schema.classes)]},
+        ],
+    }
+
+
+# --- V2 requests ---------------------------------------------------------------------------------------------------
+
+
+def decode(schema: Schema, body: bytes, json_length: int | None, read_json: ReadJSON, max_rows: int) -> Query:
+    """A V2 infer request; raises `InvalidInput`, or what `read_json` raises."""
+    if json_length is not None and json_length > len(body):
+        raise _invalid("Inference-Header-Content-Length", f"{json_length} is more than the body has", "its JSON part")
+    request = read_json(body if json_length is None else body[:json_length])
+    binary = memoryview(b"" if json_length is None else body)[json_length or 0 :]
+    if type(request) is not dict:
+        raise _invalid("body", "is not an object", "an object with inputs")
+    identifier = request.get("id")
+    if identifier is not None and type(identifier) is not str:
+        raise _invalid("id", "is not text", "text")
+    outputs = _requested_outputs(request)
+    return Query(schema.check(_rows(schema, request.get("inputs"), binary, max_rows)), identifier, outputs)
+
+
+def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Rows:
+    if type(inputs) is not list or not inputs or not all(type(i) is dict for i in inputs):
+        raise _invalid("inputs", "is not a list of tensors", f"one [n, {len(schema.names)}] tensor, or one a feature")
+    tensors: dict[str, tuple[Rows, list[int]]] = {}
+    for index, tensor in enumerate(inputs):
+        name, values, shape, binary = _tensor(tensor, f"inputs[{index}]", binary)
+        if name in tensors:
+            raise _invalid(f"inputs[{index}].name", f"{name} appears twice", "one tensor for each name")
+        tensors[name] = values, shape
+    if len(binary):
+        raise _invalid("body", f"has {len(binary)} bytes after the last tensor", "what binary_data_size announces")
+    name, (values, shape) = next(iter(tensors.items()))
+    if len(tensors) == 1 and (name not in schema.index or len(schema.names) == 1):
+        rows = _matrix(schema, values, shape)
+    else:
+        rows = _columns(schema, tensors)
+    if not 1 <= len(rows) <= max_rows:
+        raise _invalid("inputs", f"have {len(rows)} rows", f"1 to {max_rows}")
+    return rows
+
+
+def _matrix(schema: Schema, values: Rows, shape: list[int]) -> Rows:
+    width = len(schema.names)
+    if shape == [width]:  # one row
+        shape = [1, width]
+    if not ((len(shape) == 2 and shape[1] == width) or (width == 1 and len(shape) == 1)):
+        raise _invalid("inputs[0].shape", f"is {shape}", f"[n, {width}], or one tensor for each feature by name")
+    return values.reshape(-1, width)
+
+
+def _columns(schema: Schema, tensors: Mapping[str, tuple[Rows, list[int]]]) -> Rows:
+    for name in tensors:
+        if name not in schema.index:
+            raise _invalid(name, "unknown input", f"the names of the {len(schema.names)} features")
+    length = len(next(iter(tensors.values()))[0])
+    rows = np.full((length, len(schema.names)), np.nan)
+    for name, (values, shape) in tensors.items():
+        if shape not in ([length], [length, 1]):
+            raise _invalid(name, f"has shape {shape}", f"[{length}] or [{length}, 1], as the first tensor")
+        rows[:, schema.index[name]] = values
+    return rows
+
+
+def _tensor(tensor: dict[str, Any], place: str, binary: memoryview) -> tuple[str, Rows, list[int], memoryview]:
+    """A tensor's name, its values (flat, float64, NaN where missing), its shape, and the binary data after it."""
+    name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
+    if type(name) is not str:
+        raise _invalid(f"{place}.name", "is missing", "text")
+    if type(datatype) is not str or datatype not in DATATYPES:
+        raise _invalid(f"{place}.datatype", f"is {_short(datatype)}", f"one of {', '.join(DATATYPES)}")
+    if type(shape) is not list or not shape or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
+        raise _invalid(f"{place}.shape", f"is {_short(shape)}", "a list of sizes")
+    size = _parameters(tensor, place).get("binary_data_size")
+    if size is not None:
+        values, binary = _binary_values(size, datatype, place, binary)
+    else:
+        values = _json_values(tensor.get("data"), datatype, f"{place}.data", len(shape))
+    count = 1
+    for n in shape:
+        count *= n
+    if count != len(values):
+        raise _invalid(f"{place}.data", f"has {len(values)} values", f"{count}, as shape {shape} says")
+    return name, values, shape, binary
+
+
+def _binary_values(size: Any, datatype: str, place: str, binary: memoryview) -> tuple[Rows, memoryview]:
+    dtype = np.dtype(DATATYPES[datatype])
+    if type(size) is not int or not 0 <= size <= len(binary) or size % dtype.itemsize:
+        expected = f"a multiple of {dtype.itemsize} of at most the {len(binary)} bytes that are left"
+        raise _invalid(f"{place}.parameters.binary_data_size", f"is {_short(size)}", expected)
+    return np.frombuffer(binary[:size], dtype).astype(np.float64), binary[size:]
+
+
+def _json_values(data: Any, datatype: str, place: str, dimensions: int) -> Rows:
+    """`data` as a flat float64 array; it may be nested as deep as the shape has dimensions."""
+    if type(data) is not list:
+        raise _invalid(place, "is missing or not a list", "a list of numbers")
+    for _ in range(dimensions - 1):
+        if data and type(data[0]) is list:
+            if not all(type(row) is list for row in data):
+                raise _invalid(place, "is nested unevenly", "a list of numbers, or of lists of them")
+            data = list(chain.from_iterable(data))
+    allowed = _NUMBERS if datatype.startswith("FP") else _INTEGERS
+    for kind in set(map(type, data)) - allowed:
+        wrong = next(value for value in data if type(value) is kind)
+        raise _invalid(place, f"has {_short(wrong)}", f"{'numbers' if allowed is _NUMBERS else 'integers'} or null")
+    return np.array(data, dtype=np.float64)
+
+
+def _requested_outputs(request: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+    all_binary = _flag(_parameters(request, "body"), "binary_data_output", "parameters", default=False)
+    wanted = request.get("outputs")
+    if wanted is None or wanted == []:
+        return tuple((name, all_binary) for name in OUTPUTS)
+    if type(wanted) is not list or not all(type(o) is dict for o in wanted):
+        raise _invalid("outputs", "is not a list of objects", f"a list with names among {', '.join(OUTPUTS)}")
+    chosen: list[tuple[str, bool]] = []
+    for index, output in enumerate(wanted):
+        place = f"outputs[{index}]"
+        name = output.get("name")
+        if name not in OUTPUTS or name in dict(chosen):
+            raise _invalid(f"{place}.name", f"is {_short(name)}", f"each at most once: {', '.join(OUTPUTS)}")
+        chosen.append(
+            (name, _flag(_parameters(output, place), "binary_data", f"{place}.parameters", default=all_binary))
+        )
+    return tuple(chosen)
+
+
+def _parameters(owner: dict[str, Any], place: str) -> dict[str, Any]:
+    parameters = owner.get("parameters")
+    if parameters is not None and type(parameters) is not dict:
+        raise _invalid(f"{place}.parameters", "is not an object", "an object")
+    return parameters or {}
+
+
+def _flag(parameters: dict[str, Any], name: str, place: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise _invalid(f"{place}.{name}", f"is {_short(value)}", "true or false")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value) if type(value) in (Constant, int, float) else repr(value)
+    return text[:40].encode(errors="replace").decode()
+
+
+def _invalid(field: str, problem: str, expected: str) -> InvalidInput:
+    return InvalidInput([Problem(field[:100].encode(errors="replace").decode(), problem, expected)])
+
+
+# --- V2 answers ----------------------------------------------------------------------------------------------------
+
+
+def encode(
+    schema: Schema, name: str, version: str, query: Query, probabilities: NDArray[np.float32]
+) -> tuple[bytes, int | None]:
+    """The body of a V2 answer, and the length of its JSON part where binary tensors follow it."""
+    best = probabilities.argmax(axis=1)
+    outputs: list[dict[str, Any]] = []
+    tensors: list[bytes] = []
+    for output, binary in query.outputs:
+        described, data = _output(schema, output, probabilities, best)
+        if binary:
+            tensors.append(_bytes(data))
+            described["parameters"] = {"binary_data_size": len(tensors[-1])}
+        else:
+            described["data"] = data if type(data) is list else data.ravel()
+        outputs.append(described)
+    answer: dict[str, Any] = {"model_name": name, "model_version": version}
+    if query.id is not None:
+        answer["id"] = query.id
+    answer["outputs"] = outputs
+    head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join((head, *tensors)), len(head)) if tensors else (head, None)
+
+
+def _output(
+    schema: Schema, name: str, probabilities: NDArray[np.float32], best: NDArray[np.int64]
+) -> tuple[dict[str, Any], Any]:
+    if name == "probabilities":
+        return {"name": name, "datatype": "FP32", "shape": list(probabilities.shape)}, probabilities
+    if name == "class_index":
+        return {"name": name, "datatype": "INT64", "shape": [len(best)]}, best
+    labels = [schema.class_names[index] for index in best.tolist()]
+    return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, labels
+
+
+def _bytes(data: Sequence[str] | NDArray[Any]) -> bytes:
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
+    elements = (element.encode() for element in data)
+    return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
+
+
+# --- V1 ------------------------------------------------------------------------------------------------------------
+
+
+def decode_v1(schema: Schema, request: Any, max_rows: int) -> Rows:
+    """The rows of a V1 request: `instances`, each a list in the order of the features or an object by their names."""
+    instances = request.get("instances") if type(request) is dict else None
+    if type(instances) is not list or not 1 <= len(instances) <= max_rows:
+        raise _invalid("instances", "is not such a list", f"a list of 1 to {max_rows} rows, as lists or objects")
+    objects = [_by_name(schema, row, index) if type(row) is list else row for index, row in enumerate(instances)]
+    return schema.rows_from_objects(objects)
+
+
+def _by_name(schema: Schema, row: list[Any], index: int) -> dict[str, Any]:
+    if len(row) != len(schema.names):
+        expected = f"{len(schema.names)}, in the order of the features"
+        raise _invalid(f"[{index}]", f"has {len(row)} values", expected)
+    return dict(zip(schema.names, row, strict=True))
