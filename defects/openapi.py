@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from defects.routes import MAX_BATCH
+from defects import openinference
+from defects.routes import MAX_ROWS
 from defects.schema import Schema
 
 TITLE = "Defect classifier"
@@ -31,14 +32,18 @@ class Error(BaseModel):
     fields: list[FieldProblem] | None = Field(None, description="The fields concerned, where the input is invalid.")
 
 
-def document(schema: Schema, version: str) -> dict[str, Any]:
-    """OpenAPI 3.1 for a model with this schema and version."""
+def document(schema: Schema, name: str, version: str) -> dict[str, Any]:
+    """OpenAPI 3.1 for a model with this schema, name (in V1 and V2 URLs) and version."""
     _, definitions = models_json_schema(
         [(schema.request_model(), "validation"), (schema.answer_model(), "serialization"), (Error, "serialization")],
         ref_template=REFERENCE,
     )
     scan, prediction = _reference("Scan"), _reference("Prediction")
-    scans = {"type": "array", "items": scan, "minItems": 1, "maxItems": MAX_BATCH, "example": [schema.example]}
+    scans = {"type": "array", "items": scan, "minItems": 1, "maxItems": MAX_ROWS, "example": [schema.example]}
+    row = list(schema.example.values())
+    tensor = {"name": openinference.MATRIX, "datatype": "FP32", "shape": [1, len(row)], "data": row}
+    infer = {"type": "object", "required": ["inputs"], "example": {"inputs": [tensor]}}
+    instances = {"type": "object", "required": ["instances"], "example": {"instances": [row]}}
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": version, "description": _description(schema)},
@@ -48,12 +53,20 @@ def document(schema: Schema, version: str) -> dict[str, Any]:
             "/classify": {"post": _operation("classify", "Classify one scan", scan, prediction)},
             "/classify_batch": {
                 "post": _operation(
-                    "classify_batch", f"Classify 1 to {MAX_BATCH} scans", scans, {"type": "array", "items": prediction}
+                    "classify_batch", f"Classify 1 to {MAX_ROWS} scans", scans, {"type": "array", "items": prediction}
                 )
             },
+            f"/v2/models/{name}/infer": {
+                "post": _operation("v2_infer", "Open Inference Protocol: infer", infer, {"type": "object"})
+            },
+            f"/v2/models/{name}": {"get": _get("v2_metadata", "Open Inference Protocol: model metadata")},
+            "/v2/health/ready": {"get": _get("v2_ready", "Open Inference Protocol: server ready")},
+            f"/v1/models/{name}:predict": {
+                "post": _operation("v1_predict", "KServe V1: predict", instances, {"type": "object"})
+            },
             "/model": {"get": _get("model", "The model's card, schema, version, digest and engine")},
-            "/livez": {"get": _get("livez", "Can the process make progress?", "text/plain")},
-            "/readyz": {"get": _get("readyz", "Does this replica answer correctly now?", "text/plain")},
+            "/livez": {"get": _get("livez", "Can the process make progress?")},
+            "/readyz": {"get": _get("readyz", "Does this replica answer correctly now?")},
         },
     }
 
@@ -87,13 +100,12 @@ def _operation(name: str, summary: str, body: dict[str, Any], answer: dict[str, 
     }
 
 
-def _get(name: str, summary: str, media_type: str = "application/json") -> dict[str, Any]:
-    schema = {"type": "object"} if media_type == "application/json" else {"type": "string"}
+def _get(name: str, summary: str) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "tags": ["Operate"],
-        "responses": {"200": {"description": "Success", "content": {media_type: {"schema": schema}}}},
+        "responses": {"200": _response("Success", {"type": "object"})},
     }
 
 

@@ -1,17 +1,20 @@
-"""Every route in one table, answered in an ASGI middleware before BentoML's router; BentoML answers the rest.
+"""Every route in one table, answered in an ASGI middleware outside of BentoML, which answers the rest.
 
-A handler takes a `Request` and gives a `Reply`, or raises `Refusal` or `InvalidInput`. The middleware adds the
-headers that every answer carries and turns errors into the one shape that callers see.
+A handler takes a `Request` and gives a `Reply`, or raises `Refusal`, `InvalidInput` or `Overloaded`. The middleware
+adds the headers that every answer carries and turns errors into the one shape that callers see.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import logging
 import math
 import re
 import secrets
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,12 +23,19 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from defects.schema import Constant, InvalidInput, Problem, Schema
+from defects import openinference
+from defects.batching import Batcher, Job, Overloaded
+from defects.health import Health
+from defects.schema import Constant, InvalidInput, Problem, Rows, Schema
+from defects.settings import MAX_TIMEOUT_MS
 
-MAX_BATCH = 1024  # rows in one request
+MAX_ROWS = 1024  # in one request
+GZIP_BYTES = 4096  # smaller answers are not worth compressing
+# A caller who may have to wait longer is watched, so that its rows are dropped when it goes away.
+WATCH_SECONDS = 0.02
 
 # Answered by BentoML; the middleware only adds headers to them.
-BENTOML_PATHS = frozenset({"/", "/schema.json", "/livez", "/readyz", "/healthz"})
+BENTOML_PATHS = frozenset({"/", "/schema.json"})
 STATIC = "/static_content/"
 
 # The docs page has an inline Google Tag Manager; with this policy no browser runs it.
@@ -34,6 +44,7 @@ PAGE_POLICY = (
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+JSON, BINARY = b"application/json", b"application/octet-stream"
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +65,17 @@ class Refusal(Exception):
 
 
 class Disconnected(Exception):
-    """The caller went away before its request was complete."""
+    """The caller went away before it was answered."""
 
 
 @dataclass
 class Request:
-    """A complete request, and the phases of answering it, in seconds."""
+    """A request, with its body once that was read, and the phases of answering it, in seconds."""
 
     headers: Mapping[bytes, bytes]
-    body: bytes
+    receive: Receive
+    body: bytes = b""
+    timeout: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     queue: float = 0.0
     score: float = 0.0
@@ -71,35 +84,84 @@ class Request:
 class Reply(NamedTuple):
     status: int
     body: bytes
-    content_type: bytes = b"application/json"
+    content_type: bytes = JSON
     headers: Headers = ()
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the routes know of the model they answer for. `score` takes float32 `[n, features]`."""
+    """What the routes know of the model that they answer for."""
 
     schema: Schema
+    name: str  # in V1 and V2 URLs
     version: str
+    engine: str
     description: Mapping[str, Any]
-    score: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take."""
+
+    body_bytes: int
+    timeout: float  # seconds, where the request doesn't say
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Route(NamedTuple):
+    """A route's name (for people and metrics, so without anything that callers choose) and its handlers by method."""
+
+    name: str
+    handlers: Mapping[str, Handler]
+    predicts: bool = False  # refused while overloaded, before its body is read
+    takes: tuple[bytes, ...] = (JSON,)
 
 
 class Routes:
     """The middleware. `openapi` is the document that the page at `/` shows."""
 
-    def __init__(self, app: App, *, model: Model, openapi: Mapping[str, Any], revision: str, max_body_bytes: int):
-        self._app = app
-        self._model = model
-        self._max_body_bytes = max_body_bytes
+    def __init__(
+        self,
+        app: App,
+        *,
+        model: Model,
+        batcher: Batcher,
+        health: Health,
+        openapi: Mapping[str, Any],
+        revision: str,
+        limits: Limits,
+    ):
+        self._app, self._model, self._batcher, self._health, self._limits = app, model, batcher, health, limits
         self._openapi = orjson.dumps(openapi)
+        self._metadata = openinference.metadata(model.schema, model.name, model.version, model.engine)
         self._identity = [(b"x-model-version", model.version.encode()), (b"x-revision", revision.encode())]
-        self._table: dict[str, dict[str, Callable[[Request], Awaitable[Reply]]]] = {
-            "/classify": {"POST": self._classify},
-            "/classify_batch": {"POST": self._classify_batch},
-            "/model": {"GET": self._describe},
-            "/docs.json": {"GET": self._document},
+        self._table = self._routes()
+
+    def _routes(self) -> dict[str, Route]:
+        """Every path that is answered here. There is one model, so every path is known beforehand."""
+        v1, v2 = f"/v1/models/{self._model.name}", f"/v2/models/{self._model.name}"
+        table = {
+            "/classify": Route("/classify", {"POST": self._classify}, predicts=True),
+            "/classify_batch": Route("/classify_batch", {"POST": self._classify_batch}, predicts=True),
+            "/model": Route("/model", {"GET": self._describe}),
+            "/docs.json": Route("/docs.json", {"GET": self._document}),
+            "/livez": Route("/livez", {"GET": self._live}),
+            "/readyz": Route("/readyz", {"GET": self._ready}),
+            "/v1/models": Route("/v1/models", {"GET": self._v1_models}),
+            v1: Route("/v1/models/{name}", {"GET": self._v1_model}),
+            f"{v1}:predict": Route("/v1/models/{name}:predict", {"POST": self._v1_predict}, predicts=True),
+            "/v2": Route("/v2", {"GET": self._v2_server}),
+            "/v2/health/live": Route("/v2/health/live", {"GET": self._live}),
+            "/v2/health/ready": Route("/v2/health/ready", {"GET": self._ready}),
         }
+        versioned = f"{v2}/versions/{self._model.version}"
+        for path, name in ((v2, "/v2/models/{name}"), (versioned, "/v2/models/{name}/versions/{version}")):
+            table[path] = Route(name, {"GET": self._v2_metadata})
+            table[f"{path}/ready"] = Route(f"{name}/ready", {"GET": self._v2_model_ready})
+            table[f"{path}/infer"] = Route(f"{name}/infer", {"POST": self._v2_infer}, True, (JSON, BINARY))
+        return table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,7 +174,7 @@ class Routes:
             await self._answer(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(dict(scope["headers"]), b"")
+        request = Request(dict(scope["headers"]), receive)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -124,57 +186,73 @@ class Routes:
         await self._app(scope, receive, with_headers)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(dict(scope["headers"]), b"")
+        request = Request(dict(scope["headers"]), receive)
         try:
-            reply = await self._reply(scope, receive, request)
+            reply = await self._reply(scope["method"], scope["path"], request)
         except Disconnected:
             return
+        body, encoding = _compressed(reply.body, request.headers)
         headers = [
             (b"content-type", reply.content_type),
-            (b"content-length", str(len(reply.body)).encode()),
+            (b"content-length", str(len(body)).encode()),
+            *encoding,
             *reply.headers,
             *self._common_headers(request),
         ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else reply.body
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _reply(self, scope: Scope, receive: Receive, request: Request) -> Reply:
+    async def _reply(self, method: str, path: str, request: Request) -> Reply:
         try:
-            handler = self._handler(scope["method"], scope["path"])
-            if scope["method"] == "POST":
-                request.body = await self._body(request, receive)
+            route = self._route(path)
+            handler = _handler(route, method)
+            if route.predicts:
+                request.timeout = self._timeout(request.headers)
+                self._batcher.admit(1, request.timeout)
+            if method == "POST":
+                request.body = await self._body(request, route.takes)
             return await handler(request)
         except Refusal as refusal:
             return error(refusal.status, str(refusal), headers=refusal.headers)
         except InvalidInput as invalid:
             return error(400, f"invalid input: {invalid}", invalid.problems)
+        except Overloaded as overload:
+            return _overloaded(overload)
         except Disconnected:
             raise
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", method, path)
             return error(500, "internal error; expected none, please report it with the x-request-id of this answer")
 
-    def _handler(self, method: str, path: str) -> Callable[[Request], Awaitable[Reply]]:
-        methods = self._table.get(path)
-        if methods is None:
+    def _route(self, path: str) -> Route:
+        route = self._table.get(path)
+        if route is None:
+            if path.startswith(("/v1/models/", "/v2/models/")):
+                known = f"model {self._model.name}, version {self._model.version}"
+                raise Refusal(404, f"no such model, version or path; expected {known}")
             raise Refusal(404, f"no such path; expected one of {', '.join(sorted({*self._table, *BENTOML_PATHS}))}")
-        handler = methods.get("GET" if method == "HEAD" else method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            raise Refusal(
-                405, f"method {method[:16]} is not allowed here; expected {allowed}", [(b"allow", allowed.encode())]
-            )
-        return handler
+        return route
 
-    async def _body(self, request: Request, receive: Receive) -> bytes:
-        content_type = request.headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        if content_type != b"application/json":
-            raise Refusal(415, "unsupported content type; expected application/json")
+    def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
+        given = headers.get(b"x-request-timeout-ms")
+        if given is None:
+            return self._limits.timeout
+        if not (given.isdigit() and 1 <= int(given[:10]) <= MAX_TIMEOUT_MS):
+            raise Refusal(400, f"x-request-timeout-ms is not valid; expected an integer from 1 to {MAX_TIMEOUT_MS}")
+        return int(given) / 1000
+
+    async def _body(self, request: Request, types: Sequence[bytes]) -> bytes:
+        content_type = request.headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
+        if content_type not in types:
+            raise Refusal(415, f"unsupported content type; expected {b' or '.join(types).decode()}")
+        encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b"gzip"):
+            raise Refusal(415, "unsupported content encoding; expected gzip or none")
         length = request.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if length.isdigit() and int(length) > self._limits.body_bytes:
             raise self._too_large()
-        return await self._read(receive)
+        body = await self._read(request.receive)
+        return self._decompressed(body) if encoding == b"gzip" else body
 
     async def _read(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
@@ -185,41 +263,79 @@ class Routes:
                 raise Disconnected
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._max_body_bytes:
+            if size > self._limits.body_bytes:
                 raise self._too_large()
             chunks.append(chunk)
             if not message.get("more_body"):
                 return b"".join(chunks)
 
+    def _decompressed(self, body: bytes) -> bytes:
+        reader = zlib.decompressobj(wbits=31)
+        try:
+            content = reader.decompress(body, self._limits.body_bytes + 1)
+        except zlib.error:
+            raise Refusal(400, "body is not gzip, as content-encoding says; expected gzip") from None
+        if len(content) > self._limits.body_bytes:
+            raise self._too_large()
+        if not reader.eof:
+            raise Refusal(400, "body is cut off; expected complete gzip")
+        return content
+
     def _too_large(self) -> Refusal:
         # The rest of the body is not read, so the connection can't be used again.
-        return Refusal(
-            413, f"body too large; expected at most {self._max_body_bytes} bytes", [(b"connection", b"close")]
-        )
+        expected = f"body too large; expected at most {self._limits.body_bytes} bytes"
+        return Refusal(413, expected, [(b"connection", b"close")])
 
     def _common_headers(self, request: Request) -> Headers:
-        total = time.perf_counter() - request.started
-        timing = (
-            f"queue;dur={request.queue * 1e3:.3f}, score;dur={request.score * 1e3:.3f}, total;dur={total * 1e3:.3f}"
-        )
+        phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
+        timing = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases.items())
         return [
             (b"x-request-id", _request_id(request.headers)),
             *self._identity,
             (b"server-timing", timing.encode()),
         ]
 
-    # --- handlers ------------------------------------------------------------------------------------------------
+    # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------
 
     async def _classify(self, request: Request) -> Reply:
         rows = self._model.schema.rows_from_objects([read_json(request.body)], single=True)
-        return _json(self._predictions(rows, request)[0])
+        return _json(predictions(self._model, await self._score(rows, request))[0])
 
     async def _classify_batch(self, request: Request) -> Reply:
         scans = read_json(request.body)
-        if type(scans) is not list or not 1 <= len(scans) <= MAX_BATCH:
+        if type(scans) is not list or not 1 <= len(scans) <= MAX_ROWS:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
-            raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_BATCH} scans")])
-        return _json(self._predictions(self._model.schema.rows_from_objects(scans), request))
+            raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
+        rows = self._model.schema.rows_from_objects(scans)
+        return _json(predictions(self._model, await self._score(rows, request)))
+
+    async def _v1_predict(self, request: Request) -> Reply:
+        rows = openinference.decode_v1(self._model.schema, read_json(request.body), MAX_ROWS)
+        return _json({"predictions": predictions(self._model, await self._score(rows, request))})
+
+    async def _v2_infer(self, request: Request) -> Reply:
+        schema, length = self._model.schema, _json_length(request.headers)
+        query = openinference.decode(schema, request.body, length, read_json, MAX_ROWS)
+        probabilities = await self._score(query.rows, request)
+        body, length = openinference.encode(schema, self._model.name, self._model.version, query, probabilities)
+        if length is None:
+            return Reply(200, body)
+        return Reply(200, body, BINARY, [(b"inference-header-content-length", str(length).encode())])
+
+    async def _score(self, rows: Rows, request: Request) -> NDArray[np.float32]:
+        """The probabilities of validated `rows`; raises `Overloaded`, or `Disconnected` where the caller goes away."""
+        remaining = request.timeout - (time.perf_counter() - request.started)
+        job = self._batcher.submit(rows.astype(np.float32), remaining)
+        watcher = asyncio.create_task(_watch(request, job)) if job.expected_seconds > WATCH_SECONDS else None
+        try:
+            probabilities = await job.done
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+        request.queue, request.score = job.started - job.submitted, job.finished - job.started
+        return probabilities
+
+    # --- everything else: never waits behind inference, never refused by admission ----------------------------------
 
     async def _describe(self, _: Request) -> Reply:
         return _json(self._model.description)
@@ -227,11 +343,89 @@ class Routes:
     async def _document(self, _: Request) -> Reply:
         return Reply(200, self._openapi)
 
-    def _predictions(self, rows: NDArray[np.float64], request: Request) -> list[dict[str, Any]]:
-        started = time.perf_counter()
-        probabilities = self._model.score(rows.astype(np.float32))
-        request.score = time.perf_counter() - started
-        return predictions(self._model, probabilities)
+    async def _live(self, _: Request) -> Reply:
+        return _json({"live": True})
+
+    async def _ready(self, _: Request) -> Reply:
+        return self._readiness({})
+
+    async def _v1_models(self, _: Request) -> Reply:
+        return _json({"models": [self._model.name]})
+
+    async def _v1_model(self, _: Request) -> Reply:
+        return self._readiness({"name": self._model.name})
+
+    async def _v2_server(self, _: Request) -> Reply:
+        return _json(
+            {"name": "warehouse-defects", "version": self._model.version, "extensions": ["binary_tensor_data"]}
+        )
+
+    async def _v2_metadata(self, _: Request) -> Reply:
+        return _json(self._metadata)
+
+    async def _v2_model_ready(self, _: Request) -> Reply:
+        return self._readiness({"name": self._model.name})
+
+    def _readiness(self, content: dict[str, Any]) -> Reply:
+        if self._health.problem is not None:
+            return error(503, f"not ready: {self._health.problem}", headers=[(b"retry-after", b"1")])
+        return _json({**content, "ready": True})
+
+
+async def _watch(request: Request, job: Job) -> None:
+    """Fail `job` when its caller goes away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if not job.done.done():
+        job.done.set_exception(Disconnected())
+
+
+def _handler(route: Route, method: str) -> Handler:
+    handler = route.handlers.get("GET" if method == "HEAD" else method)
+    if handler is None:
+        allowed = ", ".join(route.handlers)
+        refused = f"method {method[:16]} is not allowed here; expected {allowed}"
+        raise Refusal(405, refused, [(b"allow", allowed.encode())])
+    return handler
+
+
+def _overloaded(overload: Overloaded) -> Reply:
+    texts = {
+        "queue_full": "overloaded: the queue is full",
+        "deadline": "overloaded: this request can't be answered within its deadline",
+        "draining": "shutting down: this replica takes no more requests",
+    }
+    expected = f"expected another try in {overload.retry_after} s"
+    retry = (b"retry-after", str(overload.retry_after).encode())
+    return error(503, f"{texts[overload.reason]}; {expected}", headers=[retry])
+
+
+def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
+    given = headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 12:
+        raise Refusal(400, "Inference-Header-Content-Length is not valid; expected a number of bytes")
+    return int(given)
+
+
+def _compressed(body: bytes, headers: Mapping[bytes, bytes]) -> tuple[bytes, Headers]:
+    """The body as the caller takes it, and the headers that say so."""
+    accepted = headers.get(b"accept-encoding")
+    if accepted is None or len(body) < GZIP_BYTES or not _accepts_gzip(accepted):
+        return body, ()
+    return gzip.compress(body, compresslevel=1, mtime=0), (
+        (b"content-encoding", b"gzip"),
+        (b"vary", b"accept-encoding"),
+    )
+
+
+def _accepts_gzip(accepted: bytes) -> bool:
+    for part in accepted.lower().split(b","):
+        coding, _, quality = part.partition(b";")
+        if coding.strip() == b"gzip":
+            return quality.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
+    return False
 
 
 def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
@@ -274,8 +468,12 @@ def _with_constants(body: bytes) -> Any:
         value = float(text)  # gives infinity for what no float holds, an integer too
         return constant("Infinity") if math.isinf(value) else value
 
+    def integer(text: str) -> int | float | Constant:
+        value = number(text)
+        return int(text) if type(value) is float else value
+
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=constant, parse_float=number, parse_int=number)
+        value = json.loads(body.decode("utf-8"), parse_constant=constant, parse_float=number, parse_int=integer)
     except (ValueError, RecursionError):
         return None
     return value if found else None

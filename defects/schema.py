@@ -123,8 +123,9 @@ class Schema:
         return tuple(defect.name for defect in self.classes)
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.names)
+    def index(self) -> dict[str, int]:
+        """The column of each feature."""
+        return {name: column for column, name in enumerate(self.names)}
 
     @cached_property
     def limits(self) -> tuple[Rows, Rows, NDArray[np.bool_]]:
@@ -168,7 +169,7 @@ class Schema:
 
     def _values(self, item: Any) -> list[float | None]:
         """The row's values in model order; the fast path, which says only that something is wrong."""
-        if type(item) is not dict or item.keys() - self._known:
+        if type(item) is not dict or item.keys() - self.index.keys():
             raise _Malformed
         values = [item.get(name) for name in self.names]
         if not _NUMBER_OR_MISSING.issuperset(map(type, values)):
@@ -201,7 +202,7 @@ class Schema:
             yield Problem(_place(row, single), f"is {_kind(item)}", "an object with one value for each feature")
             return
         for name in item:
-            if name not in self._known:
+            if name not in self.index:
                 yield Problem(_field(row, name, single), "unknown field", self._known_fields(name))
         for feature in self.features:
             place, value = _field(row, feature.name, single), item.get(feature.name)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
+MAX_TIMEOUT_MS = 600_000
 
 
 class Fatal(Exception):
@@ -56,6 +57,26 @@ class Settings(BaseModel):
     model_digest: Digest | None = _setting(
         "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
     )
+    model_name: str | None = _setting(
+        "DEFECTS_MODEL_NAME",
+        None,
+        "Name of the model in V1 and V2 URLs; default: `INFERENCE_SERVICE_NAME`, else `defect-classifier`.",
+        pattern=r"^[A-Za-z0-9._-]+$",
+    )
+    inference_service_name: str | None = _setting(
+        "INFERENCE_SERVICE_NAME", None, "Name of the InferenceService; KServe sets it."
+    )
+    request_timeout_ms: int = _setting(
+        "DEFECTS_REQUEST_TIMEOUT_MS",
+        1000,
+        "Deadline of a request without `x-request-timeout-ms`; what can't be answered by then is refused at once.",
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+    )
+    max_batch_rows: int = _setting("DEFECTS_MAX_BATCH_ROWS", 256, "Most rows that are scored together.", ge=1)
+    max_queued_rows: int = _setting(
+        "DEFECTS_MAX_QUEUED_ROWS", 8192, "Most rows that wait to be scored; at least one request's 1,024.", ge=1024
+    )
     max_body_bytes: int = _setting(
         "DEFECTS_MAX_BODY_BYTES", 16 << 20, "Largest request body, in bytes; a larger one is answered 413.", ge=1
     )
@@ -64,6 +85,11 @@ class Settings(BaseModel):
     build: bool = _setting(
         "DEFECTS_BUILD", False, "`1` while a Bento without a model is built: the schema is the built-in data's."
     )
+
+    @property
+    def served_name(self) -> str:
+        """The name of the model in V1 and V2 URLs."""
+        return self.model_name or self.inference_service_name or "defect-classifier"
 
     @property
     def revision(self) -> str:

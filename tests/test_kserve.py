@@ -95,6 +95,7 @@ def test_the_check_notices_mistakes(service: dict[str, Any], path: tuple[Any, ..
 def test_the_manifest_agrees_with_the_service(service: dict[str, Any]) -> None:
     (container,) = service["spec"]["predictor"]["containers"]
     assert container["image"] == artifact.NAME.replace("_", "-")
+    assert {"name": "PROTOCOL", "value": "v2"} in container["env"]
     (port,) = container["ports"]
     assert port["name"] == "http1"
     probes = (container["readinessProbe"]["httpGet"], container["livenessProbe"]["httpGet"])

@@ -53,19 +53,24 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shape(value: Any) -> Any:
     """A JSON value without its numbers and identifiers."""
+    if isinstance(value, list):
+        return [shape(v) for v in value]
     if isinstance(value, dict):
         return {k: shape(v) for k, v in value.items()}
     return value if value in ("punctured",) else type(value).__name__
 
 
 def test_the_curl_commands_answer_as_shown(server: Server, tmp_path: Path) -> None:
-    classify, mistake = (b.replace(PORT_IN_README, server.url) for b in blocks("sh") if b.startswith("curl"))
-    answer = shell(classify, tmp_path, ROOT)
-    assert shape(json.loads(answer.stdout)) == shape(json.loads(blocks("json")[0])), answer.stdout
+    commands = (b.replace(PORT_IN_README, server.url) for b in blocks("sh") if b.startswith("curl"))
+    classify, mistake, infer = commands
+    shown_classify, _, shown_infer = blocks("json")
+    for command, shown in ((classify, shown_classify), (infer, shown_infer)):
+        answer = shell(command, tmp_path, ROOT)
+        assert shape(json.loads(answer.stdout)) == shape(json.loads(shown)), answer.stdout
     refused = json.loads(shell(mistake, tmp_path, ROOT).stdout)
     assert refused["error"].startswith("invalid input: ")
-    shown = json.loads(re.search(r"\{\"field\": \"length_mm\".*?\}", README)[0])  # type: ignore[index]
-    assert shown in refused["fields"]
+    shown_field = json.loads(re.search(r"\{\"field\": \"length_mm\".*?\}", README)[0])  # type: ignore[index]
+    assert shown_field in refused["fields"]
 
 
 def test_the_other_commands_succeed(checkout: Path, server: Server, tmp_path: Path) -> None:

@@ -164,8 +164,11 @@ def test_the_documents_examples_work(client: httpx.Client) -> None:
     assert scan["properties"]["weight_g"]["description"] == "weight (g)"
     assert scan["additionalProperties"] is False
     assert client.post("/classify", json=scan["example"]).status_code == 200
-    batch = document["paths"]["/classify_batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert client.post("/classify_batch", json=batch["example"]).status_code == 200
+    for path, operations in document["paths"].items():
+        if "get" in operations:
+            assert client.get(path).status_code == 200, path
+        elif "example" in (body := operations["post"]["requestBody"]["content"]["application/json"]["schema"]):
+            assert client.post(path, json=body["example"]).status_code == 200, path
     answer = client.post("/classify", json=scan["example"]).json()
     assert answer.keys() == document["components"]["schemas"]["Prediction"]["properties"].keys()
 
@@ -180,7 +183,8 @@ def test_bentoml_clients_work(server: Server, client: httpx.Client) -> None:
     wanted = client.post("/classify", json=EXAMPLE).json()["probabilities"]
     with bentoml.SyncHTTPClient(server.url) as sync:
         assert sync.classify(EXAMPLE)["probabilities"] == wanted
-        assert [a["probabilities"] for a in sync.classify_batch([EXAMPLE, EXAMPLE])] == [wanted, wanted]
+        for answer in sync.classify_batch([EXAMPLE, EXAMPLE]):  # the engine rounds a batch differently
+            assert answer["probabilities"] == pytest.approx(wanted, abs=1e-6)
 
     async def ask() -> Any:
         async with bentoml.AsyncHTTPClient(server.url) as c:
