@@ -5,23 +5,30 @@ What can be wrong with settings and artifact ends the import with a pinned exit 
 
 from __future__ import annotations
 
+from defects import startup  # first: what comes after it is timed
+
+# isort: split
+import asyncio
 import logging
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bentoml
 import numpy as np
 
-from defects import artifact, openapi, routes, scoring, tunnel
+from defects import artifact, openapi, routes, scoring, telemetry, tunnel
 from defects.batching import Batcher
-from defects.health import Health
+from defects.health import Health, die
 from defects.settings import Fatal, Settings
+
+startup.done("imports")
 
 HERE = Path(__file__).resolve().parent
 WARM_UPS = 20
 
 logger = logging.getLogger("defects")
-logger.setLevel(logging.INFO)
 
 
 def load(settings: Settings) -> tuple[artifact.Artifact | None, str | None]:
@@ -67,13 +74,28 @@ def describe(loaded: artifact.Artifact | None, name: str) -> routes.Model:
 try:
     SETTINGS = Settings.from_environment()
     ARTIFACT, TAG = load(SETTINGS)
+    startup.done("artifact")
     SCORER = scorer_of(ARTIFACT)
+    startup.done("verification")
 except Fatal as fatal:
     fatal.exit()
 
 MODEL = describe(ARTIFACT, SETTINGS.served_name)
-BATCHER = Batcher(SCORER, max_batch_rows=SETTINGS.max_batch_rows, max_queued_rows=SETTINGS.max_queued_rows)
-HEALTH = Health()
+DIGEST = ARTIFACT.digest if ARTIFACT else "none"
+METRICS = telemetry.Metrics(MODEL.version, DIGEST, MODEL.engine, MODEL.schema.class_names)
+HEALTH = Health(SETTINGS.drain_seconds)
+BATCHER = Batcher(
+    SCORER,
+    max_batch_rows=SETTINGS.max_batch_rows,
+    max_queued_rows=SETTINGS.max_queued_rows,
+    on_batch=METRICS.batch_rows.observe,
+    on_death=partial(die, arbiter=bentoml.server_context.worker_index is not None),
+)
+METRICS.read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": BATCHER.waiting_rows})
+METRICS.read("defects_ready", "1 when ready; why, or why not.", lambda: {HEALTH.reason: HEALTH.ready}, "reason")
+METRICS.read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
+
+telemetry.configure_logs(SETTINGS.log_level.upper(), {"model_version": MODEL.version, "revision": SETTINGS.revision})
 
 Scan = MODEL.schema.request_model()
 Prediction = MODEL.schema.answer_model()
@@ -92,6 +114,8 @@ class RoutedService(bentoml.Service[Any]):
             openapi=openapi.document(MODEL.schema, MODEL.name, MODEL.version),
             revision=SETTINGS.revision,
             limits=routes.Limits(SETTINGS.max_body_bytes, SETTINGS.request_timeout_ms / 1000),
+            metrics=METRICS,
+            access=telemetry.AccessLog(SETTINGS.access_log_share),
         )
 
 
@@ -112,24 +136,48 @@ class DefectClassifier:
         """Classify 1 to 1,024 scans."""
         return await _classify(scans)
 
+    @bentoml.on_deployment
+    @staticmethod
+    def end_with_the_worker() -> None:
+        """Tell the arbiter of `bentoml serve` to end, not to go on without a worker, should that be killed."""
+        os.environ["BENTOML_CONTAINERIZED"] = "true"
+
     @bentoml.on_startup
-    async def verify(self) -> None:
-        """Replay the golden inputs through the data plane: it is warm then, and right."""
-        if ARTIFACT is None:
-            HEALTH.problem = "there is no model"
-            return
-        rows = scoring.golden_rows(ARTIFACT)
-        for _ in range(WARM_UPS):
-            answered = await BATCHER.submit(rows, timeout=60).done
-        HEALTH.problem = scoring.golden_difference(ARTIFACT, answered)
-        if HEALTH.problem:
-            logger.error("not ready: %s", HEALTH.problem)
-        elif url := DefectClassifier.url:
-            logger.info("ready: open %s/ or try\n%s", url, openapi.curl(url, MODEL.schema))
+    async def start(self) -> None:
+        """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
+        startup.done("application")
+        HEALTH.take_over()
+        loop = asyncio.get_running_loop()
+        self._background = [loop.create_task(HEALTH.beat()), loop.create_task(METRICS.watch_loop())]
+        await verify()
 
     @bentoml.on_shutdown
     async def answer_what_was_accepted(self) -> None:
         await BATCHER.close()
+        for task in self._background:
+            task.cancel()
+        logger.info("drained")
+
+
+async def verify() -> None:
+    """Become ready once the golden inputs are answered as they should be."""
+    if ARTIFACT is None:
+        HEALTH.became("no_model", "there is no model")
+        return
+    rows = scoring.golden_rows(ARTIFACT)
+    for _ in range(WARM_UPS):
+        answered = await BATCHER.submit(rows, timeout=60).done
+    startup.done("warm_up")
+    problem = scoring.golden_difference(ARTIFACT, answered)
+    if problem:
+        HEALTH.became("wrong_answers", problem)
+        logger.error("not ready: %s", problem)
+        return
+    startup.done("ready")
+    HEALTH.became("ready")
+    logger.info("ready", extra={"fields": {f"{phase}_seconds": round(s, 3) for phase, s in startup.seconds.items()}})
+    url = DefectClassifier.url or f"http://localhost:{SETTINGS.port}"
+    logger.info("open %s/", url, extra={"fields": {"try": openapi.curl(url, MODEL.schema)}})
 
 
 async def _classify(scans: list[Any]) -> list[Any]:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,19 @@ Slice = tuple[Job, int, int]  # rows [start, stop) of a job
 
 
 class Batcher:
-    """Scores requests in batches. `score` takes float32 `[n, features]` and gives float32 `[n, classes]`."""
+    """Scores requests in batches. `score` takes float32 `[n, features]` and gives float32 `[n, classes]`.
+
+    `on_batch` is told each batch's rows; `on_death`, that the scorer can't go on, and why.
+    """
 
     def __init__(
-        self, score: Callable[[Rows], Probabilities], *, max_batch_rows: int = 256, max_queued_rows: int = 8192
+        self,
+        score: Callable[[Rows], Probabilities],
+        *,
+        max_batch_rows: int = 256,
+        max_queued_rows: int = 8192,
+        on_batch: Callable[[int], None] = lambda _: None,
+        on_death: Callable[[str], None] = lambda _: None,
     ):
         self._score = score
         self._max_batch_rows = max_batch_rows
@@ -80,12 +90,19 @@ class Batcher:
         # work, refusals, contention for the CPU.
         self._row_seconds = self._drain_seconds = 0.0
         self._running = self._closed = False
+        self._on_batch, self._on_death = on_batch, on_death
+        self._began: float | None = None  # when the batch in work was given to the thread
         self._pool = ThreadPoolExecutor(1, "scorer")
 
     @property
     def waiting_rows(self) -> int:
         """Rows that were accepted and are not yet scored."""
         return self._waiting_rows
+
+    @property
+    def batch_seconds(self) -> float:
+        """How long a thread has been at the batch in work; 0 when there is none."""
+        return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def admit(self, rows: int, timeout: float) -> float:
         """The expected seconds until `rows` more rows are answered; raises `Overloaded` if that is not in time.
@@ -135,11 +152,23 @@ class Batcher:
         parts = [job.rows[start:stop] for job, start, stop in batch]
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if len(rows) * self._row_seconds <= INLINE_SECONDS:
-            results, seconds = self._timed(parts, rows)
-            self._finish(batch, results, seconds)
+            try:
+                self._finish(batch, *self._timed(parts, rows))
+            except BaseException as death:
+                self._on_death(repr(death))
+                raise
         else:
+            self._began = time.perf_counter()
             scoring = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, parts, rows)
-            scoring.add_done_callback(lambda done: self._finish(batch, *done.result()))
+            scoring.add_done_callback(lambda done: self._scored_in_thread(batch, done))
+
+    def _scored_in_thread(self, batch: list[Slice], done: asyncio.Future[Any]) -> None:
+        self._began = None
+        death = done.exception()
+        if death is None:
+            self._finish(batch, *done.result())
+        else:  # not an error of some rows, which is a result: the thread itself was ended
+            self._on_death(repr(death))
 
     def _take(self) -> list[Slice]:
         """A slice of each waiting request in turn, until the batch is full."""
@@ -187,6 +216,7 @@ class Batcher:
             self._deliver(job, start, stop, result, finished)
         rows = sum(stop - start for _, start, stop in batch)
         self._row_seconds = _smoothed(self._row_seconds, seconds / rows)
+        self._on_batch(rows)
         asyncio.get_running_loop().call_soon(self._next)
 
     def _deliver(self, job: Job, start: int, stop: int, result: Probabilities | Exception, finished: float) -> None:

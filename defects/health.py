@@ -1,14 +1,162 @@
-"""Whether this replica should get traffic, and if not, why not."""
+"""Whether this replica should get traffic, whether it can make progress, and how it ends.
+
+Readiness: verified, and not draining. Liveness: the event loop runs on time and the scorer finishes its batches.
+A drain begins with SIGTERM or Ctrl-C: readiness drops, but everything is still answered for a while, with
+`Connection: close`, because routers need time to notice; then nothing new is accepted, what was accepted is finished,
+and the process exits 0.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+LOOP_LAG_SECONDS = 5.0  # an event loop that was blocked for so long is not alive
+SCORER_SECONDS = 60.0  # nor is a scorer that takes so long for a batch
+BEAT_SECONDS = 0.5
+ACCEPT_SECONDS = 0.1  # for connections that were begun before the listener closes
+LINGER_SECONDS = 1.0  # for a request on a connection that is still open then
+FINISH_SECONDS = 10.0  # for what is in flight when the drain is over
+KEEP_ALIVE_SECONDS = 75  # longer than routers keep idle connections, so that they are the ones to close them
+CRASHED = 70  # exit code; 0 would say drained
+
+SO_ATTACH_FILTER = 26  # Linux's; the socket module does not name it
+
+REASONS = ("starting", "no_model", "wrong_answers", "draining", "ready")
+
+logger = logging.getLogger(__name__)
+
 
 class Health:
-    """Not ready until verified: `problem` says why, in words that may be shown to anyone; `None` means ready."""
+    """The state of this replica. `reason` is one of `REASONS`; `problem` says the same in words that anyone may see."""
 
-    def __init__(self) -> None:
-        self.problem: str | None = "starting: the golden inputs have not been replayed yet"
+    def __init__(self, drain_seconds: float) -> None:
+        self.reason, self.problem = "starting", "the golden inputs have not been answered yet"
+        self._drain_seconds = drain_seconds
+        self._beat: float | None = None
+        self._hurry = asyncio.Event()
+        self._server: Any = None
+        self._drain: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
-        return self.problem is None
+        return self.reason == "ready"
+
+    @property
+    def draining(self) -> bool:
+        return self.reason == "draining"
+
+    def became(self, reason: str, problem: str = "") -> None:
+        """Move to another state; a drain is final."""
+        if not self.draining:
+            self.reason, self.problem = reason, problem
+
+    # --- liveness --------------------------------------------------------------------------------------------------
+
+    def stuck(self, batch_seconds: float) -> str | None:
+        """Why this process can't make progress; `None` when it can. `batch_seconds`: since the batch in work began."""
+        late = 0.0 if self._beat is None else time.monotonic() - self._beat - BEAT_SECONDS
+        if late > LOOP_LAG_SECONDS:
+            return f"the event loop was blocked for {late:.1f} s"
+        if batch_seconds > SCORER_SECONDS:
+            return f"the scorer has been at one batch for {batch_seconds:.0f} s"
+        return None
+
+    async def beat(self) -> None:
+        """Show, for as long as the event loop runs, that it does."""
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Handle SIGTERM and SIGINT instead of uvicorn, which would close connections that are in use.
+
+        Called while the application starts up: uvicorn has installed its handlers by then, and they lead to it.
+        """
+        handler = signal.getsignal(signal.SIGTERM)
+        self._server = getattr(handler, "__self__", None)
+        if not hasattr(self._server, "should_exit"):
+            return  # another server, as in a test: it handles its own signals
+        self._server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
+        self._server.config.timeout_graceful_shutdown = FINISH_SECONDS
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int, _: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._signalled, number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+
+    def _signalled(self, number: int) -> None:
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._drained())
+        elif number == signal.SIGINT:  # `bentoml serve` follows a Ctrl-C with a SIGTERM; a second Ctrl-C is a person
+            self._hurry.set()
+
+    async def _drained(self) -> None:
+        self.became("draining", "this replica is shutting down")
+        logger.info("draining: not ready, and serving on for %g s", self._drain_seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._drain_seconds)
+        await self._stop_listening()
+        await self._last_requests()
+        self._server.should_exit = True
+
+    async def _stop_listening(self) -> None:
+        """Refuse new connections, without losing one that is already there.
+
+        A connection that the kernel has accepted and the process has not is reset when the listener goes. So first
+        no more are begun, then those are accepted, and then the listener goes. Closing it would not do: the arbiter
+        of `bentoml serve` has it open too, and connections would be queued there, unanswered.
+        """
+        listeners = [
+            socket.socket(fileno=os.dup(s.fileno())) for server in self._server.servers for s in server.sockets
+        ]
+        for listener in listeners:
+            _ignore_new(listener)
+        await asyncio.sleep(ACCEPT_SECONDS)
+        for server in self._server.servers:
+            server.close()
+        for listener in listeners:
+            with listener, suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+
+    async def _last_requests(self) -> None:
+        """Give whoever holds a connection the time to send on it; each is told to close it. What stays is idle."""
+        until = time.monotonic() + LINGER_SECONDS
+        while self._server.server_state.connections and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+
+def _ignore_new(listener: socket.socket) -> None:
+    """Drop packets that would begin a connection; their senders try again a second later, and are refused then."""
+    # Classic BPF: load byte 13 of the TCP header; where SYN is set, drop the packet, else let all of it pass.
+    program = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    with suppress(OSError):  # not on this kernel: then a connection may be lost at that moment
+        option = struct.pack("HL", len(program), ctypes.addressof(code))
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
+
+
+def die(problem: str, *, arbiter: bool) -> None:
+    """End the whole process tree: a replica whose scorer is gone must not look ready.
+
+    `arbiter`: the parent process is the arbiter of `bentoml serve`, which would only start another worker.
+    """
+    logger.critical("ending: %s", problem)
+    sys.stdout.flush()
+    if arbiter:
+        os.kill(os.getppid(), signal.SIGKILL)
+    os._exit(CRASHED)

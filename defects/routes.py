@@ -23,11 +23,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from defects import openinference
+from defects import openinference, startup
 from defects.batching import Batcher, Job, Overloaded
 from defects.health import Health
 from defects.schema import Constant, InvalidInput, Problem, Rows, Schema
 from defects.settings import MAX_TIMEOUT_MS
+from defects.telemetry import AccessLog, Metrics
 
 MAX_ROWS = 1024  # in one request
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
@@ -44,6 +45,7 @@ PAGE_POLICY = (
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 JSON, BINARY = b"application/json", b"application/octet-stream"
 
 logger = logging.getLogger(__name__)
@@ -74,11 +76,17 @@ class Request:
 
     headers: Mapping[bytes, bytes]
     receive: Receive
+    query: bytes = b""
+    id: bytes = field(init=False)
     body: bytes = b""
     timeout: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     queue: float = 0.0
     score: float = 0.0
+    scored: float = 0.0  # when it was
+
+    def __post_init__(self) -> None:
+        self.id = _request_id(self.headers)
 
 
 class Reply(NamedTuple):
@@ -86,6 +94,7 @@ class Reply(NamedTuple):
     body: bytes
     content_type: bytes = JSON
     headers: Headers = ()
+    refused: str = ""  # by admission, and why
 
 
 @dataclass(frozen=True)
@@ -132,8 +141,11 @@ class Routes:
         openapi: Mapping[str, Any],
         revision: str,
         limits: Limits,
+        metrics: Metrics,
+        access: AccessLog,
     ):
         self._app, self._model, self._batcher, self._health, self._limits = app, model, batcher, health, limits
+        self._metrics, self._access = metrics, access
         self._openapi = orjson.dumps(openapi)
         self._metadata = openinference.metadata(model.schema, model.name, model.version, model.engine)
         self._identity = [(b"x-model-version", model.version.encode()), (b"x-revision", revision.encode())]
@@ -149,6 +161,7 @@ class Routes:
             "/docs.json": Route("/docs.json", {"GET": self._document}),
             "/livez": Route("/livez", {"GET": self._live}),
             "/readyz": Route("/readyz", {"GET": self._ready}),
+            "/metrics": Route("/metrics", {"GET": self._exposition}),
             "/v1/models": Route("/v1/models", {"GET": self._v1_models}),
             v1: Route("/v1/models/{name}", {"GET": self._v1_model}),
             f"{v1}:predict": Route("/v1/models/{name}:predict", {"POST": self._v1_predict}, predicts=True),
@@ -168,29 +181,38 @@ class Routes:
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        if path in BENTOML_PATHS or path.startswith(STATIC):
-            await self._pass_on(scope, receive, send)
-        else:
-            await self._answer(scope, receive, send)
+        request = Request(dict(scope["headers"]), receive, scope["query_string"])
+        self._metrics.in_flight.inc()
+        try:
+            if path in BENTOML_PATHS or path.startswith(STATIC):
+                await self._pass_on(scope, request, send)
+            else:
+                await self._answer(scope, request, send)
+        except Disconnected:
+            return
+        finally:
+            self._metrics.in_flight.dec()
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(dict(scope["headers"]), receive)
+    async def _pass_on(self, scope: Scope, request: Request, send: Send) -> None:
+        """Let BentoML answer."""
+        path = scope["path"]
+        status = 500
 
         async def with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._common_headers(request)]
-                if scope["path"] == "/":
+                if path == "/":
                     message["headers"].append((b"content-security-policy", PAGE_POLICY))
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, request.receive, with_headers)
+        self._account(scope, request, path if path in BENTOML_PATHS else STATIC, status)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(dict(scope["headers"]), receive)
-        try:
-            reply = await self._reply(scope["method"], scope["path"], request)
-        except Disconnected:
-            return
+    async def _answer(self, scope: Scope, request: Request, send: Send) -> None:
+        route = self._table.get(scope["path"])
+        reply = await self._reply(route, scope["method"], scope["path"], request)
         body, encoding = _compressed(reply.body, request.headers)
         headers = [
             (b"content-type", reply.content_type),
@@ -201,10 +223,38 @@ class Routes:
         ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        self._account(scope, request, route.name if route else "unknown", reply.status, reply.refused)
 
-    async def _reply(self, method: str, path: str, request: Request) -> Reply:
+    def _account(self, scope: Scope, request: Request, route: str, status: int, refused: str = "") -> None:
+        """Count an answer, and log it where its turn has come."""
+        total = time.perf_counter() - request.started
+        self._metrics.answered(route, status, total)
+        if refused:
+            self._metrics.refused[refused].inc()
+        elif request.scored and status == 200:
+            phases = self._metrics.phases
+            phases["queue"].observe(request.queue)
+            phases["score"].observe(request.score)
+            phases["encode"].observe(request.started + total - request.scored)
+            phases["total"].observe(total)
+        # Refusals by admission come in thousands when they come: they are counted, and logged like answers.
+        if self._access.wants(failed=status >= 400 and not refused):
+            self._access.write(
+                {
+                    "request_id": request.id.decode(),
+                    "trace_id": _trace_id(request.headers),
+                    "method": scope["method"],
+                    "route": route,
+                    "path": scope["path"][:200],
+                    "status": status,
+                    "latency_ms": round(total * 1e3, 3),
+                }
+            )
+
+    async def _reply(self, route: Route | None, method: str, path: str, request: Request) -> Reply:
         try:
-            route = self._route(path)
+            if route is None:
+                raise self._not_found(path)
             handler = _handler(route, method)
             if route.predicts:
                 request.timeout = self._timeout(request.headers)
@@ -221,17 +271,16 @@ class Routes:
         except Disconnected:
             raise
         except Exception:
-            logger.exception("%s %s failed", method, path)
+            logger.exception(
+                "%s failed", method, extra={"fields": {"request_id": request.id.decode(), "path": path[:200]}}
+            )
             return error(500, "internal error; expected none, please report it with the x-request-id of this answer")
 
-    def _route(self, path: str) -> Route:
-        route = self._table.get(path)
-        if route is None:
-            if path.startswith(("/v1/models/", "/v2/models/")):
-                known = f"model {self._model.name}, version {self._model.version}"
-                raise Refusal(404, f"no such model, version or path; expected {known}")
-            raise Refusal(404, f"no such path; expected one of {', '.join(sorted({*self._table, *BENTOML_PATHS}))}")
-        return route
+    def _not_found(self, path: str) -> Refusal:
+        if path.startswith(("/v1/models/", "/v2/models/")):
+            known = f"model {self._model.name}, version {self._model.version}"
+            return Refusal(404, f"no such model, version or path; expected {known}")
+        return Refusal(404, "no such path; expected one that /docs.json lists")
 
     def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
         given = headers.get(b"x-request-timeout-ms")
@@ -289,11 +338,10 @@ class Routes:
     def _common_headers(self, request: Request) -> Headers:
         phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
         timing = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases.items())
-        return [
-            (b"x-request-id", _request_id(request.headers)),
-            *self._identity,
-            (b"server-timing", timing.encode()),
-        ]
+        headers = [(b"x-request-id", request.id), *self._identity, (b"server-timing", timing.encode())]
+        if self._health.draining:
+            headers.append((b"connection", b"close"))  # the next request goes to another replica
+        return headers
 
     # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------
 
@@ -333,6 +381,10 @@ class Routes:
             if watcher is not None:
                 watcher.cancel()
         request.queue, request.score = job.started - job.submitted, job.finished - job.started
+        request.scored = job.finished
+        for index, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
+            if count:
+                self._metrics.predictions[index].inc(count)
         return probabilities
 
     # --- everything else: never waits behind inference, never refused by admission ----------------------------------
@@ -343,11 +395,26 @@ class Routes:
     async def _document(self, _: Request) -> Reply:
         return Reply(200, self._openapi)
 
-    async def _live(self, _: Request) -> Reply:
-        return _json({"live": True})
+    async def _exposition(self, request: Request) -> Reply:
+        body, content_type = self._metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))
+        return Reply(200, body, content_type.encode())
 
-    async def _ready(self, _: Request) -> Reply:
-        return self._readiness({})
+    async def _live(self, _: Request) -> Reply:
+        problem = self._health.stuck(self._batcher.batch_seconds)
+        return _json({"live": True}) if problem is None else error(503, f"not alive: {problem}; expected progress")
+
+    async def _ready(self, request: Request) -> Reply:
+        if b"verbose" not in request.query.split(b"&"):
+            return self._readiness({})
+        state = {
+            "ready": self._health.ready,
+            "reason": self._health.reason,
+            "problem": self._health.problem or None,
+            "model_version": self._model.version,
+            "queued_rows": self._batcher.waiting_rows,
+            "startup_seconds": {phase: round(seconds, 3) for phase, seconds in startup.seconds.items()},
+        }
+        return _json(state)._replace(status=200 if self._health.ready else 503)
 
     async def _v1_models(self, _: Request) -> Reply:
         return _json({"models": [self._model.name]})
@@ -367,7 +434,7 @@ class Routes:
         return self._readiness({"name": self._model.name})
 
     def _readiness(self, content: dict[str, Any]) -> Reply:
-        if self._health.problem is not None:
+        if not self._health.ready:
             return error(503, f"not ready: {self._health.problem}", headers=[(b"retry-after", b"1")])
         return _json({**content, "ready": True})
 
@@ -397,7 +464,7 @@ def _overloaded(overload: Overloaded) -> Reply:
     }
     expected = f"expected another try in {overload.retry_after} s"
     retry = (b"retry-after", str(overload.retry_after).encode())
-    return error(503, f"{texts[overload.reason]}; {expected}", headers=[retry])
+    return error(503, f"{texts[overload.reason]}; {expected}", headers=[retry])._replace(refused=overload.reason)
 
 
 def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
@@ -489,6 +556,12 @@ def error(status: int, message: str, problems: Sequence[Problem] = (), headers: 
 
 def _json(value: Any) -> Reply:
     return Reply(200, orjson.dumps(value))
+
+
+def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """Of the caller's trace, where it sends one (W3C Trace Context)."""
+    found = TRACE_PARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
+    return found[1] if found else None
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> bytes:

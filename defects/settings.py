@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -79,6 +79,21 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = _setting(
         "DEFECTS_MAX_BODY_BYTES", 16 << 20, "Largest request body, in bytes; a larger one is answered 413.", ge=1
+    )
+    host: str = _setting("HOST", "0.0.0.0", "Address that `python -m defects.serve` listens on.")  # noqa: S104
+    port: int = _setting("PORT", 3000, "Port that it listens on.", ge=1, le=65535)
+    drain_seconds: float = _setting(
+        "DEFECTS_DRAIN_SECONDS",
+        5.0,
+        "How long everything is still answered after SIGTERM, while routers notice that this replica is not ready.",
+        ge=0,
+        le=600,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "DEFECTS_LOG_LEVEL", "info", "Least level that is logged: debug, info, warning or error."
+    )
+    access_log_share: float = _setting(
+        "DEFECTS_ACCESS_LOG_SHARE", 0.01, "Share of answers with a log line; errors always have one.", ge=0, le=1
     )
     k_revision: str | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.")
     named_revision: str = _setting("DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.")

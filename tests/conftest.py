@@ -69,6 +69,7 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
+Command = list[str | Path]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
@@ -102,14 +103,17 @@ def run(home: Path, *command: object, **settings: object) -> subprocess.Complete
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Start `bentoml serve` with the given settings; a context manager that gives a ready `Server`."""
+    """Start `bentoml serve`, or `command`, with the given settings; a context manager that gives a ready `Server`."""
 
     @contextmanager
-    def start(target: str = "service:DefectClassifier", cwd: Path = ROOT, **settings: object) -> Iterator[Server]:
-        port, scratch = free_port(), tmp_path_factory.mktemp("server")
+    def start(
+        target: str = "service:DefectClassifier", cwd: Path = ROOT, command: Command | None = None, **settings: object
+    ) -> Iterator[Server]:
+        port, scratch = settings.get("PORT", free_port()), tmp_path_factory.mktemp("server")
         home = Path(str(settings.pop("BENTOML_HOME", scratch / "home")))
+        settings = {"DEFECTS_DRAIN_SECONDS": 0, "HOST": "127.0.0.1", "PORT": port} | settings
         log = scratch / "log"
-        command: list[str | Path] = [BIN / "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+        command = command or [BIN / "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,

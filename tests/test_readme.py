@@ -91,7 +91,7 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
     with subprocess.Popen(
         ["make", "serve", f"PORT={port}"],
         cwd=checkout,
-        env=environment(tmp_path),
+        env=environment(tmp_path, DEFECTS_DRAIN_SECONDS=0.5),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -102,12 +102,13 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
             seen = []
             for line in process.stdout:
                 seen.append(line)
-                if line.startswith("curl -s http://"):
+                if '"try":' in line:
                     break
             text = "".join(seen)
             assert "macro-F1" in text, text
-            assert f"ready: open http://127.0.0.1:{port}/ or try\n" in text
-            answer = shell(seen[-1], tmp_path, checkout)
+            hint = json.loads(seen[-1])
+            assert hint["message"] == f"open http://127.0.0.1:{port}/"
+            answer = shell(hint["try"], tmp_path, checkout)
             assert json.loads(answer.stdout)["defect"] == "punctured"
             os.killpg(process.pid, signal.SIGINT)
             process.communicate(timeout=30)

@@ -1,0 +1,47 @@
+"""`python -m defects.serve`: the container's entry point, one process.
+
+The same application, settings, exit codes and drain as `bentoml serve`, without its arbiter.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+
+def main() -> None:
+    """Serve until drained (exit 0), or end with a pinned exit code."""
+    # Until something was accepted there is nothing to drain; and a signal that uvicorn caught is raised again here.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    import uvicorn
+
+    import service  # ends the process where settings or artifact are wrong
+
+    listener = _listen(service.SETTINGS.host, service.SETTINGS.port)
+    config = uvicorn.Config(
+        service.DefectClassifier.to_asgi(),  # type: ignore[attr-defined]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from defects.settings import BadSetting
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        BadSetting(f"HOST, PORT: can't listen on {host}:{port}: {error.strerror}; expected a free address").exit()
+    return listener
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Metrics in one in-process registry, and logs as JSON lines.
+
+Every label is bounded: routes are names from the table, reasons and phases are fixed, classes are the model's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+# `bentoml serve` sets this for every worker; the client library would then write its values to files that no process
+# series survive in. It reads the variable once, when it is imported.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+LAG_INTERVAL = 0.1  # seconds between looks at the event loop
+
+Gauges = Callable[[], float]
+
+
+class Metrics:
+    """Every metric. What is known elsewhere (queue, readiness, start) is read from there when it is scraped."""
+
+    def __init__(self, model_version: str, digest: str, engine: str, classes: Iterable[str]):
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._requests = Counter("defects_requests", "Answers.", ("route", "code"), registry=registry)
+        self._duration = Histogram(
+            "defects_request_duration_seconds", "Time to answer.", ("route",), buckets=SECONDS, registry=registry
+        )
+        phase = Histogram(
+            "defects_phase_duration_seconds",
+            "Time of answered predictions, by phase.",
+            ("phase",),
+            buckets=SHORT_SECONDS,
+            registry=registry,
+        )
+        self.phases = {name: phase.labels(name) for name in ("queue", "score", "encode", "total")}
+        self.batch_rows = Histogram("defects_batch_rows", "Rows scored together.", buckets=ROWS, registry=registry)
+        refused = Counter("defects_refused", "Requests refused by admission.", ("reason",), registry=registry)
+        self.refused = {reason: refused.labels(reason) for reason in ("queue_full", "deadline", "draining")}
+        self.in_flight = Gauge("defects_requests_in_flight", "Requests being answered.", registry=registry)
+        self.lag = Histogram(
+            "defects_event_loop_lag_seconds", "How late the event loop ran.", buckets=SECONDS, registry=registry
+        )
+        predictions = Counter(
+            "defects_predictions", "Answered rows, by class.", ("defect", "model_version"), registry=registry
+        )
+        self.predictions = [predictions.labels(name, model_version) for name in classes]
+        info = Gauge("defects_model_info", "The model, as labels.", ("version", "digest", "engine"), registry=registry)
+        info.labels(model_version, digest, engine).set(1)
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """Count an answer. `route` is a name from the table, never what a caller sent."""
+        pair = self._answers.get((route, code))
+        if pair is None:
+            pair = self._answers[route, code] = (self._requests.labels(route, code), self._duration.labels(route))
+        pair[0].inc()
+        pair[1].observe(seconds)
+
+    def read(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None = None) -> None:
+        """Add a gauge whose value, or values by `label`, `samples` gives at each scrape."""
+        self.registry.register(_Read(name, text, samples, label))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop is, for as long as it runs."""
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(LAG_INTERVAL)
+            self.lag.observe(max(0.0, time.perf_counter() - started - LAG_INTERVAL))
+
+
+class _Read:
+    def __init__(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None):
+        self._name, self._text, self._samples, self._label = name, text, samples, label
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label] if self._label else None)
+        for value, sample in self._samples().items():
+            family.add_metric([value] if self._label else [], sample)
+        yield family
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------
+
+_COLOURS = {"DEBUG": 90, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 35}
+
+
+class JSONLines(logging.Formatter):
+    """One JSON object a line; what is passed as `extra={"fields": …}` goes beside the message."""
+
+    def __init__(self, always: dict[str, str]):
+        super().__init__()
+        self._always = always
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _printable(record.getMessage()),
+            **self._always,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = _printable(self.formatException(record.exc_info))
+        return orjson.dumps(line, default=str).decode()
+
+
+class Readable(logging.Formatter):
+    """For a terminal: colours, and fields after the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        level = f"\033[{_COLOURS.get(record.levelname, 0)}m{record.levelname:7}\033[0m"
+        fields = " ".join(f"\033[90m{k}=\033[0m{v}" for k, v in getattr(record, "fields", {}).items())
+        text = f"{clock} {level} {record.getMessage()}  {fields}".rstrip()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def configure_logs(level: str, always: dict[str, str]) -> None:
+    """Send every logger's lines, BentoML's and uvicorn's too, to standard output in one format."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Readable() if sys.stdout.isatty() else JSONLines(always))
+    logging.root.handlers = [handler]
+    logging.root.setLevel(logging.WARNING)
+    for name in ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "circus"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("defects").setLevel(level)
+    logging.captureWarnings(capture=True)
+
+
+class AccessLog:
+    """A line for an answer: every error, and of the others an even share."""
+
+    def __init__(self, share: float):
+        self._share, self._owed = share, 1.0 - share if share else 0.0  # the first is written, if any is
+        self._logger = logging.getLogger("defects.access")
+
+    def wants(self, *, failed: bool) -> bool:
+        """Whether this answer gets a line. Asked once for each answer."""
+        if failed:
+            return True
+        self._owed += self._share
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
+
+    def write(self, fields: dict[str, Any]) -> None:
+        level = logging.ERROR if fields["status"] >= 500 and fields["status"] != 503 else logging.INFO
+        self._logger.log(level, "%s %s", fields["method"], fields["status"], extra={"fields": fields})

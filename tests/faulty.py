@@ -1,0 +1,43 @@
+"""The service with faults to inject: a `weight_g` of `WEDGE` blocks the event loop, one of `DIE` ends the scorer.
+
+Served by both entry points: `bentoml serve tests.faulty:DefectClassifier`, and `python tests/faulty.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from faulty_values import DIE, SLOW, WEDGE
+
+import service
+from defects import serve
+
+DefectClassifier = service.DefectClassifier
+
+WEDGE_SECONDS, SLOW_SECONDS = 3.0, 0.3
+
+healthy = service.SCORER
+WEIGHT = service.MODEL.schema.index["weight_g"]
+
+
+def faulty(rows: Any) -> Any:
+    weight = rows[0, WEIGHT]
+    if weight == WEDGE:
+        time.sleep(WEDGE_SECONDS)
+    if weight == SLOW:
+        time.sleep(SLOW_SECONDS)
+    if weight == DIE:
+        raise SystemExit("the scorer was told to die")
+    return healthy(rows)
+
+
+service.BATCHER._score = faulty
+
+if __name__ == "__main__":
+    serve.main()
