@@ -47,7 +47,11 @@ def scorer_of(loaded: artifact.Artifact | None) -> scoring.Scorer:
     if loaded is None:
         return _no_model
     scorer = scoring.load(loaded)
-    if problem := scoring.golden_difference(loaded, scorer(scoring.golden_rows(loaded))):
+    try:
+        problem = scoring.golden_difference(loaded.golden, scorer(loaded.golden.rows))
+    except Exception as error:  # what an engine raises is its own affair
+        problem = f"the golden inputs can't be scored: {error}"
+    if problem:
         raise artifact.BadArtifact(problem)
     return scorer
 
@@ -113,13 +117,21 @@ class RoutedService(bentoml.Service[Any]):
             health=HEALTH,
             openapi=openapi.document(MODEL.schema, MODEL.name, MODEL.version),
             revision=SETTINGS.revision,
-            limits=routes.Limits(SETTINGS.max_body_bytes, SETTINGS.request_timeout_ms / 1000),
+            limits=routes.Limits(
+                SETTINGS.max_body_bytes or routes.body_bytes(MODEL.schema), SETTINGS.request_timeout_ms / 1000
+            ),
             metrics=METRICS,
             access=telemetry.AccessLog(SETTINGS.access_log_share),
         )
 
 
-@bentoml.service(name=artifact.NAME, workers=1, metrics={"enabled": False}, service_class=RoutedService)
+@bentoml.service(
+    name=artifact.NAME,
+    workers=1,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    service_class=RoutedService,
+)
 class DefectClassifier:
     """Says which defect, if any, a parcel has."""
 
@@ -164,11 +176,10 @@ async def verify() -> None:
     if ARTIFACT is None:
         HEALTH.became("no_model", "there is no model")
         return
-    rows = scoring.golden_rows(ARTIFACT)
     for _ in range(WARM_UPS):
-        answered = await BATCHER.submit(rows, timeout=60).done
+        answered = await BATCHER.submit(ARTIFACT.golden.rows, timeout=60).done
     startup.done("warm_up")
-    problem = scoring.golden_difference(ARTIFACT, answered)
+    problem = scoring.golden_difference(ARTIFACT.golden, answered)
     if problem:
         HEALTH.became("wrong_answers", problem)
         logger.error("not ready: %s", problem)

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from defects.schema import Schema
 from defects.settings import Fatal
 
 NAME = "defect_classifier"
+MAX_GOLDEN = 1024  # rows
+SANE_VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")  # it goes into headers and URLs
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
@@ -34,11 +40,32 @@ class BadArtifact(Fatal):
 
 
 @dataclass(frozen=True)
+class Golden:
+    """Inputs `[n, features]` float32 with their probabilities `[n, classes]`, and how far an answer may be off."""
+
+    rows: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    tolerance: float
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], schema: Schema) -> Golden:
+        """Raises `ValueError`, `TypeError` or `KeyError` where `data` is not golden inputs for `schema`."""
+        rows, probabilities = np.array(data["rows"], np.float32), np.array(data["probabilities"], np.float64)
+        count = len(rows)
+        if not 1 <= count <= MAX_GOLDEN or rows.shape != (count, len(schema.names)):
+            raise ValueError(f"golden rows of shape {rows.shape} for {len(schema.names)} features")
+        if probabilities.shape != (count, len(schema.classes)):
+            raise ValueError(f"golden probabilities of shape {probabilities.shape} for {len(schema.classes)} classes")
+        return cls(rows, probabilities, float(data["tolerance"]))
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A verified artifact. `files` are the bytes whose digests were checked: nothing is read twice."""
 
     schema: Schema
     card: dict[str, Any]
+    golden: Golden
     digest: str
     files: Mapping[str, bytes]
 
@@ -50,9 +77,6 @@ class Artifact:
     def engine(self) -> str:
         """`onnxruntime` or `scikit-learn`."""
         return str(self.card["engine"]["name"])
-
-    def json(self, name: str) -> Any:
-        return json.loads(self.files[name])
 
 
 def dump(value: Any) -> bytes:
@@ -90,7 +114,12 @@ def replace(directory: Path, files: Mapping[str, bytes]) -> None:
         write(new, files)
         if directory.exists():
             directory.rename(old)
-        new.rename(directory)
+        try:
+            new.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
 
 
 def _is_artifact(directory: Path) -> bool:
@@ -115,11 +144,13 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
             raise BadArtifact(f"{directory / DIGESTS}: {name} is not listed; expected a complete artifact")
     try:
         schema, card = Schema.from_json(json.loads(files["schema.json"])), json.loads(files["card.json"])
-        artifact = Artifact(schema, card, digest, files)
-        artifact.version, artifact.engine  # noqa: B018 - a card without them is refused here
+        golden = Golden.from_json(json.loads(files["golden.json"]), schema)
+        artifact = Artifact(schema, card, golden, digest, files)
+        if not SANE_VERSION.fullmatch(artifact.version) or not artifact.engine:
+            raise ValueError("the version is not letters, digits, dots and dashes")
     except (ValueError, TypeError, KeyError) as error:
         raise BadArtifact(
-            f"{directory}: schema.json or card.json is not one that this version reads: {error}"
+            f"{directory}: schema.json, card.json or golden.json is not one that this version reads: {error}"
         ) from None
     return artifact
 

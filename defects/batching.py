@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,13 @@ class Batcher:
         self._max_queued_rows = max_queued_rows
         self._queue: deque[Job] = deque()
         self._waiting_jobs = self._waiting_rows = 0  # accepted and not yet scored, being scored or not
-        # Running means: of what the scorer takes for a row, and of what a request took for each row of work in the
-        # queue when it came, its own included. The latter has everything in it: batching, the event loop's other
-        # work, refusals, contention for the CPU.
+        # Running means: of what the scorer takes for a row in a batch, and of what a request took for each row of work
+        # in the queue when it came, its own included. The latter has everything in it: batching, the event loop's
+        # other work, refusals, contention for the CPU.
         self._row_seconds = self._drain_seconds = 0.0
+        self._seconds_by_size: dict[int, float] = {}  # of a batch, by the binary order of magnitude of its rows
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._running = self._closed = False
         self._on_batch, self._on_death = on_batch, on_death
         self._began: float | None = None  # when the batch in work was given to the thread
@@ -121,6 +125,8 @@ class Batcher:
 
     def submit(self, rows: Rows, timeout: float) -> Job:
         """Accept `rows`, to be answered within `timeout` seconds; raises `Overloaded`."""
+        if not len(rows):
+            raise ValueError("there are no rows to score")
         expected = self.admit(len(rows), timeout)
         loop = asyncio.get_running_loop()
         job = Job(rows, loop.create_future(), time.perf_counter(), self._work(len(rows)), expected)
@@ -129,6 +135,7 @@ class Batcher:
         self._waiting_rows += len(rows)
         if not self._running:
             self._running = True
+            self._idle.clear()
             loop.call_soon(self._next)  # not now: what else arrived in this tick belongs into the same batch
         return job
 
@@ -139,8 +146,7 @@ class Batcher:
     async def close(self) -> None:
         """Accept nothing more; return when everything that was accepted is answered."""
         self._closed = True
-        while self._running:
-            await asyncio.sleep(0.001)
+        await self._idle.wait()
         self._pool.shutdown()
 
     def _next(self) -> None:
@@ -148,27 +154,41 @@ class Batcher:
         batch = self._take()
         if not batch:
             self._running = False
+            self._idle.set()
             return
-        parts = [job.rows[start:stop] for job, start, stop in batch]
-        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if len(rows) * self._row_seconds <= INLINE_SECONDS:
-            try:
+        try:
+            parts = [job.rows[start:stop] for job, start, stop in batch]
+            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            if self._expected_seconds(len(rows)) <= INLINE_SECONDS:
                 self._finish(batch, *self._timed(parts, rows))
-            except BaseException as death:
-                self._on_death(repr(death))
-                raise
-        else:
-            self._began = time.perf_counter()
-            scoring = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, parts, rows)
-            scoring.add_done_callback(lambda done: self._scored_in_thread(batch, done))
+            else:
+                self._began = time.perf_counter()
+                scoring = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, parts, rows)
+                scoring.add_done_callback(partial(self._scored_in_thread, batch))
+        except BaseException as death:
+            self._die(batch, death)
 
     def _scored_in_thread(self, batch: list[Slice], done: asyncio.Future[Any]) -> None:
         self._began = None
-        death = done.exception()
-        if death is None:
+        try:
             self._finish(batch, *done.result())
-        else:  # not an error of some rows, which is a result: the thread itself was ended
-            self._on_death(repr(death))
+        except BaseException as death:
+            self._die(batch, death)
+
+    def _die(self, batch: list[Slice], death: BaseException) -> None:
+        """Fail everything: this was no error of some rows, which is a result, but the end of the scorer."""
+        self._closed, self._running = True, False
+        for job in {job for job, _, _ in batch} | set(self._queue):
+            if not job.done.done():
+                job.done.set_exception(RuntimeError(f"the scorer died: {death!r}"))
+        self._queue.clear()
+        self._waiting_jobs = self._waiting_rows = 0
+        self._idle.set()
+        self._on_death(repr(death))
+
+    def _expected_seconds(self, rows: int) -> float:
+        """What a batch of so many rows takes: a call may cost far more than its rows do."""
+        return self._seconds_by_size.get(rows.bit_length(), rows * self._row_seconds)
 
     def _take(self) -> list[Slice]:
         """A slice of each waiting request in turn, until the batch is full."""
@@ -204,8 +224,8 @@ class Batcher:
     def _scored(self, rows: Rows) -> Probabilities | Exception:
         try:
             scores = self._score(rows)
-            if len(scores) != len(rows):
-                raise ValueError(f"the scorer gave {len(scores)} results for {len(rows)} rows")
+            if np.ndim(scores) != 2 or len(scores) != len(rows):
+                raise ValueError(f"the scorer gave results of shape {np.shape(scores)} for {len(rows)} rows")
         except Exception as error:
             return error
         return scores
@@ -216,6 +236,8 @@ class Batcher:
             self._deliver(job, start, stop, result, finished)
         rows = sum(stop - start for _, start, stop in batch)
         self._row_seconds = _smoothed(self._row_seconds, seconds / rows)
+        size = rows.bit_length()
+        self._seconds_by_size[size] = _smoothed(self._seconds_by_size.get(size, 0.0), seconds)
         self._on_batch(rows)
         asyncio.get_running_loop().call_soon(self._next)
 

@@ -53,6 +53,11 @@ class Health:
         return self.reason == "ready"
 
     @property
+    def serving(self) -> bool:
+        """Whether predictions are answered: they are while draining, and are not where they would be wrong."""
+        return self.reason in ("ready", "draining")
+
+    @property
     def draining(self) -> bool:
         return self.reason == "draining"
 

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from defects.schema import Constant, InvalidInput, Problem, Rows, Schema
+from defects.schema import MAX_NAME, Constant, InvalidInput, Problem, Rows, Schema
 
 MATRIX = "rows"  # the name of the one `[n, features]` input in the metadata; any name is taken
 
@@ -87,68 +87,71 @@ def decode(schema: Schema, body: bytes, json_length: int | None, read_json: Read
 
 
 def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Rows:
-    if type(inputs) is not list or not inputs or not all(type(i) is dict for i in inputs):
-        raise _invalid("inputs", "is not a list of tensors", f"one [n, {len(schema.names)}] tensor, or one a feature")
-    tensors: dict[str, tuple[Rows, list[int]]] = {}
-    for index, tensor in enumerate(inputs):
-        name, values, shape, binary = _tensor(tensor, f"inputs[{index}]", binary)
+    width = len(schema.names)
+    if type(inputs) is not list or not 1 <= len(inputs) <= width or not all(type(i) is dict for i in inputs):
+        raise _invalid("inputs", "is not a list of tensors", f"one [n, {width}] tensor, or one for each feature")
+    tensors: dict[str, Rows] = {}
+    for index, described in enumerate(inputs):
+        name, tensor, binary = _tensor(described, f"inputs[{index}]", binary, max_rows, width)
         if name in tensors:
-            raise _invalid(f"inputs[{index}].name", f"{name} appears twice", "one tensor for each name")
-        tensors[name] = values, shape
+            raise _invalid(f"inputs[{index}].name", f"{_short(name)} appears twice", "one tensor for each name")
+        tensors[name] = tensor
     if len(binary):
         raise _invalid("body", f"has {len(binary)} bytes after the last tensor", "what binary_data_size announces")
-    name, (values, shape) = next(iter(tensors.items()))
-    if len(tensors) == 1 and (name not in schema.index or len(schema.names) == 1):
-        rows = _matrix(schema, values, shape)
+    name, tensor = next(iter(tensors.items()))
+    if len(tensors) == 1 and (tensor.shape[1:] == (width,) or name not in schema.index):
+        rows = _matrix(width, tensor)
     else:
         rows = _columns(schema, tensors)
-    if not 1 <= len(rows) <= max_rows:
-        raise _invalid("inputs", f"have {len(rows)} rows", f"1 to {max_rows}")
+    if not len(rows):
+        raise _invalid("inputs", "have no rows", f"1 to {max_rows}")
     return rows
 
 
-def _matrix(schema: Schema, values: Rows, shape: list[int]) -> Rows:
-    width = len(schema.names)
-    if shape == [width]:  # one row
-        shape = [1, width]
-    if not ((len(shape) == 2 and shape[1] == width) or (width == 1 and len(shape) == 1)):
+def _matrix(width: int, tensor: Rows) -> Rows:
+    if tensor.shape not in ((len(tensor), width), (width,)) and (tensor.ndim, width) != (1, 1):
+        shape = list(tensor.shape)
         raise _invalid("inputs[0].shape", f"is {shape}", f"[n, {width}], or one tensor for each feature by name")
-    return values.reshape(-1, width)
+    return tensor.reshape(-1, width)
 
 
-def _columns(schema: Schema, tensors: Mapping[str, tuple[Rows, list[int]]]) -> Rows:
+def _columns(schema: Schema, tensors: Mapping[str, Rows]) -> Rows:
     for name in tensors:
         if name not in schema.index:
             raise _invalid(name, "unknown input", f"the names of the {len(schema.names)} features")
-    length = len(next(iter(tensors.values()))[0])
+    length = len(next(iter(tensors.values())))
     rows = np.full((length, len(schema.names)), np.nan)
-    for name, (values, shape) in tensors.items():
-        if shape not in ([length], [length, 1]):
-            raise _invalid(name, f"has shape {shape}", f"[{length}] or [{length}, 1], as the first tensor")
-        rows[:, schema.index[name]] = values
+    for name, tensor in tensors.items():
+        if tensor.shape not in ((length,), (length, 1)):
+            expected = f"[{length}] or [{length}, 1], as the first tensor"
+            raise _invalid(name, f"has shape {list(tensor.shape)}", expected)
+        rows[:, schema.index[name]] = tensor.reshape(-1)
     return rows
 
 
-def _tensor(tensor: dict[str, Any], place: str, binary: memoryview) -> tuple[str, Rows, list[int], memoryview]:
-    """A tensor's name, its values (flat, float64, NaN where missing), its shape, and the binary data after it."""
+def _tensor(
+    tensor: dict[str, Any], place: str, binary: memoryview, max_rows: int, width: int
+) -> tuple[str, Rows, memoryview]:
+    """A tensor's name, its values (float64, NaN where missing, of at most two dimensions), and the binary data after
+    it. Its size is checked before anything is made of it."""
     name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
     if type(name) is not str:
         raise _invalid(f"{place}.name", "is missing", "text")
     if type(datatype) is not str or datatype not in DATATYPES:
         raise _invalid(f"{place}.datatype", f"is {_short(datatype)}", f"one of {', '.join(DATATYPES)}")
-    if type(shape) is not list or not shape or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
-        raise _invalid(f"{place}.shape", f"is {_short(shape)}", "a list of sizes")
+    if type(shape) is not list or len(shape) not in (1, 2) or not all(type(n) is int and n >= 0 for n in shape):
+        raise _invalid(f"{place}.shape", f"is {_short(shape)}", "one or two sizes")
+    if shape[0] > max(max_rows, width if len(shape) == 1 else 0):
+        raise _invalid(f"{place}.shape", f"has {_short(shape[0])} rows", f"at most {max_rows}")
     size = _parameters(tensor, place).get("binary_data_size")
     if size is not None:
         values, binary = _binary_values(size, datatype, place, binary)
     else:
-        values = _json_values(tensor.get("data"), datatype, f"{place}.data", len(shape))
-    count = 1
-    for n in shape:
-        count *= n
+        values = _json_values(tensor.get("data"), datatype, f"{place}.data", shape)
+    count = shape[0] * (shape[1] if len(shape) == 2 else 1)
     if count != len(values):
-        raise _invalid(f"{place}.data", f"has {len(values)} values", f"{count}, as shape {shape} says")
-    return name, values, shape, binary
+        raise _invalid(f"{place}.data", f"has {len(values)} values", f"{_short(count)}, as the shape says")
+    return name, values.reshape(shape), binary
 
 
 def _binary_values(size: Any, datatype: str, place: str, binary: memoryview) -> tuple[Rows, memoryview]:
@@ -159,15 +162,14 @@ def _binary_values(size: Any, datatype: str, place: str, binary: memoryview) -> 
     return np.frombuffer(binary[:size], dtype).astype(np.float64), binary[size:]
 
 
-def _json_values(data: Any, datatype: str, place: str, dimensions: int) -> Rows:
-    """`data` as a flat float64 array; it may be nested as deep as the shape has dimensions."""
+def _json_values(data: Any, datatype: str, place: str, shape: list[int]) -> Rows:
+    """`data` as a flat float64 array; it may be flat, or nested exactly as the shape says."""
     if type(data) is not list:
         raise _invalid(place, "is missing or not a list", "a list of numbers")
-    for _ in range(dimensions - 1):
-        if data and type(data[0]) is list:
-            if not all(type(row) is list for row in data):
-                raise _invalid(place, "is nested unevenly", "a list of numbers, or of lists of them")
-            data = list(chain.from_iterable(data))
+    if len(shape) == 2 and data and type(data[0]) is list:
+        if len(data) != shape[0] or not all(type(row) is list and len(row) == shape[1] for row in data):
+            raise _invalid(place, "is not nested as the shape says", f"{shape[0]} lists of {_short(shape[1])} numbers")
+        data = list(chain.from_iterable(data))
     allowed = _NUMBERS if datatype.startswith("FP") else _INTEGERS
     for kind in set(map(type, data)) - allowed:
         wrong = next(value for value in data if type(value) is kind)
@@ -209,12 +211,16 @@ def _flag(parameters: dict[str, Any], name: str, place: str, *, default: bool) -
 
 
 def _short(value: Any) -> str:
-    text = str(value) if type(value) in (Constant, int, float) else repr(value)
-    return text[:40].encode(errors="replace").decode()
+    """The caller's value, as far as it helps and no longer."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    if type(value) is int and value.bit_length() > 64:
+        return "a very large number"
+    return str(value)[:40] if type(value) in (Constant, int, float) else repr(value)[:40]
 
 
 def _invalid(field: str, problem: str, expected: str) -> InvalidInput:
-    return InvalidInput([Problem(field[:100].encode(errors="replace").decode(), problem, expected)])
+    return InvalidInput([Problem(field[:MAX_NAME], problem, expected)])
 
 
 # --- V2 answers ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,8 @@ MAX_ROWS = 1024  # in one request
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
 # A caller who may have to wait longer is watched, so that its rows are dropped when it goes away.
 WATCH_SECONDS = 0.02
+BODY_SECONDS = 10.0  # for a body to arrive
+MAX_TEXT = 500  # characters of one text in an error
 
 # Answered by BentoML; the middleware only adds headers to them.
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
@@ -84,6 +87,7 @@ class Request:
     queue: float = 0.0
     score: float = 0.0
     scored: float = 0.0  # when it was
+    lax: bool = False  # its body was JSON but for a NaN or an infinity
 
     def __post_init__(self) -> None:
         self.id = _request_id(self.headers)
@@ -257,6 +261,8 @@ class Routes:
                 raise self._not_found(path)
             handler = _handler(route, method)
             if route.predicts:
+                if not self._health.serving:
+                    raise self._not_ready()
                 request.timeout = self._timeout(request.headers)
                 self._batcher.admit(1, request.timeout)
             if method == "POST":
@@ -283,12 +289,8 @@ class Routes:
         return Refusal(404, "no such path; expected one that /docs.json lists")
 
     def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
-        given = headers.get(b"x-request-timeout-ms")
-        if given is None:
-            return self._limits.timeout
-        if not (given.isdigit() and 1 <= int(given[:10]) <= MAX_TIMEOUT_MS):
-            raise Refusal(400, f"x-request-timeout-ms is not valid; expected an integer from 1 to {MAX_TIMEOUT_MS}")
-        return int(given) / 1000
+        given = _integer(headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
+        return self._limits.timeout if given is None else given / 1000
 
     async def _body(self, request: Request, types: Sequence[bytes]) -> bytes:
         content_type = request.headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
@@ -298,9 +300,14 @@ class Routes:
         if encoding not in (b"identity", b"gzip"):
             raise Refusal(415, "unsupported content encoding; expected gzip or none")
         length = request.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._too_large()
-        body = await self._read(request.receive)
+        if length.isdigit() and (len(length) > 15 or int(length) > self._limits.body_bytes):
+            raise self._too_large()  # the server reads the body and throws it away, and keeps the connection
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await self._read(request.receive)
+        except TimeoutError:
+            expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
+            raise Refusal(408, expected, [(b"connection", b"close")]) from None
         return self._decompressed(body) if encoding == b"gzip" else body
 
     async def _read(self, receive: Receive) -> bytes:
@@ -312,8 +319,8 @@ class Routes:
                 raise Disconnected
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._limits.body_bytes:
-                raise self._too_large()
+            if size > self._limits.body_bytes:  # and nobody knows how much more comes
+                raise self._too_large((b"connection", b"close"))
             chunks.append(chunk)
             if not message.get("more_body"):
                 return b"".join(chunks)
@@ -326,14 +333,12 @@ class Routes:
             raise Refusal(400, "body is not gzip, as content-encoding says; expected gzip") from None
         if len(content) > self._limits.body_bytes:
             raise self._too_large()
-        if not reader.eof:
-            raise Refusal(400, "body is cut off; expected complete gzip")
+        if not reader.eof or reader.unused_data:
+            raise Refusal(400, "body is cut off, or goes on after its end; expected one complete gzip member")
         return content
 
-    def _too_large(self) -> Refusal:
-        # The rest of the body is not read, so the connection can't be used again.
-        expected = f"body too large; expected at most {self._limits.body_bytes} bytes"
-        return Refusal(413, expected, [(b"connection", b"close")])
+    def _too_large(self, *headers: tuple[bytes, bytes]) -> Refusal:
+        return Refusal(413, f"body too large; expected at most {self._limits.body_bytes} bytes", headers)
 
     def _common_headers(self, request: Request) -> Headers:
         phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
@@ -346,11 +351,11 @@ class Routes:
     # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------
 
     async def _classify(self, request: Request) -> Reply:
-        rows = self._model.schema.rows_from_objects([read_json(request.body)], single=True)
+        rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
         return _json(predictions(self._model, await self._score(rows, request))[0])
 
     async def _classify_batch(self, request: Request) -> Reply:
-        scans = read_json(request.body)
+        scans = read_json(request)
         if type(scans) is not list or not 1 <= len(scans) <= MAX_ROWS:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
             raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
@@ -358,12 +363,13 @@ class Routes:
         return _json(predictions(self._model, await self._score(rows, request)))
 
     async def _v1_predict(self, request: Request) -> Reply:
-        rows = openinference.decode_v1(self._model.schema, read_json(request.body), MAX_ROWS)
+        rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
         return _json({"predictions": predictions(self._model, await self._score(rows, request))})
 
     async def _v2_infer(self, request: Request) -> Reply:
-        schema, length = self._model.schema, _json_length(request.headers)
-        query = openinference.decode(schema, request.body, length, read_json, MAX_ROWS)
+        schema = self._model.schema
+        length = _integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
+        query = openinference.decode(schema, request.body, length, partial(read_json, request), MAX_ROWS)
         probabilities = await self._score(query.rows, request)
         body, length = openinference.encode(schema, self._model.name, self._model.version, query, probabilities)
         if length is None:
@@ -372,7 +378,11 @@ class Routes:
 
     async def _score(self, rows: Rows, request: Request) -> NDArray[np.float32]:
         """The probabilities of validated `rows`; raises `Overloaded`, or `Disconnected` where the caller goes away."""
+        if request.lax:
+            raise Refusal(400, "body has NaN or an infinity, which JSON does not know; expected a number or null")
         remaining = request.timeout - (time.perf_counter() - request.started)
+        if remaining <= 0:
+            raise Overloaded("deadline", 0)
         job = self._batcher.submit(rows.astype(np.float32), remaining)
         watcher = asyncio.create_task(_watch(request, job)) if job.expected_seconds > WATCH_SECONDS else None
         try:
@@ -435,8 +445,11 @@ class Routes:
 
     def _readiness(self, content: dict[str, Any]) -> Reply:
         if not self._health.ready:
-            return error(503, f"not ready: {self._health.problem}", headers=[(b"retry-after", b"1")])
+            raise self._not_ready()
         return _json({**content, "ready": True})
+
+    def _not_ready(self) -> Refusal:
+        return Refusal(503, f"not ready: {self._health.problem}; expected another try", [(b"retry-after", b"1")])
 
 
 async def _watch(request: Request, job: Job) -> None:
@@ -467,12 +480,13 @@ def _overloaded(overload: Overloaded) -> Reply:
     return error(503, f"{texts[overload.reason]}; {expected}", headers=[retry])._replace(refused=overload.reason)
 
 
-def _json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    given = headers.get(b"inference-header-content-length")
+def _integer(headers: Mapping[bytes, bytes], name: bytes, least: int, most: int) -> int | None:
+    """The value of a header that is a number."""
+    given = headers.get(name)
     if given is None:
         return None
-    if not given.isdigit() or len(given) > 12:
-        raise Refusal(400, "Inference-Header-Content-Length is not valid; expected a number of bytes")
+    if not given.isdigit() or len(given) > 12 or not least <= int(given) <= most:
+        raise Refusal(400, f"{name.decode()} is not valid; expected an integer from {least} to {most}")
     return int(given)
 
 
@@ -495,6 +509,11 @@ def _accepts_gzip(accepted: bytes) -> bool:
     return False
 
 
+def body_bytes(schema: Schema) -> int:
+    """What `MAX_ROWS` rows take as JSON objects, generously. More than that would be parsed for nothing."""
+    return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
+
+
 def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
     """One answer for each row of `probabilities` `[n, classes]`."""
     names = model.schema.class_names
@@ -511,14 +530,19 @@ def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[s
     ]
 
 
-def read_json(body: bytes) -> Any:
-    """The body's value; raises `Refusal`. `NaN` and infinities come as `Constant`, for validation to name them."""
+def read_json(request: Request, body: bytes | None = None) -> Any:
+    """The value of `body`, or of the request's; raises `Refusal`.
+
+    `NaN` and infinities come as `Constant`, for validation to name them; such a request is not scored.
+    """
+    body = request.body if body is None else body
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as problem:
         value = _with_constants(body)
         if value is None:
             raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
+        request.lax = True
         return value
 
 
@@ -537,21 +561,29 @@ def _with_constants(body: bytes) -> Any:
 
     def integer(text: str) -> int | float | Constant:
         value = number(text)
-        return int(text) if type(value) is float else value
+        return int(text) if type(value) is float and abs(value) < 2**63 else value
 
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=constant, parse_float=number, parse_int=integer)
-    except (ValueError, RecursionError):
+        orjson.dumps(value)  # refuses what else is no JSON: halves of surrogate pairs, nesting without end
+    except (ValueError, TypeError, RecursionError):
         return None
     return value if found else None
 
 
 def error(status: int, message: str, problems: Sequence[Problem] = (), headers: Headers = ()) -> Reply:
     """The one shape of every error."""
-    content: dict[str, Any] = {"error": message}
+    content: dict[str, Any] = {"error": _clean(message)}
     if problems:
-        content["fields"] = [{"field": p.field, "problem": p.problem, "expected": p.expected} for p in problems]
+        content["fields"] = [
+            {"field": _clean(p.field), "problem": _clean(p.problem), "expected": _clean(p.expected)} for p in problems
+        ]
     return Reply(status, orjson.dumps(content), headers=headers)
+
+
+def _clean(text: str) -> str:
+    """`text`, which may quote a caller, short and as valid UTF-8."""
+    return text[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def _json(value: Any) -> Reply:

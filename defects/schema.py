@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -40,17 +41,14 @@ class Problem:
 
 
 class InvalidInput(ValueError):
-    """The caller's input breaks the schema; `problems` names every field concerned (the first `MAX_PROBLEMS`)."""
+    """The caller's input breaks the schema; `problems` names the fields concerned, at most `MAX_PROBLEMS` of them."""
 
-    def __init__(self, problems: Sequence[Problem], total: int | None = None):
+    def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems[:MAX_PROBLEMS])
-        self.total = len(problems) if total is None else total
-        super().__init__(self._summary())
-
-    def _summary(self) -> str:
-        first = self.problems[0]
+        first, more = problems[0], len(problems) - 1
         text = f"{first.field}: {first.problem}; expected {first.expected}"
-        return text if self.total == 1 else f"{text} (and {self.total - 1} more)"
+        at_least = "at least " if len(problems) > MAX_PROBLEMS else ""
+        super().__init__(f"{text} (and {at_least}{more} more)" if more else text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +82,10 @@ class Feature:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The enforced range, always finite."""
-        return (
-            -FLOAT32_MAX if self.low is None else self.low,
-            FLOAT32_MAX if self.high is None else self.high,
-        )
+        """The enforced range, always finite, and so wide that a limit itself is allowed when it comes as float32."""
+        low = -FLOAT32_MAX if self.low is None else min(self.low, float(np.float32(self.low)))
+        high = FLOAT32_MAX if self.high is None else max(self.high, float(np.float32(self.high)))
+        return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +105,9 @@ class Schema:
     title: str = "rows"
 
     def __post_init__(self) -> None:
+        for feature in self.features:
+            if not all(isinstance(limit, int | float) for limit in feature.limits):
+                raise ValueError(f"the limits of {feature.name} are not numbers")
         for kind, names in (("feature", self.names), ("class", self.class_names)):
             if not names:
                 raise ValueError(f"a schema needs at least one {kind}")
@@ -140,7 +140,11 @@ class Schema:
 
     def observe(self, rows: NDArray[np.float32]) -> Schema:
         """This schema with the observed ranges, and the example where there is none, taken from training rows."""
-        low, high, middle = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0), np.nanmedian(rows, axis=0)
+        low, high, middle = (
+            np.nanmin(rows, axis=0),
+            np.nanmax(rows, axis=0),
+            np.nanmedian(rows.astype(np.float64), axis=0),
+        )
         return replace(
             self,
             features=tuple(
@@ -164,12 +168,13 @@ class Schema:
         try:
             rows = np.array([self._values(item) for item in objects], dtype=np.float64)
         except (_Malformed, OverflowError):  # the latter for an integer that no float holds
-            raise InvalidInput(*self._explain_objects(objects, single)) from None
+            problems = (p for row, item in enumerate(objects) for p in self._problems_of(item, row, single))
+            raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1))) from None
         return self.check(rows, single=single)
 
     def _values(self, item: Any) -> list[float | None]:
         """The row's values in model order; the fast path, which says only that something is wrong."""
-        if type(item) is not dict or item.keys() - self.index.keys():
+        if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
             raise _Malformed
         values = [item.get(name) for name in self.names]
         if not _NUMBER_OR_MISSING.issuperset(map(type, values)):
@@ -182,28 +187,20 @@ class Schema:
         missing = np.isnan(rows)
         bad = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
         if bad.any():
-            raise InvalidInput(*self._explain_values(rows, bad, single))
+            problems = (
+                _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
+                for row, column in zip(*bad.nonzero(), strict=True)
+            )
+            raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1)))
         return rows
-
-    def _explain_values(self, rows: Rows, bad: NDArray[np.bool_], single: bool) -> tuple[list[Problem], int]:
-        places = np.argwhere(bad)
-        problems = [
-            _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
-            for row, column in places[:MAX_PROBLEMS]
-        ]
-        return problems, len(places)
-
-    def _explain_objects(self, objects: Sequence[Any], single: bool) -> tuple[list[Problem], int]:
-        problems = [p for row, item in enumerate(objects) for p in self._problems_of(item, row, single)]
-        return problems, len(problems)
 
     def _problems_of(self, item: Any, row: int, single: bool) -> Iterable[Problem]:
         if type(item) is not dict:
             yield Problem(_place(row, single), f"is {_kind(item)}", "an object with one value for each feature")
             return
-        for name in item:
-            if name not in self.index:
-                yield Problem(_field(row, name, single), "unknown field", self._known_fields(name))
+        unknown = (name for name in item if name not in self.index)
+        for count, name in enumerate(unknown):
+            yield Problem(_field(row, name, single), "unknown field", self._known_fields(name, suggest=not count))
         for feature in self.features:
             place, value = _field(row, feature.name, single), item.get(feature.name)
             if type(value) not in _NUMBER_OR_MISSING:
@@ -211,8 +208,8 @@ class Schema:
             elif not _allowed(feature, value):
                 yield _problem_with_value(place, feature, _as_float(value))
 
-    def _known_fields(self, unknown: str) -> str:
-        close = difflib.get_close_matches(unknown, self.names, n=1)
+    def _known_fields(self, unknown: str, *, suggest: bool) -> str:
+        close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
         return f"one of the {len(self.names)} features{f'; did you mean {close[0]}?' if close else ''}"
 
     # --- types ---------------------------------------------------------------------------------------------------
@@ -291,8 +288,7 @@ def _place(row: int, single: bool) -> str:
 
 
 def _field(row: int, name: str, single: bool) -> str:
-    """The field's place. The name may be the caller's invention: it is cut, and made to be valid UTF-8."""
-    name = name[:MAX_NAME].encode(errors="replace").decode()
+    name = name[:MAX_NAME]  # it may be the caller's invention
     return name if single else f"[{row}].{name}"
 
 

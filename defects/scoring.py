@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact
+from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact, Golden
 
 Rows = NDArray[np.float32]  # [n, features], NaN where a value is missing
 Probabilities = NDArray[np.float32]  # [n, classes]
@@ -114,18 +114,11 @@ def _lines(file: Path) -> list[str]:
 _LOADERS = {"onnxruntime": (ONNX, onnx_scorer), "scikit-learn": (SKOPS, sklearn_scorer)}
 
 
-def golden_rows(artifact: Artifact) -> Rows:
-    """The artifact's golden inputs."""
-    return np.array(artifact.json("golden.json")["rows"], dtype=np.float32)
-
-
-def golden_difference(artifact: Artifact, answered: Probabilities) -> str | None:
+def golden_difference(golden: Golden, answered: Probabilities) -> str | None:
     """What is wrong with the probabilities answered for the golden inputs; `None` when nothing is."""
-    golden = artifact.json("golden.json")
-    expected = np.array(golden["probabilities"])
-    if answered.shape != expected.shape:
-        return f"golden answers have shape {list(answered.shape)}; expected {list(expected.shape)}"
-    largest = float(np.abs(answered - expected).max())
-    if not largest <= golden["tolerance"]:  # also true for NaN
-        return f"golden answers differ by {largest:.2g}; at most {golden['tolerance']:.2g} is allowed"
+    if answered.shape != golden.probabilities.shape:
+        return f"golden answers have shape {list(answered.shape)}; expected {list(golden.probabilities.shape)}"
+    largest = float(np.abs(answered - golden.probabilities).max())
+    if not largest <= golden.tolerance:  # also true for NaN
+        return f"golden answers differ by {largest:.2g}; at most {golden.tolerance:.2g} is allowed"
     return None

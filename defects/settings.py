@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
 MAX_TIMEOUT_MS = 600_000
+SANE = r"^[A-Za-z0-9._-]{1,100}$"  # goes into headers and URLs
 
 
 class Fatal(Exception):
@@ -61,10 +62,10 @@ class Settings(BaseModel):
         "DEFECTS_MODEL_NAME",
         None,
         "Name of the model in V1 and V2 URLs; default: `INFERENCE_SERVICE_NAME`, else `defect-classifier`.",
-        pattern=r"^[A-Za-z0-9._-]+$",
+        pattern=SANE,
     )
     inference_service_name: str | None = _setting(
-        "INFERENCE_SERVICE_NAME", None, "Name of the InferenceService; KServe sets it."
+        "INFERENCE_SERVICE_NAME", None, "Name of the InferenceService; KServe sets it.", pattern=SANE
     )
     request_timeout_ms: int = _setting(
         "DEFECTS_REQUEST_TIMEOUT_MS",
@@ -77,8 +78,11 @@ class Settings(BaseModel):
     max_queued_rows: int = _setting(
         "DEFECTS_MAX_QUEUED_ROWS", 8192, "Most rows that wait to be scored; at least one request's 1,024.", ge=1024
     )
-    max_body_bytes: int = _setting(
-        "DEFECTS_MAX_BODY_BYTES", 16 << 20, "Largest request body, in bytes; a larger one is answered 413.", ge=1
+    max_body_bytes: int | None = _setting(
+        "DEFECTS_MAX_BODY_BYTES",
+        None,
+        "Largest request body, in bytes, unpacked; a larger one is answered 413. Default: enough for 1,024 rows.",
+        ge=1,
     )
     host: str = _setting("HOST", "0.0.0.0", "Address that `python -m defects.serve` listens on.")  # noqa: S104
     port: int = _setting("PORT", 3000, "Port that it listens on.", ge=1, le=65535)
@@ -95,8 +99,10 @@ class Settings(BaseModel):
     access_log_share: float = _setting(
         "DEFECTS_ACCESS_LOG_SHARE", 0.01, "Share of answers with a log line; errors always have one.", ge=0, le=1
     )
-    k_revision: str | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.")
-    named_revision: str = _setting("DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.")
+    k_revision: str | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.", pattern=SANE)
+    named_revision: str = _setting(
+        "DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.", pattern=SANE
+    )
     build: bool = _setting(
         "DEFECTS_BUILD", False, "`1` while a Bento without a model is built: the schema is the built-in data's."
     )

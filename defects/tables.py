@@ -131,6 +131,8 @@ def _labels(path: Path, label: str, column: pd.Series[Any]) -> tuple[NDArray[np.
 
 def _numbers(path: Path, name: str, column: pd.Series[Any]) -> NDArray[np.float64]:
     """The column as float64 `[rows]`; raises `BadData` for the first cell that is not a finite number."""
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+        raise BadData(f"{path}: column {name!r}, row 1: is a date or a duration; expected a number")
     if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
         _refuse_text(path, name, column)
     numbers = pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)

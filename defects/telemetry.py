@@ -144,13 +144,18 @@ class Readable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = f"\033[{_COLOURS.get(record.levelname, 0)}m{record.levelname:7}\033[0m"
-        fields = " ".join(f"\033[90m{k}=\033[0m{v}" for k, v in getattr(record, "fields", {}).items())
-        text = f"{clock} {level} {record.getMessage()}  {fields}".rstrip()
+        fields = " ".join(f"\033[90m{k}=\033[0m{_visible(v)}" for k, v in getattr(record, "fields", {}).items())
+        text = f"{clock} {level} {_visible(record.getMessage())}  {fields}".rstrip()
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
+
+
+def _visible(value: object) -> str:
+    """Without control characters, with which a path could pretend to be another line."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
 
 
 def configure_logs(level: str, always: dict[str, str]) -> None:

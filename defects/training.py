@@ -127,6 +127,9 @@ def _split(table: Table, test_share: float, seed: int) -> tuple[Any, Any, Any, A
             f"with all {len(table.schema.classes)} classes in both: {error}"
         ) from None
     fit_x, test_x, fit_y, test_y = parts
+    if len(np.unique(fit_y)) < len(table.schema.classes):
+        rare = table.schema.class_names[int(np.bincount(fit_y, minlength=len(table.schema.classes)).argmin())]
+        raise BadData(f"{table.source['source']}: class {rare!r} has no row left to fit on; expected more of them")
     empty = np.isnan(fit_x).all(axis=0)
     if empty.any():
         name = table.schema.names[int(empty.argmax())]

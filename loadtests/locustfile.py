@@ -52,7 +52,7 @@ def prepare(environment: Any, **_: Any) -> None:
     """Ask the server what it expects. Runs once in every worker, before its users start."""
     if type(environment.runner).__name__ == "MasterRunner":
         return
-    with urlopen(f"{environment.host}/model", timeout=10) as answer:  # noqa: S310 - the host that the user named
+    with urlopen(f"{environment.host.rstrip('/')}/model", timeout=10) as answer:  # noqa: S310 - the host that the user named
         schema = Schema.from_json(json.load(answer)["schema"])
     Caller.scan, Caller.batch = bodies(scans(schema))
 

@@ -144,7 +144,7 @@ def measures(answers: list[Answer], deadline: float, seconds: float) -> dict[str
         "refusal p50": 1e3 * float(np.percentile(refused, 50)) if refused else math.nan,
         "refusal p99": 1e3 * float(np.percentile(refused, 99)) if refused else math.nan,
         "failed": sum(a.status not in (200, 503) for a in answers),
-        "sent late": f"{late / len(answers):.1%}",
+        "sent late": f"{late / max(1, len(answers)):.1%}",
     }
 
 
@@ -171,6 +171,9 @@ async def run(what: Target, multiples: list[float], seconds: float) -> None:
     """Measure and print."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30)) as session:
+        first = await sender(session, what, time.perf_counter())(0.0)
+        if first.status != 200:
+            raise SystemExit(f"{what.url} answered {first.status}; expected 200")
         await capacity(session, what, 1.0)  # warm-up
         most, normal = await capacity(session, what, seconds), await lone(session, what)
         print(f"capacity {most:.0f} requests/s; a lone request takes {normal * 1e3:.1f} ms (median)")
@@ -190,7 +193,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each run (default: %(default)s)")
     parser.add_argument("--multiples", type=float, nargs="+", default=[0.7, 3, 10], help="of the capacity")
     options = parser.parse_args()
-    asyncio.run(run(target(options.host, options.rows, options.deadline), options.multiples, options.seconds))
+    asyncio.run(
+        run(target(options.host.rstrip("/"), options.rows, options.deadline), options.multiples, options.seconds)
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,15 +31,15 @@ def test_it_loads_and_answers_the_golden_inputs(copy: Path, trained: Trained) ->
     assert loaded.schema.names == tunnel.SCHEMA.names
     assert (loaded.version, loaded.engine) == (trained.card["version"], "onnxruntime")
     scorer = scoring.load(loaded)
-    assert scoring.golden_difference(loaded, scorer(scoring.golden_rows(loaded))) is None
+    assert scoring.golden_difference(loaded.golden, scorer(loaded.golden.rows)) is None
 
 
 def test_wrong_golden_answers_are_noticed(copy: Path) -> None:
     loaded = artifact.load(copy)
-    answered = scoring.load(loaded)(scoring.golden_rows(loaded))
-    assert "differ by 0.01" in str(scoring.golden_difference(loaded, answered + 0.01))
-    assert "differ by nan" in str(scoring.golden_difference(loaded, answered * float("nan")))
-    assert "shape" in str(scoring.golden_difference(loaded, answered[:3]))
+    answered = scoring.load(loaded)(loaded.golden.rows)
+    assert "differ by 0.01" in str(scoring.golden_difference(loaded.golden, answered + 0.01))
+    assert "differ by nan" in str(scoring.golden_difference(loaded.golden, answered * float("nan")))
+    assert "shape" in str(scoring.golden_difference(loaded.golden, answered[:3]))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "schema.json", "card.json", "golden.json", "reference.json"])
@@ -81,6 +83,29 @@ def test_an_unknown_engine_and_an_unreadable_model_are_refused(copy: Path) -> No
         reseal(copy)
         with pytest.raises(BadArtifact, match=message):
             scoring.load(artifact.load(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("golden.json", lambda golden: golden.pop("tolerance")),
+        ("golden.json", lambda golden: golden["rows"].clear()),
+        ("golden.json", lambda golden: golden["rows"][0].pop()),
+        ("golden.json", lambda golden: golden["probabilities"][0].pop()),
+        ("schema.json", lambda schema: schema["features"].pop()),
+        ("schema.json", lambda schema: schema["classes"].pop()),
+        ("schema.json", lambda schema: schema["features"][0].update(low="50")),
+        ("card.json", lambda card: card.update(version="1\r\nset-cookie: a=b")),
+        ("card.json", lambda card: card.pop("engine")),
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused(copy: Path, name: str, change: Callable[[Any], Any]) -> None:
+    content = json.loads((copy / name).read_text())
+    change(content)
+    (copy / name).write_bytes(artifact.dump(content))
+    reseal(copy)
+    with pytest.raises(BadArtifact, match="not one that this version reads"):
+        artifact.load(copy)
 
 
 def test_only_the_pinned_digest_is_loaded(copy: Path) -> None:

@@ -173,8 +173,58 @@ def test_a_scorer_that_loses_rows_is_an_error_not_a_wrong_answer() -> None:
         batcher = Batcher(lambda batch: doubled(batch)[:-1])
         jobs = [batcher.submit(rows(value), 10) for value in (1, 2)]
         for job in jobs:
-            with pytest.raises(ValueError, match="gave 0 results for 1 rows"):
+            with pytest.raises(ValueError, match=r"gave results of shape \(0, 2\) for 1 rows"):
                 await job.done
+
+    run(test)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.005], ids=["inline", "in a thread"])
+def test_the_death_of_the_scorer_is_told_and_leaves_nobody_waiting(seconds: float) -> None:
+    deaths: list[str] = []
+    scorer = Recorder(seconds)
+
+    async def test() -> None:
+        batcher = Batcher(scorer, on_death=deaths.append)
+        await warm(batcher)
+
+        def die(_: Rows) -> bool:
+            raise SystemExit("told to")
+
+        scorer.fails = die
+        jobs = [batcher.submit(rows(value), 10) for value in range(300)]
+        for job in jobs:
+            with pytest.raises(RuntimeError, match="the scorer died"):
+                await job.done
+        with pytest.raises(Overloaded, match="draining"):
+            batcher.submit(rows(1), 10)
+        await batcher.close()
+
+    run(test)
+    assert deaths == ["SystemExit('told to')"]
+
+
+def test_a_scorer_whose_calls_are_costly_is_never_called_on_the_loop_again() -> None:
+    scorer = Recorder(seconds=0.005)
+
+    async def test() -> None:
+        batcher = Batcher(scorer)
+        for _ in range(10):  # cheap by the row, but not by the call
+            await batcher.submit(rows(*range(200)), 10).done
+        await batcher.submit(rows(1), 10).done
+        scorer.threads.clear()
+        for _ in range(5):
+            await batcher.submit(rows(*range(200)), 10).done
+            await batcher.submit(rows(1), 10).done
+
+    run(test)
+    assert scorer.threads == {"scorer_0"}
+
+
+def test_no_rows_are_an_error_of_the_caller_in_this_process() -> None:
+    async def test() -> None:
+        with pytest.raises(ValueError, match="no rows"):
+            Batcher(Recorder()).submit(np.empty((0, 1), np.float32), 1)
 
     run(test)
 

@@ -98,7 +98,7 @@ def test_a_drain_under_load_loses_nothing(serve: Serve, model_dir: Path, command
         time.sleep(0.5)
         answer = httpx.get(f"{server.url}/readyz")
         assert (answer.status_code, answer.headers["connection"]) == (503, "close")
-        assert answer.json() == {"error": "not ready: this replica is shutting down"}
+        assert answer.json() == {"error": "not ready: this replica is shutting down; expected another try"}
         assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
         assert httpx.get(f"{server.url}/livez").status_code == 200
         if twice:

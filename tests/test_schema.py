@@ -45,7 +45,7 @@ def test_rows_are_in_model_order_and_missing_is_nan() -> None:
         ({"free": 1e39}, "free", "1e+39 is out of range; a number"),
         ({"free": 10**400}, "free", "is infinite; a number"),
         ({"wieght": 1}, "wieght", "unknown field; one of the 3 features; did you mean weight?"),
-        ({"\ud800": 1}, "?", "unknown field; one of the 3 features"),
+        ({"x" * 200: 1}, "x" * 100, "unknown field; one of the 3 features"),
     ],
 )
 def test_every_problem_names_its_field(change: dict[str, Any], field: str, message: str) -> None:
@@ -59,11 +59,11 @@ def test_several_problems_are_all_named() -> None:
 def test_rows_of_a_batch_are_named_by_number() -> None:
     with pytest.raises(InvalidInput, match=r"\[1\]\.weight: 200 is out of range") as caught:
         SCHEMA.rows_from_objects([{"weight": 1, "free": 1}, {"weight": 200, "free": 1}])
-    assert caught.value.total == 1
+    assert len(caught.value.problems) == 1
 
 
 def test_problems_are_counted_but_not_all_listed() -> None:
-    with pytest.raises(InvalidInput, match="and 999 more") as caught:
+    with pytest.raises(InvalidInput, match="and at least 50 more") as caught:
         SCHEMA.check(np.full((1000, 3), [500.0, 1, 1]))
     assert len(caught.value.problems) == MAX_PROBLEMS
 
@@ -92,6 +92,13 @@ def test_any_column_name_can_be_a_field() -> None:
 
 def test_json_round_trip() -> None:
     assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+
+
+def test_a_limit_itself_is_allowed_as_float32_too() -> None:
+    schema = Schema((Feature("rate", low=0.1, high=0.97),), SCHEMA.classes)
+    schema.check(np.array([[np.float32(0.1)], [np.float32(0.97)], [0.1], [0.97]], dtype=np.float64))
+    with pytest.raises(InvalidInput):
+        schema.check(np.array([[0.9701]]))
 
 
 def test_observed_ranges_are_kept_but_not_enforced() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_a_wrong_field_is_named(client: httpx.Client, change: str, field: str, p
         ("POST", "/classify_batch", b"{}", {}, 400, "body: is not a list"),
         ("POST", "/classify_batch", b"[1, {}]", {}, 400, "[0]: is a number; expected an object"),
         ("POST", "/classify", b"{}", {"content-type": "text/plain"}, 415, "expected application/json"),
-        ("POST", "/classify", b" " * (17 << 20), {}, 413, "expected at most 16777216 bytes"),
+        ("POST", "/classify", b" " * (3 << 20), {}, 413, "expected at most 1299456 bytes"),
         ("GET", "/classify", b"", {}, 405, "method GET is not allowed here; expected POST"),
         ("DELETE", "/model", b"", {}, 405, "expected GET"),
         ("GET", "/nowhere", b"", {}, 404, "no such path"),
@@ -143,6 +144,34 @@ def test_every_answer_carries_the_headers(client: httpx.Client, trained: trainin
         assert headers["x-revision"] == "local"
         assert len(headers["x-request-id"]) == 32
         assert [part.split(";")[0] for part in headers["server-timing"].split(", ")] == ["queue", "score", "total"]
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "x", "", "600001", "0000000001" + "9" * 400, "0000000001999999999"])
+def test_a_wrong_timeout_is_refused(client: httpx.Client, timeout: str) -> None:
+    answer = client.post("/classify", json=EXAMPLE, headers={"x-request-timeout-ms": timeout})
+    assert answer.status_code == 400
+    assert "x-request-timeout-ms is not valid; expected an integer from 1 to 600000" in answer.json()["error"]
+
+
+def test_a_flood_of_unknown_fields_is_refused_at_once(client: httpx.Client) -> None:
+    began = time.monotonic()
+    answer = client.post("/classify", json={f"k{i:07}": 1 for i in range(90_000)})
+    assert (answer.status_code, len(answer.json()["fields"])) == (400, 50)
+    assert "and at least 50 more" in answer.json()["error"]
+    assert time.monotonic() - began < 5  # not a timing: it was minutes
+
+
+def test_a_request_whose_deadline_has_passed_is_not_scored(client: httpx.Client) -> None:
+    def slowly() -> Any:
+        body = json.dumps(EXAMPLE).encode()
+        yield body[:10]
+        time.sleep(0.3)
+        yield body[10:]
+
+    headers = {"content-type": "application/json", "x-request-timeout-ms": "50"}
+    answer = client.post("/classify", content=slowly(), headers=headers)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"].isdigit()
 
 
 @pytest.mark.parametrize(("given_id", "kept"), [("order-17:4", True), ("a b", False), ("x" * 129, False), ("é", False)])

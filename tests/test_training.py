@@ -43,7 +43,7 @@ def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: st
     assert result.card["engine"]["parity"]["rows"] == 900
     assert result.card["engine"]["parity"]["largest_difference"] <= training.PARITY_TOLERANCE
     art = loaded(result.files, tmp_path)
-    assert scoring.golden_difference(art, scoring.load(art)(scoring.golden_rows(art))) is None
+    assert scoring.golden_difference(art.golden, scoring.load(art)(art.golden.rows)) is None
     assert result.card["metrics"]["macro_f1"] > 0.8
 
 
@@ -60,7 +60,7 @@ def test_what_onnx_can_not_do_scikit_learn_serves(
     assert result.card["engine"]["reason"] == "the model can't be converted to ONNX: TypeError: the root"
     art = loaded(result.files, tmp_path)
     assert "model.onnx" not in art.files
-    assert scoring.golden_difference(art, scoring.load(art)(scoring.golden_rows(art))) is None
+    assert scoring.golden_difference(art.golden, scoring.load(art)(art.golden.rows)) is None
 
 
 def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +153,28 @@ def test_bad_data_is_named(content: str, message: str, tmp_path: Path) -> None:
         training.train(tables.read(file, "defect"), "logistic-regression", 0, 0.2, quiet)
     assert message in str(caught.value)
     assert "bad.csv" in str(caught.value)
+
+
+def test_dates_are_refused(tmp_path: Path) -> None:
+    frame = good_rows()
+    frame["when"] = pd.Timestamp("2026-01-01")
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(BadData, match="column 'when', row 1: is a date or a duration; expected a number"):
+        tables.read(tmp_path / "t.parquet", "defect")
+
+
+def test_a_class_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
+    frame = good_rows(200)
+    frame.loc[:1, "defect"] = "rare"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(BadData, match="class 'rare' has no row left to fit on"):
+        training.train(tables.read(tmp_path / "t.csv", "defect"), "logistic-regression", 0, 0.9, quiet)
+
+
+def test_huge_values_are_described(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,defect\n" + "".join(f"3.2e38,{c}\n" for c in "xyxyxyxyxyxyxyxy"))
+    table = tables.read(tmp_path / "t.csv", "defect")
+    assert table.schema.observe(table.features).features[0].example == pytest.approx(3.2e38)
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "directory", "broken.parquet", "binary.csv"])
