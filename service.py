@@ -18,7 +18,7 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from defects import artifact, openapi, routes, scoring, telemetry, tunnel
+from defects import artifact, asgi, openapi, routes, scoring, telemetry, tunnel
 from defects.batching import Batcher
 from defects.health import Health, die
 from defects.settings import Fatal, Settings
@@ -109,7 +109,7 @@ class RoutedService(bentoml.Service[Any]):
     """BentoML's service with our routes outside its middlewares, whose tracing, log and timer cost more than a
     prediction does. BentoML answers what the routes don't."""
 
-    def to_asgi(self, is_main: bool = True) -> routes.App:
+    def to_asgi(self, is_main: bool = True) -> asgi.App:
         return routes.Routes(
             super().to_asgi(is_main),
             model=MODEL,

@@ -7,16 +7,11 @@ adds the headers that every answer carries and turns errors into the one shape t
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 import logging
-import math
-import re
 import secrets
 import time
-import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,18 +20,35 @@ import orjson
 from numpy.typing import NDArray
 
 from defects import openinference, startup
+from defects.asgi import (
+    BINARY,
+    JSON,
+    App,
+    Disconnected,
+    Headers,
+    Message,
+    Receive,
+    Refusal,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    answer,
+    compressed,
+    error,
+    integer,
+    read_body,
+    read_json,
+    trace_id,
+)
 from defects.batching import Batcher, Job, Overloaded
 from defects.health import Health
-from defects.schema import Constant, InvalidInput, Problem, Rows, Schema
+from defects.schema import InvalidInput, Problem, Rows, Schema
 from defects.settings import MAX_TIMEOUT_MS
 from defects.telemetry import AccessLog, Metrics
 
 MAX_ROWS = 1024  # in one request
-GZIP_BYTES = 4096  # smaller answers are not worth compressing
-# A caller who may have to wait longer is watched, so that its rows are dropped when it goes away.
-WATCH_SECONDS = 0.02
-BODY_SECONDS = 10.0  # for a body to arrive
-MAX_TEXT = 500  # characters of one text in an error
+GONE = 499  # counted, and never sent, where the caller went away before it was answered
 
 # Answered by BentoML; the middleware only adds headers to them.
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
@@ -47,58 +59,8 @@ PAGE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-JSON, BINARY = b"application/json", b"application/octet-stream"
 
 logger = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Sequence[tuple[bytes, bytes]]
-
-
-class Refusal(Exception):
-    """An answer other than success, with its status, what was expected, and headers."""
-
-    def __init__(self, status: int, error: str, headers: Headers = ()):
-        super().__init__(error)
-        self.status, self.headers = status, tuple(headers)
-
-
-class Disconnected(Exception):
-    """The caller went away before it was answered."""
-
-
-@dataclass
-class Request:
-    """A request, with its body once that was read, and the phases of answering it, in seconds."""
-
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    query: bytes = b""
-    id: bytes = field(init=False)
-    body: bytes = b""
-    timeout: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-    queue: float = 0.0
-    score: float = 0.0
-    scored: float = 0.0  # when it was
-    lax: bool = False  # its body was JSON but for a NaN or an infinity
-
-    def __post_init__(self) -> None:
-        self.id = _request_id(self.headers)
-
-
-class Reply(NamedTuple):
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: Headers = ()
-    refused: str = ""  # by admission, and why
 
 
 @dataclass(frozen=True)
@@ -192,8 +154,6 @@ class Routes:
                 await self._pass_on(scope, request, send)
             else:
                 await self._answer(scope, request, send)
-        except Disconnected:
-            return
         finally:
             self._metrics.in_flight.dec()
 
@@ -216,8 +176,13 @@ class Routes:
 
     async def _answer(self, scope: Scope, request: Request, send: Send) -> None:
         route = self._table.get(scope["path"])
-        reply = await self._reply(route, scope["method"], scope["path"], request)
-        body, encoding = _compressed(reply.body, request.headers)
+        name = route.name if route else "unknown"
+        try:
+            reply = await self._reply(route, scope["method"], scope["path"], request)
+        except Disconnected:
+            self._account(scope, request, name, GONE)
+            return
+        body, encoding = compressed(reply.body, request.headers)
         headers = [
             (b"content-type", reply.content_type),
             (b"content-length", str(len(body)).encode()),
@@ -227,7 +192,7 @@ class Routes:
         ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        self._account(scope, request, route.name if route else "unknown", reply.status, reply.refused)
+        self._account(scope, request, name, reply.status, reply.refused)
 
     def _account(self, scope: Scope, request: Request, route: str, status: int, refused: str = "") -> None:
         """Count an answer, and log it where its turn has come."""
@@ -246,7 +211,7 @@ class Routes:
             self._access.write(
                 {
                     "request_id": request.id.decode(),
-                    "trace_id": _trace_id(request.headers),
+                    "trace_id": trace_id(request.headers),
                     "method": scope["method"],
                     "route": route,
                     "path": scope["path"][:200],
@@ -266,7 +231,7 @@ class Routes:
                 request.timeout = self._timeout(request.headers)
                 self._batcher.admit(1, request.timeout)
             if method == "POST":
-                request.body = await self._body(request, route.takes)
+                request.body = await read_body(request, route.takes, self._limits.body_bytes)
             return await handler(request)
         except Refusal as refusal:
             return error(refusal.status, str(refusal), headers=refusal.headers)
@@ -289,56 +254,8 @@ class Routes:
         return Refusal(404, "no such path; expected one that /docs.json lists")
 
     def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
-        given = _integer(headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
+        given = integer(headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
         return self._limits.timeout if given is None else given / 1000
-
-    async def _body(self, request: Request, types: Sequence[bytes]) -> bytes:
-        content_type = request.headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
-        if content_type not in types:
-            raise Refusal(415, f"unsupported content type; expected {b' or '.join(types).decode()}")
-        encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b"gzip"):
-            raise Refusal(415, "unsupported content encoding; expected gzip or none")
-        length = request.headers.get(b"content-length", b"0")
-        if length.isdigit() and (len(length) > 15 or int(length) > self._limits.body_bytes):
-            raise self._too_large()  # the server reads the body and throws it away, and keeps the connection
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await self._read(request.receive)
-        except TimeoutError:
-            expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
-            raise Refusal(408, expected, [(b"connection", b"close")]) from None
-        return self._decompressed(body) if encoding == b"gzip" else body
-
-    async def _read(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._limits.body_bytes:  # and nobody knows how much more comes
-                raise self._too_large((b"connection", b"close"))
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return b"".join(chunks)
-
-    def _decompressed(self, body: bytes) -> bytes:
-        reader = zlib.decompressobj(wbits=31)
-        try:
-            content = reader.decompress(body, self._limits.body_bytes + 1)
-        except zlib.error:
-            raise Refusal(400, "body is not gzip, as content-encoding says; expected gzip") from None
-        if len(content) > self._limits.body_bytes:
-            raise self._too_large()
-        if not reader.eof or reader.unused_data:
-            raise Refusal(400, "body is cut off, or goes on after its end; expected one complete gzip member")
-        return content
-
-    def _too_large(self, *headers: tuple[bytes, bytes]) -> Refusal:
-        return Refusal(413, f"body too large; expected at most {self._limits.body_bytes} bytes", headers)
 
     def _common_headers(self, request: Request) -> Headers:
         phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
@@ -352,7 +269,7 @@ class Routes:
 
     async def _classify(self, request: Request) -> Reply:
         rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
-        return _json(predictions(self._model, await self._score(rows, request))[0])
+        return answer(predictions(self._model, await self._score(rows, request))[0])
 
     async def _classify_batch(self, request: Request) -> Reply:
         scans = read_json(request)
@@ -360,15 +277,15 @@ class Routes:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
             raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
         rows = self._model.schema.rows_from_objects(scans)
-        return _json(predictions(self._model, await self._score(rows, request)))
+        return answer(predictions(self._model, await self._score(rows, request)))
 
     async def _v1_predict(self, request: Request) -> Reply:
         rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
-        return _json({"predictions": predictions(self._model, await self._score(rows, request))})
+        return answer({"predictions": predictions(self._model, await self._score(rows, request))})
 
     async def _v2_infer(self, request: Request) -> Reply:
         schema = self._model.schema
-        length = _integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
+        length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
         query = openinference.decode(schema, request.body, length, partial(read_json, request), MAX_ROWS)
         probabilities = await self._score(query.rows, request)
         body, length = openinference.encode(schema, self._model.name, self._model.version, query, probabilities)
@@ -383,8 +300,10 @@ class Routes:
         remaining = request.timeout - (time.perf_counter() - request.started)
         if remaining <= 0:
             raise Overloaded("deadline", 0)
+        # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
+        waits = self._batcher.batch_seconds > 0
         job = self._batcher.submit(rows.astype(np.float32), remaining)
-        watcher = asyncio.create_task(_watch(request, job)) if job.expected_seconds > WATCH_SECONDS else None
+        watcher = asyncio.create_task(_watch(request, job)) if waits else None
         try:
             probabilities = await job.done
         finally:
@@ -400,7 +319,7 @@ class Routes:
     # --- everything else: never waits behind inference, never refused by admission ----------------------------------
 
     async def _describe(self, _: Request) -> Reply:
-        return _json(self._model.description)
+        return answer(self._model.description)
 
     async def _document(self, _: Request) -> Reply:
         return Reply(200, self._openapi)
@@ -411,7 +330,7 @@ class Routes:
 
     async def _live(self, _: Request) -> Reply:
         problem = self._health.stuck(self._batcher.batch_seconds)
-        return _json({"live": True}) if problem is None else error(503, f"not alive: {problem}; expected progress")
+        return answer({"live": True}) if problem is None else error(503, f"not alive: {problem}; expected progress")
 
     async def _ready(self, request: Request) -> Reply:
         if b"verbose" not in request.query.split(b"&"):
@@ -424,21 +343,21 @@ class Routes:
             "queued_rows": self._batcher.waiting_rows,
             "startup_seconds": {phase: round(seconds, 3) for phase, seconds in startup.seconds.items()},
         }
-        return _json(state)._replace(status=200 if self._health.ready else 503)
+        return answer(state)._replace(status=200 if self._health.ready else 503)
 
     async def _v1_models(self, _: Request) -> Reply:
-        return _json({"models": [self._model.name]})
+        return answer({"models": [self._model.name]})
 
     async def _v1_model(self, _: Request) -> Reply:
         return self._readiness({"name": self._model.name})
 
     async def _v2_server(self, _: Request) -> Reply:
-        return _json(
+        return answer(
             {"name": "warehouse-defects", "version": self._model.version, "extensions": ["binary_tensor_data"]}
         )
 
     async def _v2_metadata(self, _: Request) -> Reply:
-        return _json(self._metadata)
+        return answer(self._metadata)
 
     async def _v2_model_ready(self, _: Request) -> Reply:
         return self._readiness({"name": self._model.name})
@@ -446,7 +365,7 @@ class Routes:
     def _readiness(self, content: dict[str, Any]) -> Reply:
         if not self._health.ready:
             raise self._not_ready()
-        return _json({**content, "ready": True})
+        return answer({**content, "ready": True})
 
     def _not_ready(self) -> Refusal:
         return Refusal(503, f"not ready: {self._health.problem}; expected another try", [(b"retry-after", b"1")])
@@ -480,35 +399,6 @@ def _overloaded(overload: Overloaded) -> Reply:
     return error(503, f"{texts[overload.reason]}; {expected}", headers=[retry])._replace(refused=overload.reason)
 
 
-def _integer(headers: Mapping[bytes, bytes], name: bytes, least: int, most: int) -> int | None:
-    """The value of a header that is a number."""
-    given = headers.get(name)
-    if given is None:
-        return None
-    if not given.isdigit() or len(given) > 12 or not least <= int(given) <= most:
-        raise Refusal(400, f"{name.decode()} is not valid; expected an integer from {least} to {most}")
-    return int(given)
-
-
-def _compressed(body: bytes, headers: Mapping[bytes, bytes]) -> tuple[bytes, Headers]:
-    """The body as the caller takes it, and the headers that say so."""
-    accepted = headers.get(b"accept-encoding")
-    if accepted is None or len(body) < GZIP_BYTES or not _accepts_gzip(accepted):
-        return body, ()
-    return gzip.compress(body, compresslevel=1, mtime=0), (
-        (b"content-encoding", b"gzip"),
-        (b"vary", b"accept-encoding"),
-    )
-
-
-def _accepts_gzip(accepted: bytes) -> bool:
-    for part in accepted.lower().split(b","):
-        coding, _, quality = part.partition(b";")
-        if coding.strip() == b"gzip":
-            return quality.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-    return False
-
-
 def body_bytes(schema: Schema) -> int:
     """What `MAX_ROWS` rows take as JSON objects, generously. More than that would be parsed for nothing."""
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
@@ -528,74 +418,3 @@ def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[s
         }
         for index, values in zip(best.tolist(), probabilities.tolist(), strict=True)
     ]
-
-
-def read_json(request: Request, body: bytes | None = None) -> Any:
-    """The value of `body`, or of the request's; raises `Refusal`.
-
-    `NaN` and infinities come as `Constant`, for validation to name them; such a request is not scored.
-    """
-    body = request.body if body is None else body
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as problem:
-        value = _with_constants(body)
-        if value is None:
-            raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
-        request.lax = True
-        return value
-
-
-def _with_constants(body: bytes) -> Any:
-    """What Python's own, laxer reader makes of the body where NaN or an infinity was all that was wrong with it."""
-    found = False
-
-    def constant(text: str) -> Constant:
-        nonlocal found
-        found = True
-        return Constant(text)
-
-    def number(text: str) -> float | Constant:
-        value = float(text)  # gives infinity for what no float holds, an integer too
-        return constant("Infinity") if math.isinf(value) else value
-
-    def integer(text: str) -> int | float | Constant:
-        value = number(text)
-        return int(text) if type(value) is float and abs(value) < 2**63 else value
-
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=constant, parse_float=number, parse_int=integer)
-        orjson.dumps(value)  # refuses what else is no JSON: halves of surrogate pairs, nesting without end
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return value if found else None
-
-
-def error(status: int, message: str, problems: Sequence[Problem] = (), headers: Headers = ()) -> Reply:
-    """The one shape of every error."""
-    content: dict[str, Any] = {"error": _clean(message)}
-    if problems:
-        content["fields"] = [
-            {"field": _clean(p.field), "problem": _clean(p.problem), "expected": _clean(p.expected)} for p in problems
-        ]
-    return Reply(status, orjson.dumps(content), headers=headers)
-
-
-def _clean(text: str) -> str:
-    """`text`, which may quote a caller, short and as valid UTF-8."""
-    return text[:MAX_TEXT].encode(errors="replace").decode()
-
-
-def _json(value: Any) -> Reply:
-    return Reply(200, orjson.dumps(value))
-
-
-def _trace_id(headers: Mapping[bytes, bytes]) -> str | None:
-    """Of the caller's trace, where it sends one (W3C Trace Context)."""
-    found = TRACE_PARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
-    return found[1] if found else None
-
-
-def _request_id(headers: Mapping[bytes, bytes]) -> bytes:
-    given = headers.get(b"x-request-id", b"")
-    return given if SANE_ID.fullmatch(given.decode("latin-1")) else secrets.token_hex(16).encode()

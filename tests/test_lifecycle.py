@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -151,6 +152,35 @@ def test_a_half_sent_request_does_not_hold_the_drain_up(serve: Serve, model_dir:
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(25) == 0
+
+
+def test_a_caller_who_goes_away_is_not_scored(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir) as server:
+        headers = {"x-request-timeout-ms": "60000"}
+        slow = [EXAMPLE | {"weight_g": faulty.SLOW}] * 1024
+
+        def post() -> None:
+            httpx.post(f"{server.url}/classify_batch", json=slow, timeout=30, headers=headers)
+
+        post()  # after this one, such batches are scored in a thread
+        before = rows_scored(server)
+        asking = threading.Thread(target=post)
+        asking.start()
+        time.sleep(0.3)
+        for _ in range(5):
+            with connect(server) as gone:
+                head = f"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n"
+                gone.sendall(head.encode() + BODY.encode())
+                time.sleep(0.02)
+        asking.join(30)
+        wait_for(lambda: 'code="499",route="/classify"} 5.0' in httpx.get(f"{server.url}/metrics").text)
+        assert rows_scored(server) - before <= 1024 + 1  # one may be in a batch before it is seen to have gone
+
+
+def rows_scored(server: Server) -> float:
+    found = re.search(r"^defects_batch_rows_sum (\S+)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
 
 
 def test_ctrl_c_drains_and_a_second_one_hurries(serve: Serve, model_dir: Path) -> None:

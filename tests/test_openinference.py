@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from conftest import ROOT, Serve, Server
 from defects import artifact, openinference, scoring, tunnel
-from defects.routes import Refusal, Request, read_json
+from defects.asgi import Refusal, Request, read_json
 from defects.schema import DefectClass, Feature, InvalidInput, Schema
 
 NAME = "defect-classifier"
