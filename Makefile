@@ -17,6 +17,7 @@ setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
 serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
+	@$(BIN)/python -c 'import sys; from defects.serve import listen; listen(sys.argv[1], int(sys.argv[2]))' $(HOST) $(PORT)
 	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
@@ -52,7 +53,7 @@ model: setup
 .venv-clients/.installed: requirements/clients.txt
 .venv/.installed .venv-clients/.installed:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
-	@echo "installing $< into $(@D)"
+	@echo "installing $< into $(@D); this takes about a minute"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@

@@ -11,17 +11,17 @@ from defects import startup  # first: what comes after it is timed
 import asyncio
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bentoml
 import numpy as np
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 from defects import artifact, asgi, openapi, routes, scoring, telemetry, tunnel
 from defects.batching import Batcher
 from defects.health import Health, die
-from defects.settings import Fatal, Settings
+from defects.settings import BadSetting, Fatal, Settings
 
 startup.done("imports")
 
@@ -87,19 +87,21 @@ except Fatal as fatal:
 MODEL = describe(ARTIFACT, SETTINGS.served_name)
 DIGEST = ARTIFACT.digest if ARTIFACT else "none"
 METRICS = telemetry.Metrics(MODEL.version, DIGEST, MODEL.engine, MODEL.schema.class_names)
-HEALTH = Health(SETTINGS.drain_seconds)
+ARBITER = None if bentoml.server_context.worker_index is None else os.getppid()
 BATCHER = Batcher(
     SCORER,
     max_batch_rows=SETTINGS.max_batch_rows,
     max_queued_rows=SETTINGS.max_queued_rows,
-    on_batch=METRICS.batch_rows.observe,
-    on_death=partial(die, arbiter=bentoml.server_context.worker_index is not None),
+    on_death=lambda problem: die(problem, ARBITER),
+    on_doubt=lambda: asyncio.get_running_loop().create_task(end_if_wrong()),
 )
+HEALTH = Health(SETTINGS.drain_seconds, SETTINGS.finish_seconds, lambda: BATCHER.batch_seconds, ARBITER)
+WRITER = telemetry.configure_logs(SETTINGS.log_level, {"model_version": MODEL.version, "revision": SETTINGS.revision})
+
 METRICS.read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": BATCHER.waiting_rows})
 METRICS.read("defects_ready", "1 when ready; why, or why not.", lambda: {HEALTH.reason: HEALTH.ready}, "reason")
 METRICS.read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
-
-telemetry.configure_logs(SETTINGS.log_level.upper(), {"model_version": MODEL.version, "revision": SETTINGS.revision})
+METRICS.read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": WRITER.dropped})
 
 Scan = MODEL.schema.request_model()
 Prediction = MODEL.schema.answer_model()
@@ -150,8 +152,13 @@ class DefectClassifier:
 
     @bentoml.on_deployment
     @staticmethod
-    def end_with_the_worker() -> None:
-        """Tell the arbiter of `bentoml serve` to end, not to go on without a worker, should that be killed."""
+    def check_the_arbiter() -> None:
+        """In `bentoml serve`'s arbiter: one worker, and with it the arbiter is to end, should it be killed."""
+        workers = BentoMLContainer.config.services[artifact.NAME].workers.get()
+        if workers != 1:
+            BadSetting(
+                f"workers: is {workers}; expected 1: scale by replicas, for each worker has its own batches"
+            ).exit()
         os.environ["BENTOML_CONTAINERIZED"] = "true"
 
     @bentoml.on_startup
@@ -184,11 +191,25 @@ async def verify() -> None:
         HEALTH.became("wrong_answers", problem)
         logger.error("not ready: %s", problem)
         return
+    BATCHER.on_batch = METRICS.batch_rows.observe
     startup.done("ready")
     HEALTH.became("ready")
     logger.info("ready", extra={"fields": {f"{phase}_seconds": round(s, 3) for phase, s in startup.seconds.items()}})
     url = DefectClassifier.url or f"http://localhost:{SETTINGS.port}"
-    logger.info("open %s/", url, extra={"fields": {"try": openapi.curl(url, MODEL.schema)}})
+    source = ARTIFACT.card["data"]["source"]
+    logger.info("open %s/", url, extra={"fields": {"data": source, "try": openapi.curl(url, MODEL.schema)}})
+
+
+async def end_if_wrong() -> None:
+    """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
+    assert ARTIFACT is not None  # noqa: S101 - without one, nothing is ever scored
+    try:
+        answered = await BATCHER.submit(ARTIFACT.golden.rows, timeout=60).done
+        problem = scoring.golden_difference(ARTIFACT.golden, answered)
+    except Exception as error:
+        problem = f"the golden inputs can't be scored any more: {error}"
+    if problem:
+        die(problem, ARBITER)
 
 
 async def _classify(scans: list[Any]) -> list[Any]:

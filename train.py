@@ -7,6 +7,7 @@ python train.py --data parcels.csv --label defect    your own CSV or Parquet fil
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ STILL_WORKING_SECONDS = 5.0
 def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
     try:
+        if options.output is not None:
+            artifact.check_replaceable(options.output)
         with progress(f"reading {options.data or 'the built-in data'}"):
             table = (
                 tables.read(options.data, options.label) if options.data else tables.builtin(options.rows, options.seed)
@@ -54,16 +57,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _share(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return number
 
 

@@ -105,8 +105,7 @@ def replace(directory: Path, files: Mapping[str, bytes]) -> None:
 
     Raises `FileExistsError` where something other than an artifact stands there.
     """
-    if directory.exists() and not (directory.is_dir() and (_is_artifact(directory) or not any(directory.iterdir()))):
-        raise FileExistsError(f"{directory} exists and is not a model artifact; expected a new or empty directory")
+    check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
@@ -120,6 +119,12 @@ def replace(directory: Path, files: Mapping[str, bytes]) -> None:
             if old.exists():
                 old.rename(directory)
             raise
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise `FileExistsError` where something other than an artifact stands at `directory`."""
+    if directory.exists() and not (directory.is_dir() and (_is_artifact(directory) or not any(directory.iterdir()))):
+        raise FileExistsError(f"{directory} exists and is not a model artifact; expected a new or empty directory")
 
 
 def _is_artifact(directory: Path) -> bool:

@@ -77,7 +77,8 @@ async def read_body(request: Request, types: Sequence[bytes], limit: int) -> byt
     """The request's body, unpacked, of at most `limit` bytes; raises `Refusal` or `Disconnected`."""
     content_type = request.headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
     if content_type not in types:
-        raise Refusal(415, f"unsupported content type; expected {b' or '.join(types).decode()}")
+        given = content_type.decode("latin-1")
+        raise Refusal(415, f"unsupported content type {given[:60]}; expected {b' or '.join(types).decode()}")
     encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in (b"identity", b"gzip"):
         raise Refusal(415, "unsupported content encoding; expected gzip or none")

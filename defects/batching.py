@@ -34,6 +34,7 @@ INLINE_SECONDS = 1e-3
 SLICE_ROWS = 64  # of one request before the next one has its turn
 REQUEST_ROWS = 16  # a request costs about as much as this many rows, besides its own
 MARGIN = 1.25  # the estimate is of a mean, and nearly every accepted request should be in time
+DOUBTFUL = 3
 SMOOTHING = 0.1  # weight of the newest measurement in the running means
 
 
@@ -69,7 +70,8 @@ Slice = tuple[Job, int, int]  # rows [start, stop) of a job
 class Batcher:
     """Scores requests in batches. `score` takes float32 `[n, features]` and gives float32 `[n, classes]`.
 
-    `on_batch` is told each batch's rows; `on_death`, that the scorer can't go on, and why.
+    `on_batch` is told each batch's rows. `on_death` is told that the scorer can't go on, and why; `on_doubt` is called
+    after `DOUBTFUL` failed batches in succession: is it the callers' rows, or the scorer?
     """
 
     def __init__(
@@ -78,8 +80,8 @@ class Batcher:
         *,
         max_batch_rows: int = 256,
         max_queued_rows: int = 8192,
-        on_batch: Callable[[int], None] = lambda _: None,
         on_death: Callable[[str], None] = lambda _: None,
+        on_doubt: Callable[[], object] = lambda: None,
     ):
         self._score = score
         self._max_batch_rows = max_batch_rows
@@ -94,7 +96,9 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._running = self._closed = False
-        self._on_batch, self._on_death = on_batch, on_death
+        self.on_batch: Callable[[int], None] = lambda _: None
+        self._on_death, self._on_doubt = on_death, on_doubt
+        self._failures = 0  # batches in succession that failed
         self._began: float | None = None  # when the batch in work was given to the thread
         self._pool = ThreadPoolExecutor(1, "scorer")
 
@@ -238,7 +242,11 @@ class Batcher:
         self._row_seconds = _smoothed(self._row_seconds, seconds / rows)
         size = rows.bit_length()
         self._seconds_by_size[size] = _smoothed(self._seconds_by_size.get(size, 0.0), seconds)
-        self._on_batch(rows)
+        self.on_batch(rows)
+        self._failures = self._failures + 1 if all(isinstance(r, Exception) for r in results) else 0
+        if self._failures == DOUBTFUL:
+            self._failures = 0
+            self._on_doubt()
         asyncio.get_running_loop().call_soon(self._next)
 
     def _deliver(self, job: Job, start: int, stop: int, result: Probabilities | Exception, finished: float) -> None:

@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import struct
-import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -26,27 +27,51 @@ SCORER_SECONDS = 60.0  # nor is a scorer that takes so long for a batch
 BEAT_SECONDS = 0.5
 ACCEPT_SECONDS = 0.1  # for connections that were begun before the listener closes
 LINGER_SECONDS = 1.0  # for a request on a connection that is still open then
-FINISH_SECONDS = 10.0  # for what is in flight when the drain is over
+WATCHDOG_SECONDS = 3.0  # after everything should be over
 KEEP_ALIVE_SECONDS = 75  # longer than routers keep idle connections, so that they are the ones to close them
 CRASHED = 70  # exit code; 0 would say drained
 
 SO_ATTACH_FILTER = 26  # Linux's; the socket module does not name it
 
-REASONS = ("starting", "no_model", "wrong_answers", "draining", "ready")
-
 logger = logging.getLogger(__name__)
 
 
 class Health:
-    """The state of this replica. `reason` is one of `REASONS`; `problem` says the same in words that anyone may see."""
+    """The state of this replica, of three facts: what its verification gave, whether it drains, whether it is stuck.
 
-    def __init__(self, drain_seconds: float) -> None:
-        self.reason, self.problem = "starting", "the golden inputs have not been answered yet"
-        self._drain_seconds = drain_seconds
+    `batch_seconds` tells how long the scorer has been at a batch; `arbiter` is the process id of `bentoml serve`'s,
+    where there is one.
+    """
+
+    def __init__(
+        self,
+        drain_seconds: float,
+        finish_seconds: float,
+        batch_seconds: Callable[[], float],
+        arbiter: int | None = None,
+    ) -> None:
+        self.draining = False
+        self.finish_seconds = finish_seconds
+        self._verified, self._problem = "starting", "the golden inputs have not been answered yet"
+        self._drain_seconds, self._batch_seconds, self._arbiter = drain_seconds, batch_seconds, arbiter
         self._beat: float | None = None
         self._hurry = asyncio.Event()
         self._server: Any = None
         self._drain: asyncio.Task[None] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why this replica is ready or not, as one of a few words."""
+        if self.draining:
+            return "draining"
+        return "stuck" if self._verified == "ready" and self.stuck() else self._verified
+
+    @property
+    def problem(self) -> str | None:
+        """The same in words that anyone may see; `None` when ready."""
+        if self.draining:
+            return "this replica is shutting down"
+        return self.stuck() if self._verified == "ready" else self._problem
 
     @property
     def ready(self) -> bool:
@@ -54,36 +79,31 @@ class Health:
 
     @property
     def serving(self) -> bool:
-        """Whether predictions are answered: they are while draining, and are not where they would be wrong."""
-        return self.reason in ("ready", "draining")
+        """Whether predictions are answered: also while draining, but never where they would be wrong."""
+        return self._verified == "ready"
 
-    @property
-    def draining(self) -> bool:
-        return self.reason == "draining"
+    def became(self, verified: str, problem: str = "") -> None:
+        """Note what the verification gave: `ready`, `wrong_answers` or `no_model`."""
+        self._verified, self._problem = verified, problem
 
-    def became(self, reason: str, problem: str = "") -> None:
-        """Move to another state; a drain is final."""
-        if not self.draining:
-            self.reason, self.problem = reason, problem
-
-    # --- liveness --------------------------------------------------------------------------------------------------
-
-    def stuck(self, batch_seconds: float) -> str | None:
-        """Why this process can't make progress; `None` when it can. `batch_seconds`: since the batch in work began."""
+    def stuck(self) -> str | None:
+        """Why this process can't make progress; `None` when it can."""
         late = 0.0 if self._beat is None else time.monotonic() - self._beat - BEAT_SECONDS
         if late > LOOP_LAG_SECONDS:
             return f"the event loop was blocked for {late:.1f} s"
-        if batch_seconds > SCORER_SECONDS:
-            return f"the scorer has been at one batch for {batch_seconds:.0f} s"
+        if self._batch_seconds() > SCORER_SECONDS:
+            return f"the scorer has been at one batch for {self._batch_seconds():.0f} s"
         return None
 
     async def beat(self) -> None:
-        """Show, for as long as the event loop runs, that it does."""
+        """Show, for as long as the event loop runs, that it does; and end when `bentoml serve`'s arbiter is gone."""
         while True:
             self._beat = time.monotonic()
+            if self._arbiter is not None and os.getppid() != self._arbiter and self._drain is None:
+                logger.error("ending: the arbiter is gone, and nobody would end or replace this worker")
+                self._signalled(signal.SIGTERM)
+                self._hurry.set()
             await asyncio.sleep(BEAT_SECONDS)
-
-    # --- the end ---------------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
         """Handle SIGTERM and SIGINT instead of uvicorn, which would close connections that are in use.
@@ -95,29 +115,38 @@ class Health:
         if not hasattr(self._server, "should_exit"):
             return  # another server, as in a test: it handles its own signals
         self._server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
-        self._server.config.timeout_graceful_shutdown = FINISH_SECONDS
+        self._server.config.timeout_graceful_shutdown = self.finish_seconds
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int, _: FrameType | None) -> None:
             loop.call_soon_threadsafe(self._signalled, number)
+            if not watchdog.is_alive():
+                watchdog.start()
 
+        # Whatever hangs, the loop itself or a batch that never ends: the platform asked this process to end.
+        total = self._drain_seconds + ACCEPT_SECONDS + LINGER_SECONDS + self.finish_seconds + WATCHDOG_SECONDS
+        watchdog = threading.Timer(total, lambda: die(f"still not drained after {total:g} s"))
+        watchdog.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
 
     def _signalled(self, number: int) -> None:
         if self._drain is None:
+            self.draining = True
             self._drain = asyncio.create_task(self._drained())
         elif number == signal.SIGINT:  # `bentoml serve` follows a Ctrl-C with a SIGTERM; a second Ctrl-C is a person
             self._hurry.set()
 
     async def _drained(self) -> None:
-        self.became("draining", "this replica is shutting down")
-        logger.info("draining: not ready, and serving on for %g s", self._drain_seconds)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), self._drain_seconds)
-        await self._stop_listening()
-        await self._last_requests()
-        self._server.should_exit = True
+        try:
+            if self._server.started:  # else there is nobody to wait for
+                logger.info("draining: not ready, and serving on for %g s", self._drain_seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), self._drain_seconds)
+                await self._stop_listening()
+                await self._last_requests()
+        finally:
+            self._server.should_exit = True
 
     async def _stop_listening(self) -> None:
         """Refuse new connections, without losing one that is already there.
@@ -155,13 +184,14 @@ def _ignore_new(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
 
 
-def die(problem: str, *, arbiter: bool) -> None:
-    """End the whole process tree: a replica whose scorer is gone must not look ready.
+def die(problem: str, arbiter: int | None = None) -> None:
+    """End the process tree: a replica whose scorer is gone must not look ready.
 
-    `arbiter`: the parent process is the arbiter of `bentoml serve`, which would only start another worker.
+    `arbiter` is the process id of `bentoml serve`'s arbiter, which would only start another worker.
     """
     logger.critical("ending: %s", problem)
-    sys.stdout.flush()
-    if arbiter:
-        os.kill(os.getppid(), signal.SIGKILL)
+    for handler in logging.root.handlers:
+        handler.flush()
+    if arbiter is not None and os.getppid() == arbiter:
+        os.kill(arbiter, signal.SIGKILL)
     os._exit(CRASHED)

@@ -65,6 +65,7 @@ def document(schema: Schema, name: str, version: str) -> dict[str, Any]:
                 "post": _operation("v1_predict", "KServe V1: predict", instances, {"type": "object"})
             },
             "/model": {"get": _get("model", "The model's card, schema, version, digest and engine")},
+            "/metrics": {"get": _get("metrics", "Prometheus metrics")},
             "/livez": {"get": _get("livez", "Can the process make progress?")},
             "/readyz": {"get": _get("readyz", "Does this replica answer correctly now?")},
         },

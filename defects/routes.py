@@ -224,15 +224,7 @@ class Routes:
         try:
             if route is None:
                 raise self._not_found(path)
-            handler = _handler(route, method)
-            if route.predicts:
-                if not self._health.serving:
-                    raise self._not_ready()
-                request.timeout = self._timeout(request.headers)
-                self._batcher.admit(1, request.timeout)
-            if method == "POST":
-                request.body = await read_body(request, route.takes, self._limits.body_bytes)
-            return await handler(request)
+            return await self._handled(route, method, request)
         except Refusal as refusal:
             return error(refusal.status, str(refusal), headers=refusal.headers)
         except InvalidInput as invalid:
@@ -241,11 +233,24 @@ class Routes:
             return _overloaded(overload)
         except Disconnected:
             raise
+        except asyncio.CancelledError:  # the time to finish is over: better this answer than none
+            return _overloaded(Overloaded("draining", 0))
         except Exception:
             logger.exception(
                 "%s failed", method, extra={"fields": {"request_id": request.id.decode(), "path": path[:200]}}
             )
             return error(500, "internal error; expected none, please report it with the x-request-id of this answer")
+
+    async def _handled(self, route: Route, method: str, request: Request) -> Reply:
+        handler = _handler(route, method)
+        if route.predicts:
+            if not self._health.serving:
+                raise self._not_ready()
+            request.timeout = self._timeout(request.headers)
+            self._batcher.admit(1, request.timeout)
+        if method == "POST":
+            request.body = await read_body(request, route.takes, self._limits.body_bytes)
+        return await handler(request)
 
     def _not_found(self, path: str) -> Refusal:
         if path.startswith(("/v1/models/", "/v2/models/")):
@@ -255,7 +260,8 @@ class Routes:
 
     def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
         given = integer(headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
-        return self._limits.timeout if given is None else given / 1000
+        timeout = self._limits.timeout if given is None else given / 1000
+        return min(timeout, self._health.finish_seconds) if self._health.draining else timeout
 
     def _common_headers(self, request: Request) -> Headers:
         phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
@@ -329,21 +335,24 @@ class Routes:
         return Reply(200, body, content_type.encode())
 
     async def _live(self, _: Request) -> Reply:
-        problem = self._health.stuck(self._batcher.batch_seconds)
+        problem = self._health.stuck()
         return answer({"live": True}) if problem is None else error(503, f"not alive: {problem}; expected progress")
 
     async def _ready(self, request: Request) -> Reply:
-        if b"verbose" not in request.query.split(b"&"):
+        if not any(part.partition(b"=")[0] == b"verbose" for part in request.query.split(b"&")):
             return self._readiness({})
         state = {
             "ready": self._health.ready,
             "reason": self._health.reason,
-            "problem": self._health.problem or None,
+            "problem": self._health.problem,
             "model_version": self._model.version,
             "queued_rows": self._batcher.waiting_rows,
             "startup_seconds": {phase: round(seconds, 3) for phase, seconds in startup.seconds.items()},
         }
-        return answer(state)._replace(status=200 if self._health.ready else 503)
+        if self._health.ready:
+            return answer(state)
+        refused = self._not_ready()
+        return answer({"error": str(refused), **state})._replace(status=503, headers=refused.headers)
 
     async def _v1_models(self, _: Request) -> Reply:
         return answer({"models": [self._model.name]})

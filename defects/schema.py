@@ -152,7 +152,7 @@ class Schema:
                     feature,
                     observed_low=float(low[i]),
                     observed_high=float(high[i]),
-                    example=float(middle[i]) if feature.example is None else feature.example,
+                    example=float(f"{middle[i]:.6g}") if feature.example is None else feature.example,
                 )
                 for i, feature in enumerate(self.features)
             ),
@@ -247,7 +247,7 @@ class Schema:
                     json_schema_extra={"example": dict.fromkeys(names, round(1 / len(names), 4))},
                 ),
             ),
-            prediction_id=(str, Field(description="Names this prediction, for looking it up and for its outcome.")),
+            prediction_id=(str, Field(description="Names this prediction.")),
             model_version=(str, Field(description="The version of the model that answered.")),
         )
 
@@ -316,11 +316,14 @@ def _problem_with_value(field: str, feature: Feature, value: float) -> Problem:
 
 def _request_field(feature: Feature) -> Any:
     unit = f" ({feature.unit})" if feature.unit else ""
+    seen = (
+        "" if feature.observed_low is None else f"; training saw {feature.observed_low:g} to {feature.observed_high:g}"
+    )
     return Field(
         None if feature.optional else ...,
         alias=feature.name,
         title=feature.name,
-        description=f"{feature.description or feature.name}{unit}",
+        description=f"{feature.description or feature.name}{unit}{seen}",
         ge=feature.low,
         le=feature.high,
         json_schema_extra={"example": feature.example, **({"x-unit": feature.unit} if feature.unit else {})},

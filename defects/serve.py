@@ -19,7 +19,7 @@ def main() -> None:
 
     import service  # ends the process where settings or artifact are wrong
 
-    listener = _listen(service.SETTINGS.host, service.SETTINGS.port)
+    listener = listen(service.SETTINGS.host, service.SETTINGS.port)
     config = uvicorn.Config(
         service.DefectClassifier.to_asgi(),  # type: ignore[attr-defined]
         log_config=None,
@@ -30,7 +30,8 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to that address, or the end with one line."""
     from defects.settings import BadSetting
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
+# What Kubernetes adds to every pod for each Service of its namespace, such as one that is called defects-db.
+SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 MAX_TIMEOUT_MS = 600_000
 SANE = r"^[A-Za-z0-9._-]{1,100}$"  # goes into headers and URLs
 
@@ -93,6 +96,14 @@ class Settings(BaseModel):
         ge=0,
         le=600,
     )
+    finish_seconds: float = _setting(
+        "DEFECTS_FINISH_SECONDS",
+        20.0,
+        "How long accepted requests may take after that; with `DEFECTS_DRAIN_SECONDS` and 2 s less than the platform's "
+        "grace period.",
+        ge=0,
+        le=600,
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "DEFECTS_LOG_LEVEL", "info", "Least level that is logged: debug, info, warning or error."
     )
@@ -121,7 +132,11 @@ class Settings(BaseModel):
         """Raises `BadSetting`, whose one line names the variable and what was expected."""
         values = {name: value for name in _names() if (value := _read(name, environment))}
         for name in environment:
-            if name.startswith(PREFIX) and name.removesuffix(FROM_FILE) not in _names():
+            if (
+                name.startswith(PREFIX)
+                and name.removesuffix(FROM_FILE) not in _names()
+                and not SERVICE_LINK.search(name)
+            ):
                 raise BadSetting(f"{name}: unknown setting{_suggestion(name)}")
         try:
             return cls(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from defects import tunnel
 from defects.schema import FLOAT32_MAX, DefectClass, Feature, Schema
 
 # What counts as a missing measurement in a CSV; a label is missing only where its cell is empty.
+NO_TABLES = (".xlsx", ".xls", ".json", ".jsonl", ".gz", ".zip", ".feather", ".pkl")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A")
 
 
@@ -48,7 +50,10 @@ def read(path: Path, label: str) -> Table:
     """
     frame = _read_frame(path, label)
     if label not in frame.columns:
-        raise BadData(f"{path}: no column {label!r}; expected the label column among {', '.join(frame.columns)}")
+        close = difflib.get_close_matches(label, frame.columns, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        known = ", ".join(map(repr, frame.columns))
+        raise BadData(f"{path}: no column {label!r}; expected the label column among {known}{hint}")
     if frame.empty:
         raise BadData(f"{path}: has no rows; expected at least two for each class")
     names = [name for name in frame.columns if name != label]
@@ -58,7 +63,7 @@ def read(path: Path, label: str) -> Table:
     columns = [_numbers(path, name, frame[name]) for name in names]
     features = np.column_stack(columns).astype(np.float32)
     schema = Schema(
-        tuple(Feature(name, optional=bool(np.isnan(c).any())) for name, c in zip(names, columns, strict=True)),
+        tuple(_feature(frame[name], c) for name, c in zip(names, columns, strict=True)),
         tuple(DefectClass(name) for name in classes),
         title=path.stem.replace("_", " "),
     )
@@ -67,7 +72,16 @@ def read(path: Path, label: str) -> Table:
     return Table(features, labels, schema, source)
 
 
+def _feature(column: pd.Series[Any], numbers: NDArray[np.float64]) -> Feature:
+    optional = bool(np.isnan(numbers).any())
+    if pd.api.types.is_bool_dtype(column):
+        return Feature(str(column.name), "", "1 for true, 0 for false", 0, 1, optional)
+    return Feature(str(column.name), optional=optional)
+
+
 def _read_frame(path: Path, label: str) -> pd.DataFrame:
+    if path.suffix.lower() in NO_TABLES or path.is_dir():
+        raise BadData(f"{path}: is no CSV or Parquet file, by its name; expected one")
     if not path.is_file():
         raise BadData(f"{path}: no such file; expected a CSV or Parquet file")
     if path.stat().st_size == 0:
@@ -85,6 +99,8 @@ def _read_csv(path: Path, label: str) -> pd.DataFrame:
         rows = (row for row in csv.reader(lines) if row)
         header = next(rows, [])
         _check_names(path, header)
+        if len(header) == 1 and any(separator in header[0] for separator in ";\t|"):
+            raise BadData(f"{path}: the header has one column, {header[0][:60]!r}; expected commas between columns")
         for number, row in enumerate(rows, 1):  # pandas would fill a short row and cut or shift a long one
             if len(row) != len(header):
                 raise BadData(f"{path}: row {number}: has {len(row)} cells; expected {len(header)}, as in the header")
@@ -109,14 +125,17 @@ def _check_names(path: Path, names: list[str]) -> None:
     if twice:
         raise BadData(f"{path}: column {twice[0]!r} appears more than once; expected unique column names")
     if "" in names:
-        raise BadData(f"{path}: column {names.index('') + 1} has no name; expected a name for every column")
+        raise BadData(
+            f"{path}: column {names.index('') + 1} has no name; expected a name for every column "
+            "(a data frame's index is left out by to_csv(index=False))"
+        )
 
 
 def _labels(path: Path, label: str, column: pd.Series[Any]) -> tuple[NDArray[np.int64], list[str]]:
     missing = column.isna().to_numpy()
     if missing.any():
         raise BadData(f"{path}: column {label!r}, row {_first(missing)}: has no label; expected one for every row")
-    names = column.astype(str)
+    names = column.astype(str).str.strip()
     classes, labels, counts = np.unique(names.to_numpy(dtype=str), return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise BadData(f"{path}: column {label!r} has only the class {str(classes[0])!r}; expected at least two classes")

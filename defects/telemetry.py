@@ -6,13 +6,17 @@ Every label is bounded: routes are names from the table, reasons and phases are 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import orjson
 
@@ -37,9 +41,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+MAX_LINES = 10_000  # that wait to be written
+FLUSH_SECONDS = 1.0
 LAG_INTERVAL = 0.1  # seconds between looks at the event loop
-
-Gauges = Callable[[], float]
 
 
 class Metrics:
@@ -90,7 +94,10 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # a version that is none
+            encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
     async def watch_loop(self) -> None:
@@ -158,17 +165,60 @@ def _visible(value: object) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
 
 
-def configure_logs(level: str, always: dict[str, str]) -> None:
+class Writer(logging.Handler):
+    """Writes lines from a thread: nobody waits for a reader of our output, and one who stops reading stops nobody.
+
+    Lines that find `MAX_LINES` others waiting are dropped, and counted in `dropped`.
+    """
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self.dropped = 0
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(MAX_LINES)
+        threading.Thread(target=self._write, name="log writer", daemon=True).start()
+        atexit.register(self.flush)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except Exception:  # a full queue, or a record that can't be formatted: a log line must never raise
+            self.dropped += 1
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # nobody reads, or it is closed
+                self.dropped += 1
+            finally:
+                self._lines.task_done()
+
+    def flush(self) -> None:
+        """Wait until every line is written, but not for long."""
+        until = time.monotonic() + FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
+
+
+def configure_logs(level: str, always: dict[str, str]) -> Writer:
     """Send every logger's lines, BentoML's and uvicorn's too, to standard output in one format."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(Readable() if sys.stdout.isatty() else JSONLines(always))
+    stream = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    handler = Writer(stream)
+    handler.setFormatter(Readable() if stream.isatty() else JSONLines(always))
+    least = logging.getLevelNamesMapping()[level.upper()]
     logging.root.handlers = [handler]
-    logging.root.setLevel(logging.WARNING)
-    for name in ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "circus"):
+    logging.root.setLevel(max(least, logging.WARNING))
+    for name, usual in (("bentoml", logging.INFO), ("uvicorn.error", logging.WARNING), ("circus", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    logging.getLogger("defects").setLevel(level)
+        logger.setLevel(max(least, usual))
+    logging.getLogger("defects").setLevel(least)
+    logging.getLogger("defects.access").setLevel(logging.INFO)  # it has a setting of its own
     logging.captureWarnings(capture=True)
+    return handler
 
 
 class AccessLog:
@@ -189,5 +239,6 @@ class AccessLog:
         return True
 
     def write(self, fields: dict[str, Any]) -> None:
-        level = logging.ERROR if fields["status"] >= 500 and fields["status"] != 503 else logging.INFO
+        status = fields["status"]
+        level = logging.INFO if status < 400 else logging.ERROR if status == 500 else logging.WARNING
         self._logger.log(level, "%s %s", fields["method"], fields["status"], extra={"fields": fields})

@@ -52,9 +52,19 @@ def prepare(environment: Any, **_: Any) -> None:
     """Ask the server what it expects. Runs once in every worker, before its users start."""
     if type(environment.runner).__name__ == "MasterRunner":
         return
-    with urlopen(f"{environment.host.rstrip('/')}/model", timeout=10) as answer:  # noqa: S310 - the host that the user named
-        schema = Schema.from_json(json.load(answer)["schema"])
+    try:
+        schema = described_by(environment.host)
+    except (OSError, ValueError, KeyError) as error:
+        raise SystemExit(
+            f"no model answers at {environment.host}/model ({error}); start one with `make serve`"
+        ) from None
     Caller.scan, Caller.batch = bodies(scans(schema))
+
+
+def described_by(host: str) -> Schema:
+    """The schema of the model that is served at `host`."""
+    with urlopen(f"{host.rstrip('/')}/model", timeout=10) as answer:  # noqa: S310 - the host that the user named
+        return Schema.from_json(json.load(answer)["schema"])
 
 
 class Caller(FastHttpUser):

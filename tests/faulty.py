@@ -1,4 +1,4 @@
-"""The service with faults to inject: a `weight_g` of `WEDGE` blocks the event loop, one of `DIE` ends the scorer.
+"""The service with faults to inject, by the `weight_g` of a request: see `faulty_values.py`.
 
 Served by both entry points: `bentoml serve tests.faulty:DefectClassifier`, and `python tests/faulty.py`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from faulty_values import DIE, SLOW, WEDGE
+from faulty_values import BREAK, DIE, HANG, SLOW, WEDGE
 
 import service
 from defects import serve
@@ -23,6 +23,7 @@ DefectClassifier = service.DefectClassifier
 WEDGE_SECONDS, SLOW_SECONDS = 3.0, 0.3
 
 healthy = service.SCORER
+broken: list[bool] = []
 WEIGHT = service.MODEL.schema.index["weight_g"]
 
 
@@ -30,6 +31,12 @@ def faulty(rows: Any) -> Any:
     weight = rows[0, WEIGHT]
     if weight == WEDGE:
         time.sleep(WEDGE_SECONDS)
+    if weight == HANG:
+        time.sleep(3600)
+    if weight == BREAK:
+        broken.append(True)
+    if broken:
+        raise ValueError("broken for good")
     if weight == SLOW:
         time.sleep(SLOW_SECONDS)
     if weight == DIE:

@@ -1,3 +1,7 @@
-"""The inputs that `faulty.py` reacts to."""
+"""The values of `weight_g` that `faulty.py` reacts to."""
 
-WEDGE, DIE, SLOW = 6661.0, 6662.0, 6663.0
+WEDGE = 6661.0  # blocks the event loop for a while
+DIE = 6662.0  # ends the scorer
+SLOW = 6663.0  # takes its time
+HANG = 6664.0  # never comes back
+BREAK = 6665.0  # from now on every batch fails

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def test_new_connections_are_refused_not_hung_while_the_last_answers_are_given(
 
 
 def test_a_half_sent_request_does_not_hold_the_drain_up(serve: Serve, model_dir: Path) -> None:
-    with serve(command=MODULE, MODEL_DIR=model_dir) as server, connect(server) as half:
+    with serve(command=MODULE, MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=1) as server, connect(server) as half:
         half.sendall(b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
@@ -201,6 +202,112 @@ def test_a_signal_while_starting_ends_with_0(model_dir: Path, tmp_path: Path, de
     assert process.wait(10) == 0
 
 
+def test_a_signal_during_warm_up_ends_with_0(model_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import time, service\n"
+        "from defects import serve\n"
+        "good = service.SCORER\n"
+        "service.BATCHER._score = lambda rows: (print('warming', flush=True), time.sleep(0.1), good(rows))[2]\n"
+        "serve.main()\n"
+    )
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": free_port(), "DEFECTS_DRAIN_SECONDS": 0.1}
+    command = [str(BIN / "python"), "-c", code]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path, **settings), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "warming\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+def test_a_scorer_that_hangs_does_not_keep_the_process_alive(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=0.5) as server:
+        body = [EXAMPLE | {"weight_g": faulty.SLOW}]
+        httpx.post(f"{server.url}/classify_batch", json=body, timeout=30)  # after this, such batches go to a thread
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.HANG}, timeout=1)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == CRASHED
+
+
+@faulty_entry_points
+def test_a_scorer_that_only_fails_ends_the_process_too(
+    serve: Serve, model_dir: Path, target: str, command: Command | None
+) -> None:
+    with serve(target, command=command, MODEL_DIR=model_dir) as server:
+        assert httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.BREAK}).status_code == 500
+        for _ in range(20):
+            with suppress(httpx.HTTPError):
+                httpx.post(f"{server.url}/classify", json=EXAMPLE, timeout=5)
+            if server.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert server.process.wait(10) == (CRASHED if command else -signal.SIGKILL)
+
+
+def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=0.3) as server:
+        slow = [EXAMPLE | {"weight_g": faulty.SLOW}] * 1024
+        headers = {"x-request-timeout-ms": "60000"}
+        statuses: list[int] = []
+
+        def ask() -> None:
+            statuses.append(
+                httpx.post(f"{server.url}/classify_batch", json=slow, timeout=30, headers=headers).status_code
+            )
+
+        ask()  # after this, such batches go to a thread
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert set(statuses) == {200, 503}
+        assert len(statuses) == 5
+
+
+def test_a_worker_ends_with_its_arbiter(serve: Serve, model_dir: Path) -> None:
+    port = free_port()
+    for _ in range(2):
+        with serve(MODEL_DIR=model_dir, PORT=port) as server:
+            (worker,) = workers(server)
+            server.process.kill()
+            worker.wait(10)
+
+
+def test_more_than_one_worker_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    settings = {"MODEL_DIR": model_dir, "BENTOML_CONFIG_OPTIONS": "services.defect_classifier.workers=2"}
+    code, errors = failing(tmp_path, "bentoml", "serve", "service:DefectClassifier", "--port", "0", **settings)
+    assert (code, "defects: workers: is 2; expected 1" in errors) == (78, True), errors
+
+
+def test_output_that_nobody_reads_stops_nobody(model_dir: Path, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": port, "DEFECTS_DRAIN_SECONDS": 0}
+    with subprocess.Popen(
+        [*MODULE], cwd=ROOT, env=environment(tmp_path, **settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            server = Server(process, f"http://127.0.0.1:{port}", tmp_path)
+            server.wait_ready()
+            with httpx.Client(base_url=server.url, timeout=10) as client:
+                for _ in range(1500):
+                    assert client.get("/nowhere").status_code == 404
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_a_closed_output_is_no_reason_to_fail(model_dir: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.stdout = None; import service"
+    assert failing(tmp_path, "python", "-c", code, MODEL_DIR=model_dir) == (0, "")
+
+
 def test_a_killed_server_starts_again(serve: Serve, model_dir: Path) -> None:
     port = free_port()
     for _ in range(2):
@@ -210,11 +317,14 @@ def test_a_killed_server_starts_again(serve: Serve, model_dir: Path) -> None:
             assert server.process.wait(10) == -signal.SIGKILL
 
 
+def workers(server: Server) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "worker.service" in " ".join(child.cmdline())]
+
+
 def test_bentoml_serve_ends_when_its_worker_is_killed(serve: Serve, model_dir: Path) -> None:
     with serve(MODEL_DIR=model_dir) as server:
-        (worker,) = [
-            p for p in psutil.Process(server.process.pid).children() if "worker.service" in " ".join(p.cmdline())
-        ]
+        (worker,) = workers(server)
         worker.kill()
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"{server.url}/readyz", timeout=1)

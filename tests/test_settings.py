@@ -61,6 +61,13 @@ def test_a_wrong_setting_is_one_line_that_names_it(environment: dict[str, str], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"]
+)
+def test_what_kubernetes_adds_for_a_service_is_no_setting(name: str) -> None:
+    assert Settings.from_environment({f"DEFECTS_DB_{name}": "x"}) == Settings.from_environment({})
+
+
 def test_a_setting_can_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "revision"
     file.write_text("from-file\n")

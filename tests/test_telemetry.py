@@ -91,6 +91,8 @@ def test_both_formats_are_served(logged: Server) -> None:
     openmetrics = httpx.get(f"{logged.url}/metrics", headers={"accept": "application/openmetrics-text"})
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.text.endswith("# EOF\n")
+    odd = httpx.get(f"{logged.url}/metrics", headers={"accept": "application/openmetrics-text;version=abc"})
+    assert odd.status_code == 200
 
 
 def lines(server: Server) -> list[dict[str, Any]]:

@@ -105,12 +105,13 @@ def test_the_reference_describes_what_was_fitted(trained: training.Trained) -> N
 
 def test_a_csv_is_understood(tmp_path: Path) -> None:
     file = tmp_path / "good.csv"
-    file.write_text("weight,flag,class,count\n" + "1.5,True,None,3\n,False,None,4\n2.5,True,NA,5\nNaN,False,NA,6\n")
+    file.write_text("weight,flag,class,count\n" + "1.5,True,None,3\n,False,None ,4\n2.5,True,NA,5\nNaN,False,NA,6\n")
     table = tables.read(file, "class")
     assert table.schema.names == ("weight", "flag", "count")
     assert [f.optional for f in table.schema.features] == [True, False, False]
     assert table.schema.class_names == ("NA", "None")  # a class may be called what a missing number is called
     np.testing.assert_array_equal(table.features[:, 1], [1, 0, 1, 0])
+    assert (table.schema.features[1].low, table.schema.features[1].high) == (0, 1)
     assert table.features.dtype == np.float32
     assert table.source["rows"] == 4
 
@@ -128,10 +129,12 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
 BAD_FILES = {
     "": "is empty",
     "a,b,defect\n": "has no rows",
-    "a,b\n1,2\n": "no column 'defect'; expected the label column among a, b",
+    "a,b\n1,2\n": "no column 'defect'; expected the label column among 'a', 'b'",
     "defect\nx\ny\n": "has only the label column",
     "a,a,defect\n1,2,x\n": "column 'a' appears more than once",
     "a,,defect\n1,2,x\n": "column 2 has no name",
+    "a;b;defect\n1;2;x\n": "the header has one column, 'a;b;defect'; expected commas",
+    "a,Defect\n1,x\n": "among 'a', 'Defect'; did you mean 'Defect'?",
     "a,defect\n1,x\n2,\n": "column 'defect', row 2: has no label",
     "a,defect\n1,x\n2,x\n": "has only the class 'x'",
     "a,defect\n1,x\n2,x\n3,y\n": "column 'defect', row 3: class 'y' has one example",
@@ -177,7 +180,7 @@ def test_huge_values_are_described(tmp_path: Path) -> None:
     assert table.schema.observe(table.features).features[0].example == pytest.approx(3.2e38)
 
 
-@pytest.mark.parametrize("name", ["missing.csv", "directory", "broken.parquet", "binary.csv"])
+@pytest.mark.parametrize("name", ["missing.csv", "directory", "broken.parquet", "binary.csv", "sheet.xlsx"])
 def test_what_is_no_table_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no PAR1")
