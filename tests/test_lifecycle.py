@@ -216,7 +216,7 @@ def test_a_signal_during_warm_up_ends_with_0(model_dir: Path, tmp_path: Path) ->
         command, cwd=ROOT, env=environment(tmp_path, **settings), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "warming\n"
+        assert any("warming" in line for line in process.stdout)  # reads no further than that
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
         assert process.returncode == 0
