@@ -103,8 +103,8 @@ METRICS.read("defects_ready", "1 when ready; why, or why not.", lambda: {HEALTH.
 METRICS.read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
 METRICS.read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": WRITER.dropped})
 
-Scan = MODEL.schema.request_model()
-Prediction = MODEL.schema.answer_model()
+Scan = MODEL.schema.request_model
+Prediction = MODEL.schema.answer_model
 
 
 class RoutedService(bentoml.Service[Any]):
@@ -184,9 +184,8 @@ async def verify() -> None:
         HEALTH.became("no_model", "there is no model")
         return
     for _ in range(WARM_UPS):
-        answered = await BATCHER.submit(ARTIFACT.golden.rows, timeout=60).done
+        problem = await replayed(ARTIFACT.golden)
     startup.done("warm_up")
-    problem = scoring.golden_difference(ARTIFACT.golden, answered)
     if problem:
         HEALTH.became("wrong_answers", problem)
         logger.error("not ready: %s", problem)
@@ -200,12 +199,16 @@ async def verify() -> None:
     logger.info("open %s/", url, extra={"fields": {"data": source, "try": openapi.curl(url, MODEL.schema)}})
 
 
+async def replayed(golden: artifact.Golden) -> str | None:
+    """What is wrong with the answers that the data plane gives for the golden inputs."""
+    return scoring.golden_difference(golden, await BATCHER.submit(golden.rows, timeout=60).done)
+
+
 async def end_if_wrong() -> None:
     """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
     assert ARTIFACT is not None  # noqa: S101 - without one, nothing is ever scored
     try:
-        answered = await BATCHER.submit(ARTIFACT.golden.rows, timeout=60).done
-        problem = scoring.golden_difference(ARTIFACT.golden, answered)
+        problem = await replayed(ARTIFACT.golden)
     except Exception as error:
         problem = f"the golden inputs can't be scored any more: {error}"
     if problem:

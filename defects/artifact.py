@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.schema import Schema
-from defects.settings import Fatal
+from defects.settings import SANE, Fatal
 
 NAME = "defect_classifier"
 MAX_GOLDEN = 1024  # rows
-SANE_VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")  # it goes into headers and URLs
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
@@ -151,7 +150,7 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
         schema, card = Schema.from_json(json.loads(files["schema.json"])), json.loads(files["card.json"])
         golden = Golden.from_json(json.loads(files["golden.json"]), schema)
         artifact = Artifact(schema, card, golden, digest, files)
-        if not SANE_VERSION.fullmatch(artifact.version) or not artifact.engine:
+        if not re.fullmatch(SANE, artifact.version) or not artifact.engine:
             raise ValueError("the version is not letters, digits, dots and dashes")
     except (ValueError, TypeError, KeyError) as error:
         raise BadArtifact(

@@ -35,7 +35,7 @@ class Error(BaseModel):
 def document(schema: Schema, name: str, version: str) -> dict[str, Any]:
     """OpenAPI 3.1 for a model with this schema, name (in V1 and V2 URLs) and version."""
     _, definitions = models_json_schema(
-        [(schema.request_model(), "validation"), (schema.answer_model(), "serialization"), (Error, "serialization")],
+        [(schema.request_model, "validation"), (schema.answer_model, "serialization"), (Error, "serialization")],
         ref_template=REFERENCE,
     )
     scan, prediction = _reference("Scan"), _reference("Prediction")

@@ -214,6 +214,7 @@ class Schema:
 
     # --- types ---------------------------------------------------------------------------------------------------
 
+    @cached_property
     def request_model(self) -> type[BaseModel]:
         """The pydantic model of one row. Field names are aliases, so any column name of a CSV works."""
         fields: dict[str, Any] = {
@@ -225,6 +226,7 @@ class Schema:
         )
         return create_model("Scan", __config__=config, __doc__=f"One row of the {self.title}.", **fields)
 
+    @cached_property
     def answer_model(self) -> type[BaseModel]:
         """The pydantic model of one prediction."""
         names = list(self.class_names)

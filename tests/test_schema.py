@@ -69,7 +69,7 @@ def test_problems_are_counted_but_not_all_listed() -> None:
 
 
 def test_the_request_model_agrees_with_validation() -> None:
-    model = SCHEMA.request_model()
+    model = SCHEMA.request_model
     model.model_validate({"weight": 1, "moisture": None, "free": 2})
     for wrong in (
         {"weight": 101},
@@ -86,7 +86,7 @@ def test_the_request_model_agrees_with_validation() -> None:
 def test_any_column_name_can_be_a_field() -> None:
     names = ("model_dump", "_private", "a b", "class", "Größe", "json")
     schema = Schema(tuple(Feature(n, example=1.0) for n in names), SCHEMA.classes)
-    properties = schema.request_model().model_json_schema()["properties"]
+    properties = schema.request_model.model_json_schema()["properties"]
     assert tuple(properties) == names
 
 
