@@ -45,10 +45,12 @@ class Disconnected(Exception):
     """The caller went away before it was answered."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
     """A request, with its body once that was read, and the phases of answering it, in seconds."""
 
+    method: str
+    path: str
     headers: Mapping[bytes, bytes]
     receive: Receive
     query: bytes = b""
@@ -59,6 +61,7 @@ class Request:
     queue: float = 0.0
     score: float = 0.0
     scored: float = 0.0  # when it was
+    best: Sequence[int] = ()  # the class of each of its rows
     lax: bool = False  # its body was JSON but for a NaN or an infinity
 
     def __post_init__(self) -> None:
@@ -75,23 +78,37 @@ class Reply(NamedTuple):
 
 async def read_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
     """The request's body, unpacked, of at most `limit` bytes; raises `Refusal` or `Disconnected`."""
-    content_type = request.headers.get(b"content-type", JSON).split(b";")[0].strip().lower()
-    if content_type not in types:
-        given = content_type.decode("latin-1")
-        raise Refusal(415, f"unsupported content type {given[:60]}; expected {b' or '.join(types).decode()}")
-    encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in (b"identity", b"gzip"):
-        raise Refusal(415, "unsupported content encoding; expected gzip or none")
-    length = request.headers.get(b"content-length", b"0")
-    if length.isdigit() and (len(length) > 15 or int(length) > limit):
-        raise _too_large(limit)  # the server reads the body and throws it away, and keeps the connection
+    zipped = _announced(request.headers, types, limit)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await _read(request.receive, limit)
     except TimeoutError:
         expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
         raise Refusal(408, expected, [(b"connection", b"close")]) from None
-    return _decompressed(body, limit) if encoding == b"gzip" else body
+    return _decompressed(body, limit) if zipped else body
+
+
+def check_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
+    """The same of a request whose body has come already."""
+    zipped = _announced(request.headers, types, limit)
+    if len(request.body) > limit:
+        raise _too_large(limit)
+    return _decompressed(request.body, limit) if zipped else request.body
+
+
+def _announced(headers: Mapping[bytes, bytes], types: Sequence[bytes], limit: int) -> bool:
+    """Whether the body is packed, as its headers say; raises `Refusal` where it can't be taken."""
+    content_type = headers.get(b"content-type", JSON)
+    if content_type not in types and content_type.split(b";")[0].strip().lower() not in types:
+        given = content_type.decode("latin-1")
+        raise Refusal(415, f"unsupported content type {given[:60]}; expected {b' or '.join(types).decode()}")
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"identity", b"gzip"):
+        raise Refusal(415, "unsupported content encoding; expected gzip or none")
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and (len(length) > 15 or int(length) > limit):
+        raise _too_large(limit)  # the server reads the body and throws it away, and keeps the connection
+    return encoding == b"gzip"
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

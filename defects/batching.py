@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,13 +45,21 @@ class Overloaded(Exception):
         self.retry_after = max(1, math.ceil(retry_after))  # whole seconds, as the header has them
 
 
-@dataclass(eq=False)
+class Receiver(Protocol):
+    """Where a request's probabilities go: a `Future`, or what has these of its methods."""
+
+    def done(self) -> bool: ...
+    def set_result(self, probabilities: Probabilities, /) -> None: ...
+    def set_exception(self, problem: Exception, /) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
 class Job:
-    """One accepted request. `done` gives its probabilities `[n, classes]`; once it is done otherwise (cancelled, or
+    """One accepted request. `done` gets its probabilities `[n, classes]`; once it is done otherwise (cancelled, or
     failed by its owner), rows that were not yet scored are dropped."""
 
     rows: Rows
-    done: asyncio.Future[Probabilities]
+    done: Receiver
     submitted: float
     work: int  # its own and what was waiting before it, in rows
     taken: int = 0  # rows given to the scorer
@@ -124,20 +132,27 @@ class Batcher:
             raise Overloaded("deadline", expected * MARGIN - timeout)
         return expected
 
-    def submit(self, rows: Rows, timeout: float) -> Job:
-        """Accept `rows`, to be answered within `timeout` seconds; raises `Overloaded`."""
+    async def score(self, rows: Rows, timeout: float) -> Probabilities:
+        """The probabilities of `rows`; raises `Overloaded`, or what the scorer raises."""
+        done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
+        self.submit(rows, timeout, done)
+        return await done
+
+    def submit(self, rows: Rows, timeout: float, done: Receiver) -> Job:
+        """Accept `rows`, to be answered to `done` within `timeout` seconds; raises `Overloaded`."""
         if not len(rows):
             raise ValueError("there are no rows to score")
         self.admit(len(rows), timeout)
-        loop = asyncio.get_running_loop()
-        job = Job(rows, loop.create_future(), time.perf_counter(), self._work(len(rows)))
+        job = Job(rows, done, time.perf_counter(), self._work(len(rows)))
         self._queue.append(job)
         self._waiting_jobs += 1
         self._waiting_rows += len(rows)
         if not self._running:
             self._running = True
             self._idle.clear()
-            loop.call_soon(self._next)  # not now: what else arrived in this tick belongs into the same batch
+            asyncio.get_running_loop().call_soon(
+                self._next
+            )  # not now: what else arrived in this tick belongs into the same batch
         return job
 
     def _work(self, rows: int) -> int:
@@ -177,11 +192,11 @@ class Batcher:
             self._die(batch, death)
 
     def _die(self, batch: list[Slice], death: BaseException) -> None:
-        """Fail everything: this was no error of some rows, which is a result, but the end of the scorer."""
+        """Refuse everything: this was no error of some rows, which is a result, but the end of the scorer."""
         self._closed, self._running = True, False
         for job in {job for job, _, _ in batch} | set(self._queue):
             if not job.done.done():
-                job.done.set_exception(RuntimeError(f"the scorer died: {death!r}"))
+                job.done.set_exception(Overloaded("draining", 0))
         self._queue.clear()
         self._waiting_jobs = self._waiting_rows = 0
         self._idle.set()

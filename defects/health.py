@@ -22,6 +22,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from uvicorn import Server
+
 LOOP_LAG_SECONDS = 5.0  # an event loop that was blocked for so long is not alive
 SCORER_SECONDS = 60.0  # nor is a scorer that takes so long for a batch
 BEAT_SECONDS = 0.5
@@ -56,7 +58,7 @@ class Health:
         self._drain_seconds, self._batch_seconds, self._arbiter = drain_seconds, batch_seconds, arbiter
         self._beat: float | None = None
         self._hurry = asyncio.Event()
-        self._server: Any = None
+        self._server: Any = None  # uvicorn's
         self._drain: asyncio.Task[None] | None = None
 
     @property
@@ -105,15 +107,16 @@ class Health:
                 self._hurry.set()
             await asyncio.sleep(BEAT_SECONDS)
 
-    def take_over(self) -> None:
-        """Handle SIGTERM and SIGINT instead of uvicorn, which would close connections that are in use.
+    def take_over(self) -> Server | None:
+        """Handle SIGTERM and SIGINT instead of uvicorn's server, which would close connections that are in use.
 
-        Called while the application starts up: uvicorn has installed its handlers by then, and they lead to it.
+        Called while the application starts up: the server has installed its handlers by then, and they lead to it. It
+        is what this gives back.
         """
         handler = signal.getsignal(signal.SIGTERM)
         self._server = getattr(handler, "__self__", None)
         if not hasattr(self._server, "should_exit"):
-            return  # another server, as in a test: it handles its own signals
+            return None  # another server, as in a test: it handles its own signals
         self._server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
         self._server.config.timeout_graceful_shutdown = self.finish_seconds
         loop = asyncio.get_running_loop()
@@ -129,6 +132,8 @@ class Health:
         watchdog.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        server: Server = self._server
+        return server
 
     def _signalled(self, number: int) -> None:
         if self._drain is None:

@@ -8,15 +8,14 @@ one after the other; elements of BYTES tensors carry a 4-byte length.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from defects.schema import MAX_NAME, Constant, InvalidInput, Problem, Rows, Schema
+from defects.scoring import Probabilities
 
 MATRIX = "rows"  # the name of the one `[n, features]` input in the metadata; any name is taken
 
@@ -33,8 +32,7 @@ _INTEGERS = frozenset({int, type(None)})
 ReadJSON = Callable[[bytes], Any]
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """An inference request: validated rows, and what the answer is to hold."""
 
     rows: Rows
@@ -227,19 +225,20 @@ def _invalid(field: str, problem: str, expected: str) -> InvalidInput:
 
 
 def encode(
-    schema: Schema, name: str, version: str, query: Query, probabilities: NDArray[np.float32]
+    schema: Schema, name: str, version: str, query: Query, probabilities: Probabilities
 ) -> tuple[bytes, int | None]:
-    """The body of a V2 answer, and the length of its JSON part where binary tensors follow it."""
-    best = probabilities.argmax(axis=1)
+    """The body of a V2 answer for rows with these `probabilities` `[n, classes]`, and the length of its JSON part where
+    binary tensors follow it."""
+    best = probabilities.argmax(axis=1).tolist()
     outputs: list[dict[str, Any]] = []
     tensors: list[bytes] = []
     for output, binary in query.outputs:
         described, data = _output(schema, output, probabilities, best)
         if binary:
-            tensors.append(_bytes(data))
+            tensors.append(_bytes(described["datatype"], data))
             described["parameters"] = {"binary_data_size": len(tensors[-1])}
         else:
-            described["data"] = data if type(data) is list else data.ravel()
+            described["data"] = data.ravel() if type(data) is np.ndarray else data
         outputs.append(described)
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
     if query.id is not None:
@@ -249,22 +248,20 @@ def encode(
     return (b"".join((head, *tensors)), len(head)) if tensors else (head, None)
 
 
-def _output(
-    schema: Schema, name: str, probabilities: NDArray[np.float32], best: NDArray[np.int64]
-) -> tuple[dict[str, Any], Any]:
+def _output(schema: Schema, name: str, probabilities: Probabilities, best: Sequence[int]) -> tuple[dict[str, Any], Any]:
     if name == "probabilities":
         return {"name": name, "datatype": "FP32", "shape": list(probabilities.shape)}, probabilities
     if name == "class_index":
         return {"name": name, "datatype": "INT64", "shape": [len(best)]}, best
-    labels = [schema.class_names[index] for index in best.tolist()]
+    labels = [schema.class_names[index] for index in best]
     return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, labels
 
 
-def _bytes(data: Sequence[str] | NDArray[Any]) -> bytes:
-    if isinstance(data, np.ndarray):
-        return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
-    elements = (element.encode() for element in data)
-    return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
+def _bytes(datatype: str, data: Any) -> bytes:
+    """The wire form of an output's values."""
+    if datatype == "BYTES":
+        return b"".join(len(element).to_bytes(4, "little") + element for element in map(str.encode, data))
+    return np.asarray(data, DATATYPES[datatype]).tobytes()
 
 
 # --- V1 ------------------------------------------------------------------------------------------------------------

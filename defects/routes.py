@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from defects import openinference, startup
 from defects.asgi import (
@@ -34,6 +33,7 @@ from defects.asgi import (
     Scope,
     Send,
     answer,
+    check_body,
     compressed,
     error,
     integer,
@@ -41,9 +41,10 @@ from defects.asgi import (
     read_json,
     trace_id,
 )
-from defects.batching import Batcher, Job, Overloaded
+from defects.batching import Batcher, Job, Overloaded, Receiver
 from defects.health import Health
 from defects.schema import InvalidInput, Problem, Rows, Schema
+from defects.scoring import Probabilities
 from defects.settings import MAX_TIMEOUT_MS
 from defects.telemetry import AccessLog, Metrics
 
@@ -85,12 +86,21 @@ class Limits:
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
+Encode = Callable[[Probabilities], Reply]  # what makes a request's answer, in its protocol
+Decoded = tuple[Rows, Encode]
+Decode = Callable[[Request], Decoded]
+Finish = Callable[[Probabilities], Reply]
+
+
 class Route(NamedTuple):
-    """A route's name (for people and metrics, so without anything that callers choose) and its handlers by method."""
+    """A route's name (for people and metrics, so without anything that callers choose) and its handlers by method.
+
+    One that predicts has `decode` instead, a protocol's codec. It is refused while overloaded, before its body is read.
+    """
 
     name: str
     handlers: Mapping[str, Handler]
-    predicts: bool = False  # refused while overloaded, before its body is read
+    decode: Decode | None = None
     takes: tuple[bytes, ...] = (JSON,)
 
 
@@ -111,7 +121,7 @@ class Routes:
         access: AccessLog,
     ):
         self._app, self._model, self._batcher, self._health, self._limits = app, model, batcher, health, limits
-        self._metrics, self._access = metrics, access
+        self._metrics, self._access, self.in_flight = metrics, access, metrics.in_flight
         self._openapi = orjson.dumps(openapi)
         self._metadata = openinference.metadata(model.schema, model.name, model.version, model.engine)
         self._identity = [(b"x-model-version", model.version.encode()), (b"x-revision", revision.encode())]
@@ -121,8 +131,8 @@ class Routes:
         """Every path that is answered here. There is one model, so every path is known beforehand."""
         v1, v2 = f"/v1/models/{self._model.name}", f"/v2/models/{self._model.name}"
         table = {
-            "/classify": Route("/classify", {"POST": self._classify}, predicts=True),
-            "/classify_batch": Route("/classify_batch", {"POST": self._classify_batch}, predicts=True),
+            "/classify": self._predicting("/classify", self._classify),
+            "/classify_batch": self._predicting("/classify_batch", self._classify_batch),
             "/model": Route("/model", {"GET": self._describe}),
             "/docs.json": Route("/docs.json", {"GET": self._document}),
             "/livez": Route("/livez", {"GET": self._live}),
@@ -130,7 +140,7 @@ class Routes:
             "/metrics": Route("/metrics", {"GET": self._exposition}),
             "/v1/models": Route("/v1/models", {"GET": self._v1_models}),
             v1: Route("/v1/models/{name}", {"GET": self._v1_model}),
-            f"{v1}:predict": Route("/v1/models/{name}:predict", {"POST": self._v1_predict}, predicts=True),
+            f"{v1}:predict": self._predicting("/v1/models/{name}:predict", self._v1_predict),
             "/v2": Route("/v2", {"GET": self._v2_server}),
             "/v2/health/live": Route("/v2/health/live", {"GET": self._live}),
             "/v2/health/ready": Route("/v2/health/ready", {"GET": self._ready}),
@@ -139,27 +149,33 @@ class Routes:
         for path, name in ((v2, "/v2/models/{name}"), (versioned, "/v2/models/{name}/versions/{version}")):
             table[path] = Route(name, {"GET": self._v2_metadata})
             table[f"{path}/ready"] = Route(f"{name}/ready", {"GET": self._v2_model_ready})
-            table[f"{path}/infer"] = Route(f"{name}/infer", {"POST": self._v2_infer}, True, (JSON, BINARY))
+            table[f"{path}/infer"] = self._predicting(f"{name}/infer", self._v2_infer, JSON, BINARY)
         return table
+
+    def _predicting(self, name: str, decode: Decode, *takes: bytes) -> Route:
+        return Route(name, {"POST": partial(self._predict, decode)}, decode, takes or (JSON,))
+
+    def predicting(self, path: str) -> Route | None:
+        """The route that predicts at `path`."""
+        route = self._table.get(path)
+        return route if route and route.decode else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        request = Request(dict(scope["headers"]), receive, scope["query_string"])
-        self._metrics.in_flight.inc()
+        request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive, scope["query_string"])
+        self.in_flight.value += 1
         try:
-            if path in BENTOML_PATHS or path.startswith(STATIC):
+            if request.path in BENTOML_PATHS or request.path.startswith(STATIC):
                 await self._pass_on(scope, request, send)
             else:
-                await self._answer(scope, request, send)
+                await self._answer(request, send)
         finally:
-            self._metrics.in_flight.dec()
+            self.in_flight.value -= 1
 
     async def _pass_on(self, scope: Scope, request: Request, send: Send) -> None:
         """Let BentoML answer."""
-        path = scope["path"]
         status = 500
 
         async def with_headers(message: Message) -> None:
@@ -167,90 +183,87 @@ class Routes:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._common_headers(request)]
-                if path == "/":
+                if request.path == "/":
                     message["headers"].append((b"content-security-policy", PAGE_POLICY))
             await send(message)
 
         await self._app(scope, request.receive, with_headers)
-        self._account(scope, request, path if path in BENTOML_PATHS else STATIC, status)
+        self.account(request, request.path if request.path in BENTOML_PATHS else STATIC, status)
 
-    async def _answer(self, scope: Scope, request: Request, send: Send) -> None:
-        route = self._table.get(scope["path"])
+    async def _answer(self, request: Request, send: Send) -> None:
+        route = self._table.get(request.path)
         name = route.name if route else "unknown"
         try:
-            reply = await self._reply(route, scope["method"], scope["path"], request)
+            reply = await self._handled(route, request)
         except Disconnected:
-            self._account(scope, request, name, GONE)
+            self.account(request, name, GONE)
             return
+        except (Exception, asyncio.CancelledError) as problem:
+            reply = self.explained(problem, request)
+        headers, body = self.complete(reply, request)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+        self.account(request, name, reply.status, reply.refused)
+
+    async def _handled(self, route: Route | None, request: Request) -> Reply:
+        if route is None:
+            raise self._not_found(request.path)
+        handler = _handler(route, request.method)
+        if route.decode:
+            self.admit(request)
+        if request.method == "POST":
+            request.body = await read_body(request, route.takes, self._limits.body_bytes)
+        return await handler(request)
+
+    def explained(self, problem: BaseException, request: Request) -> Reply:
+        """The answer to a request that raised `problem`."""
+        match problem:
+            case Refusal():
+                return error(problem.status, str(problem), headers=problem.headers)
+            case InvalidInput():
+                return error(400, f"invalid input: {problem}", problem.problems)
+            case Overloaded():
+                return _overloaded(problem)
+            case asyncio.CancelledError():  # the time to finish is over: better this answer than none
+                return _overloaded(Overloaded("draining", 0))
+        fields = {"request_id": request.id.decode(), "path": request.path[:200]}
+        logger.error("%s failed", request.method, exc_info=problem, extra={"fields": fields})
+        return error(500, "internal error; expected none, please report it with the x-request-id of this answer")
+
+    def complete(self, reply: Reply, request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """An answer's headers and its body, packed where the caller takes that."""
         body, encoding = compressed(reply.body, request.headers)
         headers = [
             (b"content-type", reply.content_type),
-            (b"content-length", str(len(body)).encode()),
+            (b"content-length", b"%d" % len(body)),
             *encoding,
             *reply.headers,
             *self._common_headers(request),
         ]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        self._account(scope, request, name, reply.status, reply.refused)
+        return headers, body
 
-    def _account(self, scope: Scope, request: Request, route: str, status: int, refused: str = "") -> None:
+    def account(self, request: Request, route: str, status: int, refused: str = "") -> None:
         """Count an answer, and log it where its turn has come."""
         total = time.perf_counter() - request.started
         self._metrics.answered(route, status, total)
         if refused:
-            self._metrics.refused[refused].inc()
+            self._metrics.refused(refused)
         elif request.scored and status == 200:
-            phases = self._metrics.phases
-            phases["queue"].observe(request.queue)
-            phases["score"].observe(request.score)
-            phases["encode"].observe(request.started + total - request.scored)
-            phases["total"].observe(total)
+            encode = request.started + total - request.scored
+            self._metrics.predicted(request.best, request.queue, request.score, encode, total)
         # Refusals by admission come in thousands when they come: they are counted, and logged like answers.
         if self._access.wants(failed=status >= 400 and not refused):
             self._access.write(
                 {
                     "request_id": request.id.decode(),
                     "trace_id": trace_id(request.headers),
-                    "method": scope["method"],
+                    "method": request.method,
                     "route": route,
-                    "path": scope["path"][:200],
+                    "path": request.path[:200],
                     "status": status,
                     "latency_ms": round(total * 1e3, 3),
                 }
             )
-
-    async def _reply(self, route: Route | None, method: str, path: str, request: Request) -> Reply:
-        try:
-            if route is None:
-                raise self._not_found(path)
-            return await self._handled(route, method, request)
-        except Refusal as refusal:
-            return error(refusal.status, str(refusal), headers=refusal.headers)
-        except InvalidInput as invalid:
-            return error(400, f"invalid input: {invalid}", invalid.problems)
-        except Overloaded as overload:
-            return _overloaded(overload)
-        except Disconnected:
-            raise
-        except asyncio.CancelledError:  # the time to finish is over: better this answer than none
-            return _overloaded(Overloaded("draining", 0))
-        except Exception:
-            logger.exception(
-                "%s failed", method, extra={"fields": {"request_id": request.id.decode(), "path": path[:200]}}
-            )
-            return error(500, "internal error; expected none, please report it with the x-request-id of this answer")
-
-    async def _handled(self, route: Route, method: str, request: Request) -> Reply:
-        handler = _handler(route, method)
-        if route.predicts:
-            if not self._health.serving:
-                raise self._not_ready()
-            request.timeout = self._timeout(request.headers)
-            self._batcher.admit(1, request.timeout)
-        if method == "POST":
-            request.body = await read_body(request, route.takes, self._limits.body_bytes)
-        return await handler(request)
 
     def _not_found(self, path: str) -> Refusal:
         if path.startswith(("/v1/models/", "/v2/models/")):
@@ -258,69 +271,88 @@ class Routes:
             return Refusal(404, f"no such model, version or path; expected {known}")
         return Refusal(404, "no such path; expected one that /docs.json lists")
 
-    def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
-        given = integer(headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
-        timeout = self._limits.timeout if given is None else given / 1000
-        return min(timeout, self._health.finish_seconds) if self._health.draining else timeout
-
     def _common_headers(self, request: Request) -> Headers:
-        phases = {"queue": request.queue, "score": request.score, "total": time.perf_counter() - request.started}
-        timing = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases.items())
-        headers = [(b"x-request-id", request.id), *self._identity, (b"server-timing", timing.encode())]
+        timing = b"queue;dur=%.3f, score;dur=%.3f, total;dur=%.3f" % (
+            request.queue * 1e3,
+            request.score * 1e3,
+            (time.perf_counter() - request.started) * 1e3,
+        )
+        headers = [(b"x-request-id", request.id), *self._identity, (b"server-timing", timing)]
         if self._health.draining:
             headers.append((b"connection", b"close"))  # the next request goes to another replica
         return headers
 
     # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------
 
-    async def _classify(self, request: Request) -> Reply:
-        rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
-        return answer(predictions(self._model, await self._score(rows, request))[0])
+    def admit(self, request: Request) -> None:
+        """Refuse a prediction at once where it can't be made in time; notes the time it may take."""
+        if not self._health.serving:
+            raise self._not_ready()
+        given = integer(request.headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
+        timeout = self._limits.timeout if given is None else given / 1000
+        request.timeout = min(timeout, self._health.finish_seconds) if self._health.draining else timeout
+        self._batcher.admit(1, request.timeout)
 
-    async def _classify_batch(self, request: Request) -> Reply:
-        scans = read_json(request)
-        if type(scans) is not list or not 1 <= len(scans) <= MAX_ROWS:
-            found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
-            raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
-        rows = self._model.schema.rows_from_objects(scans)
-        return answer(predictions(self._model, await self._score(rows, request)))
+    async def _predict(self, decode: Decode, request: Request) -> Reply:
+        # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
+        waits = self._batcher.batch_seconds > 0
+        done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
+        finish = self.begin(decode, request, done)
+        watcher = asyncio.create_task(_watch(request, done)) if waits else None
+        try:
+            return finish(await done)
+        finally:
+            if watcher is not None:
+                watcher.cancel()
 
-    async def _v1_predict(self, request: Request) -> Reply:
-        rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
-        return answer({"predictions": predictions(self._model, await self._score(rows, request))})
+    def predict_whole(self, route: Route, request: Request, done: Receiver) -> Finish:
+        """`begin` for a request that has come as a whole, with what else is checked of it."""
+        self.admit(request)
+        request.body = check_body(request, route.takes, self._limits.body_bytes)
+        assert route.decode is not None  # noqa: S101 - `predicting` gave it
+        return self.begin(route.decode, request, done)
 
-    async def _v2_infer(self, request: Request) -> Reply:
-        schema = self._model.schema
-        length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
-        query = openinference.decode(schema, request.body, length, partial(read_json, request), MAX_ROWS)
-        probabilities = await self._score(query.rows, request)
-        body, length = openinference.encode(schema, self._model.name, self._model.version, query, probabilities)
-        if length is None:
-            return Reply(200, body)
-        return Reply(200, body, BINARY, [(b"inference-header-content-length", str(length).encode())])
+    def begin(self, decode: Decode, request: Request, done: Receiver) -> Finish:
+        """Submit an admitted request's rows, to be given to `done`; what comes back makes the answer of them then.
 
-    async def _score(self, rows: Rows, request: Request) -> NDArray[np.float32]:
-        """The probabilities of validated `rows`; raises `Overloaded`, or `Disconnected` where the caller goes away."""
+        Raises what `explained` explains.
+        """
+        rows, encode = decode(request)
         if request.lax:
             raise Refusal(400, "body has NaN or an infinity, which JSON does not know; expected a number or null")
         remaining = request.timeout - (time.perf_counter() - request.started)
         if remaining <= 0:
             raise Overloaded("deadline", 0)
-        # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
-        waits = self._batcher.batch_seconds > 0
-        job = self._batcher.submit(rows.astype(np.float32), remaining)
-        watcher = asyncio.create_task(_watch(request, job)) if waits else None
-        try:
-            probabilities = await job.done
-        finally:
-            if watcher is not None:
-                watcher.cancel()
-        request.queue, request.score = job.started - job.submitted, job.finished - job.started
-        request.scored = job.finished
-        for index, count in enumerate(np.bincount(probabilities.argmax(axis=1)).tolist()):
-            if count:
-                self._metrics.predictions[index].inc(count)
-        return probabilities
+        return partial(_finish, request, self._batcher.submit(rows.astype(np.float32), remaining, done), encode)
+
+    def _classify(self, request: Request) -> Decoded:
+        rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
+        return rows, lambda probabilities: answer(predictions(self._model, probabilities)[0])
+
+    def _classify_batch(self, request: Request) -> Decoded:
+        scans = read_json(request)
+        if type(scans) is not list or not 1 <= len(scans) <= MAX_ROWS:
+            found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
+            raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
+        rows = self._model.schema.rows_from_objects(scans)
+        return rows, lambda probabilities: answer(predictions(self._model, probabilities))
+
+    def _v1_predict(self, request: Request) -> Decoded:
+        rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
+        return rows, lambda probabilities: answer({"predictions": predictions(self._model, probabilities)})
+
+    def _v2_infer(self, request: Request) -> Decoded:
+        length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
+        read = partial(read_json, request)
+        query = openinference.decode(self._model.schema, request.body, length, read, MAX_ROWS)
+        return query.rows, partial(self._v2_answer, query)
+
+    def _v2_answer(self, query: openinference.Query, probabilities: Probabilities) -> Reply:
+        model = self._model
+        body, length = openinference.encode(model.schema, model.name, model.version, query, probabilities)
+        if length is None:
+            return Reply(200, body)
+        return Reply(200, body, BINARY, [(b"inference-header-content-length", str(length).encode())])
 
     # --- everything else: never waits behind inference, never refused by admission ----------------------------------
 
@@ -380,12 +412,19 @@ class Routes:
         return Refusal(503, f"not ready: {self._health.problem}; expected another try", [(b"retry-after", b"1")])
 
 
-async def _watch(request: Request, job: Job) -> None:
-    """Fail `job` when its caller goes away."""
+def _finish(request: Request, job: Job, encode: Encode, probabilities: Probabilities) -> Reply:
+    request.queue, request.score = job.started - job.submitted, job.finished - job.started
+    request.scored = job.finished
+    request.best = probabilities.argmax(axis=1).tolist()
+    return encode(probabilities)
+
+
+async def _watch(request: Request, done: asyncio.Future[Probabilities]) -> None:
+    """Fail a request when its caller goes away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    if not job.done.done():
-        job.done.set_exception(Disconnected())
+    if not done.done():
+        done.set_exception(Disconnected())
 
 
 def _handler(route: Route, method: str) -> Handler:
@@ -413,10 +452,10 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
+def predictions(model: Model, probabilities: Probabilities) -> list[dict[str, Any]]:
     """One answer for each row of `probabilities` `[n, classes]`."""
     names = model.schema.class_names
-    best = probabilities.argmax(axis=1)
+    best = probabilities.argmax(axis=1).tolist()
     return [
         {
             "defect": names[index],
@@ -425,5 +464,5 @@ def predictions(model: Model, probabilities: NDArray[np.float32]) -> list[dict[s
             "prediction_id": secrets.token_hex(16),
             "model_version": model.version,
         }
-        for index, values in zip(best.tolist(), probabilities.tolist(), strict=True)
+        for index, values in zip(best, probabilities.tolist(), strict=True)
     ]

@@ -176,7 +176,7 @@ class Schema:
         """The row's values in model order; the fast path, which says only that something is wrong."""
         if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
             raise _Malformed
-        values = [item.get(name) for name in self.names]
+        values = [*map(item.get, self.names)]
         if not _NUMBER_OR_MISSING.issuperset(map(type, values)):
             raise _Malformed
         return values
@@ -184,9 +184,8 @@ class Schema:
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
         """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
         low, high, required = self.limits
-        missing = np.isnan(rows)
-        bad = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
-        if bad.any():
+        bad = (rows < low) | (rows > high) | (np.isnan(rows) & required)  # a NaN is neither below nor above
+        if np.count_nonzero(bad):
             problems = (
                 _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
                 for row, column in zip(*bad.nonzero(), strict=True)

@@ -332,7 +332,7 @@ def test_missing_values_are_nan_in_binary_and_only_where_allowed(client: httpx.C
     length=st.none() | st.integers(0, 100),
 )
 def test_the_codec_refuses_anything_else_properly(body: bytes, length: int | None) -> None:
-    request = Request({}, receive=None)  # type: ignore[arg-type]
+    request = Request("POST", "/", {}, receive=None)  # type: ignore[arg-type]
     for decode in (
         lambda: openinference.decode(tunnel.SCHEMA, body, length, partial(read_json, request), 1024),
         lambda: openinference.decode_v1(tunnel.SCHEMA, read_json(request, body), 1024),

@@ -1,0 +1,161 @@
+"""HTTP/1.1 for predictions, below ASGI: a request that comes in one piece to a route that predicts is answered without
+a scope, a task, and the messages between them, which together cost more than all that is done to answer it.
+
+Everything else (other routes, bodies that come in pieces, pipelining, slow readers, `Expect`, HTTP/1.0) goes the way of
+ASGI, through uvicorn's protocol, of which this is a subclass. What is checked and answered is the same either way:
+`Routes` does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from defects.asgi import Disconnected, Message, Reply, Request
+from defects.routes import GONE, Finish, Route, Routes
+from defects.scoring import Probabilities
+
+CLOSE = (b"connection", b"close")
+
+
+def install(config: Config, routes: Routes) -> None:
+    """Have connections from now on use `Protocol`, where the server would use the protocol that it extends."""
+    if config.http_protocol_class is HttpToolsProtocol:
+        config.http_protocol_class = partial(Protocol, routes)  # type: ignore[assignment]
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, routes: Routes, **server: Any) -> None:
+        super().__init__(**server)
+        self._routes = routes
+        self._coming: tuple[Route, list[bytes]] | None = None  # a request that may come in one piece, and its body
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        route = self._routes.predicting(self.url.decode("latin-1"))
+        if route and self._is_plain():
+            self._coming = route, []
+        else:
+            self._pass_on()
+
+    def _is_plain(self) -> bool:
+        parser, free = self.parser, self.cycle is None or self.cycle.response_complete
+        plain = parser.get_method() == b"POST" and not parser.should_upgrade() and not self.expect_100_continue
+        lasting = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        return free and plain and lasting and not self.flow.write_paused
+
+    def _pass_on(self) -> None:
+        """Let uvicorn handle this request, the headers of which are complete."""
+        url, headers, expects, coming = self.url, self.headers, self.expect_100_continue, self._coming
+        self._coming = None
+        super().on_message_begin()
+        self.url, self.headers, self.scope["headers"], self.expect_100_continue = url, headers, headers, expects
+        super().on_headers_complete()
+        for piece in coming[1] if coming else ():
+            super().on_body(piece)
+
+    def on_body(self, body: bytes) -> None:
+        if self._coming is None:
+            super().on_body(body)
+        else:
+            self._coming[1].append(body)
+
+    def on_message_complete(self) -> None:
+        if self._coming is None:
+            super().on_message_complete()
+            return
+        (route, pieces), self._coming = self._coming, None
+        request = Request("POST", self.url.decode("latin-1"), dict(self.headers), _nothing_more, body=b"".join(pieces))
+        exchange: Any = Exchange(self, self._routes, route, request)
+        self.cycle = exchange
+        exchange.begin()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._coming is not None:  # there is more to come
+            if self.transport.is_closing():  # no: it was no HTTP
+                self._coming = None
+            else:
+                self._pass_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycle: Any = self.cycle
+        if isinstance(cycle, Exchange):
+            self.cycle = None  # type: ignore[assignment]
+            cycle.set_exception(Disconnected())
+        super().connection_lost(exc)
+
+
+class Exchange:
+    """A request and its answer. It stands where uvicorn has a cycle and, while it waits, a task; and where the batcher
+    has a future, so that the answer leaves in the moment that its probabilities are there."""
+
+    def __init__(self, protocol: Protocol, routes: Routes, route: Route, request: Request):
+        self.response_complete, self.keep_alive = False, True
+        self._protocol, self._routes, self._route, self._request = protocol, routes, route, request
+        self._finish: Finish | None = None
+
+    def begin(self) -> None:
+        self._routes.in_flight.value += 1
+        try:
+            self._finish = self._routes.predict_whole(self._route, self._request, self)
+        except Exception as problem:
+            self.set_exception(problem)
+        else:
+            tasks: Any = self._protocol.tasks  # the server waits for what is in there, and cancels it
+            tasks.add(self)
+
+    def done(self) -> bool:
+        return self.response_complete
+
+    def set_result(self, probabilities: Probabilities) -> None:
+        assert self._finish is not None  # noqa: S101 - `begin` got it from whoever calls this
+        try:
+            reply = self._finish(probabilities)
+        except Exception as problem:
+            self.set_exception(problem)
+        else:
+            self._respond(reply)
+
+    def set_exception(self, problem: BaseException) -> None:
+        if self.response_complete:
+            return
+        if isinstance(problem, Disconnected):
+            self._end(GONE)
+        else:
+            self._respond(self._routes.explained(problem, self._request))
+
+    def cancel(self, msg: str | None = None) -> None:
+        """The server's time to finish is over. Not at once: it is going through all of its tasks."""
+        self._protocol.loop.call_soon(self.set_exception, asyncio.CancelledError(msg))
+
+    def _respond(self, reply: Reply) -> None:
+        protocol = self._protocol
+        headers, body = self._routes.complete(reply, self._request)
+        fields = [b"%b: %b\r\n" % field for field in (*protocol.server_state.default_headers, *headers)]
+        protocol.transport.write(b"".join((STATUS_LINE[reply.status], *fields, b"\r\n", body)))
+        self._end(reply.status, reply.refused)
+        if not self.keep_alive or CLOSE in headers:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _end(self, status: int, refused: str = "") -> None:
+        self.response_complete = True
+        self._finish = None  # it leads back here, and garbage that is no cycle needs no collector
+        self._routes.in_flight.value -= 1
+        self._protocol.tasks.discard(self)
+        self._routes.account(self._request, self._route.name, status, refused)
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
