@@ -27,8 +27,9 @@ import numpy as np
 
 from defects.scoring import Probabilities, Rows, Scorer
 
-# A hop to a thread and back took 60 µs on 2 cores, and a millisecond on the loop delays nobody noticeably.
-INLINE_SECONDS = 1e-3
+# On one core, a hop to a thread and back cost each of 64 requests that are scored together a fifth of its time, and two
+# milliseconds on the loop delay nobody noticeably.
+INLINE_SECONDS = 2e-3
 SLICE_ROWS = 64  # of one request before the next one has its turn
 REQUEST_ROWS = 16  # a request costs about as much as this many rows, besides its own
 MARGIN = 1.25  # the estimate is of a mean, and nearly every accepted request should be in time

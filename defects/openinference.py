@@ -25,6 +25,7 @@ DATATYPES = {
     "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }  # fmt: skip
 OUTPUTS = ("label", "class_index", "probabilities")
+_ALL_IN_JSON = tuple((name, False) for name in OUTPUTS)
 
 _NUMBERS = frozenset({int, float, type(None)})
 _INTEGERS = frozenset({int, type(None)})
@@ -86,7 +87,7 @@ def decode(schema: Schema, body: bytes, json_length: int | None, read_json: Read
 
 def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Rows:
     width = len(schema.names)
-    if type(inputs) is not list or not 1 <= len(inputs) <= width or not all(type(i) is dict for i in inputs):
+    if type(inputs) is not list or not 1 <= len(inputs) <= width or set(map(type, inputs)) != {dict}:
         raise _invalid("inputs", "is not a list of tensors", f"one [n, {width}] tensor, or one for each feature")
     tensors: dict[str, Rows] = {}
     for index, described in enumerate(inputs):
@@ -137,7 +138,7 @@ def _tensor(
         raise _invalid(f"{place}.name", "is missing", "text")
     if type(datatype) is not str or datatype not in DATATYPES:
         raise _invalid(f"{place}.datatype", f"is {_short(datatype)}", f"one of {', '.join(DATATYPES)}")
-    if type(shape) is not list or len(shape) not in (1, 2) or not all(type(n) is int and n >= 0 for n in shape):
+    if type(shape) is not list or len(shape) not in (1, 2) or set(map(type, shape)) != {int} or min(shape) < 0:
         raise _invalid(f"{place}.shape", f"is {_short(shape)}", "one or two sizes")
     if shape[0] > max(max_rows, width if len(shape) == 1 else 0):
         raise _invalid(f"{place}.shape", f"has {_short(shape[0])} rows", f"at most {max_rows}")
@@ -176,6 +177,8 @@ def _json_values(data: Any, datatype: str, place: str, shape: list[int]) -> Rows
 
 
 def _requested_outputs(request: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+    if "outputs" not in request and "parameters" not in request:
+        return _ALL_IN_JSON
     all_binary = _flag(_parameters(request, "body"), "binary_data_output", "parameters", default=False)
     wanted = request.get("outputs")
     if wanted is None or wanted == []:

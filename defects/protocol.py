@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from defects.asgi import Disconnected, Message, Reply, Request
-from defects.routes import GONE, Finish, Route, Routes
+from defects.routes import GONE, Encode, Route, Routes
 from defects.scoring import Probabilities
 
 CLOSE = (b"connection", b"close")
@@ -103,12 +103,12 @@ class Exchange:
     def __init__(self, protocol: Protocol, routes: Routes, route: Route, request: Request):
         self.response_complete, self.keep_alive = False, True
         self._protocol, self._routes, self._route, self._request = protocol, routes, route, request
-        self._finish: Finish | None = None
+        self._encode: Encode | None = None
 
     def begin(self) -> None:
         self._routes.in_flight.value += 1
         try:
-            self._finish = self._routes.predict_whole(self._route, self._request, self)
+            self._encode = self._routes.predict_whole(self._route, self._request, self)
         except Exception as problem:
             self.set_exception(problem)
         else:
@@ -119,9 +119,9 @@ class Exchange:
         return self.response_complete
 
     def set_result(self, probabilities: Probabilities) -> None:
-        assert self._finish is not None  # noqa: S101 - `begin` got it from whoever calls this
+        assert self._encode is not None  # noqa: S101 - `begin` got it from whoever calls this
         try:
-            reply = self._finish(probabilities)
+            reply = self._encode(probabilities)
         except Exception as problem:
             self.set_exception(problem)
         else:
@@ -141,6 +141,9 @@ class Exchange:
 
     def _respond(self, reply: Reply) -> None:
         protocol = self._protocol
+        if protocol.transport.is_closing():
+            self._end(GONE)
+            return
         headers, body = self._routes.complete(reply, self._request)
         fields = [b"%b: %b\r\n" % field for field in (*protocol.server_state.default_headers, *headers)]
         protocol.transport.write(b"".join((STATUS_LINE[reply.status], *fields, b"\r\n", body)))
@@ -151,7 +154,7 @@ class Exchange:
 
     def _end(self, status: int, refused: str = "") -> None:
         self.response_complete = True
-        self._finish = None  # it leads back here, and garbage that is no cycle needs no collector
+        self._encode = None  # it leads back here, and garbage that is no cycle needs no collector
         self._routes.in_flight.value -= 1
         self._protocol.tasks.discard(self)
         self._routes.account(self._request, self._route.name, status, refused)

@@ -85,11 +85,10 @@ class Limits:
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
-
-Encode = Callable[[Probabilities], Reply]  # what makes a request's answer, in its protocol
+# A protocol's codec: a request's rows, and what makes the answer of their probabilities.
+Encode = Callable[[Probabilities], Reply]
 Decoded = tuple[Rows, Encode]
 Decode = Callable[[Request], Decoded]
-Finish = Callable[[Probabilities], Reply]
 
 
 class Route(NamedTuple):
@@ -297,23 +296,23 @@ class Routes:
         # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
         waits = self._batcher.batch_seconds > 0
         done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
-        finish = self.begin(decode, request, done)
+        encode = self.begin(decode, request, done)
         watcher = asyncio.create_task(_watch(request, done)) if waits else None
         try:
-            return finish(await done)
+            return encode(await done)
         finally:
             if watcher is not None:
                 watcher.cancel()
 
-    def predict_whole(self, route: Route, request: Request, done: Receiver) -> Finish:
-        """`begin` for a request that has come as a whole, with what else is checked of it."""
+    def predict_whole(self, route: Route, request: Request, done: Receiver) -> Encode:
+        """Admit, check and `begin` a request that has come as a whole."""
         self.admit(request)
         request.body = check_body(request, route.takes, self._limits.body_bytes)
         assert route.decode is not None  # noqa: S101 - `predicting` gave it
         return self.begin(route.decode, request, done)
 
-    def begin(self, decode: Decode, request: Request, done: Receiver) -> Finish:
-        """Submit an admitted request's rows, to be given to `done`; what comes back makes the answer of them then.
+    def begin(self, decode: Decode, request: Request, done: Receiver) -> Encode:
+        """Submit an admitted request's rows, whose probabilities `done` gets; what comes back makes the answer of them.
 
         Raises what `explained` explains.
         """
@@ -323,7 +322,8 @@ class Routes:
         remaining = request.timeout - (time.perf_counter() - request.started)
         if remaining <= 0:
             raise Overloaded("deadline", 0)
-        return partial(_finish, request, self._batcher.submit(rows.astype(np.float32), remaining, done), encode)
+        job = self._batcher.submit(rows.astype(np.float32), remaining, done)
+        return partial(_answered, request, job, encode)
 
     def _classify(self, request: Request) -> Decoded:
         rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
@@ -412,7 +412,8 @@ class Routes:
         return Refusal(503, f"not ready: {self._health.problem}; expected another try", [(b"retry-after", b"1")])
 
 
-def _finish(request: Request, job: Job, encode: Encode, probabilities: Probabilities) -> Reply:
+def _answered(request: Request, job: Job, encode: Encode, probabilities: Probabilities) -> Reply:
+    """The answer; what is to be told and counted of it is noted in `request`."""
     request.queue, request.score = job.started - job.submitted, job.finished - job.started
     request.scored = job.finished
     request.best = probabilities.argmax(axis=1).tolist()

@@ -184,7 +184,10 @@ class Schema:
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
         """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
         low, high, required = self.limits
-        bad = (rows < low) | (rows > high) | (np.isnan(rows) & required)  # a NaN is neither below nor above
+        within = (rows >= low) & (rows <= high)  # a NaN is not
+        if np.count_nonzero(within) == within.size:
+            return rows
+        bad = ~within & (~np.isnan(rows) | required)
         if np.count_nonzero(bad):
             problems = (
                 _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])

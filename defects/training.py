@@ -60,10 +60,11 @@ ESTIMATORS: dict[str, Callable[[int], ClassifierMixin]] = {
 
 @dataclass(frozen=True)
 class Trained:
-    """The files of an artifact, and its card."""
+    """The files of an artifact, its card, and the fitted pipeline itself."""
 
     files: dict[str, bytes]
     card: dict[str, Any]
+    pipeline: Pipeline
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def train(table: Table, estimator: str, seed: int, test_share: float, progress: 
         "reference.json": artifact.dump(reference(schema, fit_x, fit_y, probabilities)),
         "golden.json": artifact.dump(_golden(test_x, probabilities)),
     }
-    return Trained(files, card)
+    return Trained(files, card, pipeline)
 
 
 def _split(table: Table, test_share: float, seed: int) -> tuple[Any, Any, Any, Any]:

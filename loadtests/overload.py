@@ -23,6 +23,7 @@ import numpy as np
 
 from defects.schema import Schema
 from defects.tunnel import SCHEMA, Tunnel
+from loadtests.workloads import v2_binary
 
 ROWS_IN_FLIGHT = 4096  # in the closed loop: busy, but nothing is refused
 LATE_SECONDS = 0.05  # a request that left later than this after its time makes the run invalid
@@ -67,11 +68,7 @@ def target(host: str, rows: int, deadline: float) -> Target:
     else:
         one = [math.nan if v is None else v for v in schema.example.values()]
         values = np.tile(np.array(one, np.float32), (rows, 1))
-    raw = values.astype("<f4").tobytes()
-    tensor = {
-        "name": "rows", "datatype": "FP32", "shape": list(values.shape), "parameters": {"binary_data_size": len(raw)},
-    }  # fmt: skip
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    head, raw = v2_binary(values)
     headers = {
         "content-type": "application/octet-stream",
         "inference-header-content-length": str(len(head)),
@@ -167,22 +164,50 @@ async def lone(session: aiohttp.ClientSession, what: Target) -> float:
     return float(np.median([a.end - a.sent for a in answers]))
 
 
+def connect() -> aiohttp.ClientSession:
+    """With as many connections as there are requests; to be closed by the caller."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(30))
+
+
+class Normal(NamedTuple):
+    """How the server does without an overload."""
+
+    capacity: float  # requests answered per second, closed loop
+    lone: float  # seconds that a request takes when it is the only one
+
+
+async def prepare(session: aiohttp.ClientSession, what: Target, seconds: float) -> Normal:
+    """Warm up, and measure what an overload is to be compared with; ends the process where the server refuses."""
+    first = await sender(session, what, time.perf_counter())(0.0)
+    if first.status != 200:
+        raise SystemExit(f"{what.url} answered {first.status}; expected 200")
+    await capacity(session, what, 1.0)  # warm-up
+    return Normal(await capacity(session, what, seconds), await lone(session, what))
+
+
+async def press(
+    session: aiohttp.ClientSession, what: Target, normal: Normal, multiple: float, seconds: float
+) -> dict[str, Any]:
+    """The figures of a run at a multiple of the capacity, and of the recovery from it."""
+    answers = await open_loop(session, what, multiple * normal.capacity, seconds)
+    back = await recovery(session, what, normal.lone)
+    figures = measures(answers, what.deadline, seconds)
+    share = figures["goodput/s"] / normal.capacity
+    return {"multiple": multiple, "goodput share": share, **figures, "recovered after s": back}
+
+
 async def run(what: Target, multiples: list[float], seconds: float) -> None:
     """Measure and print."""
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30)) as session:
-        first = await sender(session, what, time.perf_counter())(0.0)
-        if first.status != 200:
-            raise SystemExit(f"{what.url} answered {first.status}; expected 200")
-        await capacity(session, what, 1.0)  # warm-up
-        most, normal = await capacity(session, what, seconds), await lone(session, what)
-        print(f"capacity {most:.0f} requests/s; a lone request takes {normal * 1e3:.1f} ms (median)")
+    async with connect() as connected:
+        normal = await prepare(connected, what, seconds)
+        lone_ms = normal.lone * 1e3
+        print(f"capacity {normal.capacity:.0f} requests/s; a lone request takes {lone_ms:.1f} ms (median)")
         for multiple in multiples:
-            answers = await open_loop(session, what, multiple * most, seconds)
-            back = await recovery(session, what, normal)
-            figures = measures(answers, what.deadline, seconds) | {"recovered after s": back}
+            figures = await press(connected, what, normal, multiple, seconds)
+            share = figures.pop("goodput share")
+            del figures["multiple"]
             text = "  ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
-            print(f"{multiple:4g}x  goodput {figures['goodput/s'] / most:.0%} of capacity  {text}", flush=True)
+            print(f"{multiple:4g}x  goodput {share:.0%} of capacity  {text}", flush=True)
 
 
 def main() -> None:

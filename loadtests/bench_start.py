@@ -1,0 +1,164 @@
+"""How long servers take from the start of their process until they answer, and what memory they then have.
+
+python -m loadtests.bench_start
+
+Interleaved rounds on one core, each server on its own, measured from its start to its first answer with 200. Byte code
+and the page cache are warm: nothing is done about what earlier starts left there. Prints Markdown; judges the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from defects import artifact
+from loadtests import machine
+from loadtests.bench import given, positive, say, trained
+from loadtests.bench_report import caption, grid, spread
+from loadtests.subjects import ROOT, SUBJECTS, Model, ask, cores, end_on_sigterm, environment, get, pinned, start
+from loadtests.workloads import workloads
+
+COMPARED = ("ours", "bentoml-serve", "fastapi", "hello")
+FLOOR = "imports"
+NEEDED = "import bentoml, numpy, onnxruntime, pydantic, orjson, uvicorn"  # what serving does
+START_TARGET, MEMORY_TARGET = 0.65, 1.5  # of the FastAPI control
+FLOOR_SECONDS = 60
+
+
+@dataclass
+class Starts:
+    """One subject's starts, one for each round; `phases` are the seconds that it reports itself."""
+
+    label: str
+    seconds: list[float] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
+    phases: list[Mapping[str, float]] = field(default_factory=list)
+
+
+def measure(name: str, model: Model, first: bytes, scratch: Path, starts: Starts) -> None:
+    """Start the subject once, wait for its first answer to `first`, and end it."""
+    server = start(SUBJECTS[name], model, scratch, cores().server)
+    try:
+        starts.seconds.append(server.wait_ready(first))
+        starts.rss_mb.append(server.resident_bytes() / 1e6)
+        with suppress(OSError, http.client.HTTPException, ValueError, KeyError):  # controls don't say
+            answer = ask(server.port, get("/readyz?verbose"), timeout=10)
+            starts.phases.append(json.loads(answer.body)["startup_seconds"])
+    finally:
+        server.stop()
+
+
+def floor(scratch: Path, starts: Starts) -> None:
+    """Import what serving needs, and nothing else."""
+    with pinned(cores().server):
+        started = time.monotonic()
+        subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-c", NEEDED],
+            cwd=ROOT,
+            env=environment(scratch, {}),
+            timeout=FLOOR_SECONDS,
+            capture_output=True,
+            check=True,
+        )
+    starts.seconds.append(time.monotonic() - started)
+
+
+def measured(model: Model, rounds: int, seed: int, scratch: Path) -> dict[str, Starts]:
+    """Every subject's starts, each round in another order."""
+    first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
+    first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own
+    found = {name: Starts(SUBJECTS[name].label) for name in COMPARED} | {FLOOR: Starts(f"`{NEEDED}`")}
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        order = list(found)
+        random.Random(seed + number).shuffle(order)  # noqa: S311 - an order, no secret
+        for name in order:
+            if name == FLOOR:
+                floor(scratch, found[name])
+            else:
+                measure(name, model, first[name], scratch / f"{name}-{number}", found[name])
+    return found
+
+
+def markdown(found: Mapping[str, Starts], head: str) -> str:
+    """The report: starts and memory beside FastAPI's, and our own start by phase."""
+    fastapi = found["fastapi"]
+    rows = []
+    for starts in found.values():
+        seconds = spread(_over(starts.seconds, fastapi.seconds), ".2f", unit="×")
+        rss = ["–", "–"]
+        if starts.rss_mb:
+            rss = [spread(starts.rss_mb), spread(_over(starts.rss_mb, fastapi.rss_mb), ".2f", unit="×")]
+        rows.append([starts.label, spread(starts.seconds, ".2f"), seconds, *rss])
+    titles = ["Subject", "ready after s", "of FastAPI's", "RSS MB when ready", "of FastAPI's"]
+    return (
+        "\n\n".join([head, grid("From start to ready", titles, rows), _targets(found), _phases(found["ours"])]) + "\n"
+    )
+
+
+def _over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(ours, control, strict=False)]
+
+
+def _targets(found: Mapping[str, Starts]) -> str:
+    ours, fastapi, rows = found["ours"], found["fastapi"], []
+    for text, bound, values in (
+        ("start, ours / FastAPI", START_TARGET, _over(ours.seconds, fastapi.seconds)),
+        ("resident memory, ours / FastAPI", MEMORY_TARGET, _over(ours.rss_mb, fastapi.rss_mb)),
+    ):
+        met = statistics.median(values) <= bound
+        rows.append([text, spread(values, ".2f", unit="×"), f"≤ {bound:g}×", "met" if met else "**missed**"])
+    return grid("Targets", ["Ours / control", "Ratio", "Target", ""], rows)
+
+
+def _phases(ours: Starts) -> str:
+    """What our start is made of; `ready` counts from the start of the process."""
+    names = list(ours.phases[0]) if ours.phases else []
+    rows = [[name, spread([1e3 * phases[name] for phases in ours.phases], ".0f")] for name in names]
+    return grid("Ours, by phase", ["Phase", "ms"], rows)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
+    parser.add_argument("--model-dir", type=Path, help="an artifact of the built-in data, instead of training one")
+    parser.add_argument("--pipeline", type=Path, help="with --model-dir: its pipeline from joblib, for FastAPI")
+    parser.add_argument("--seed", type=int, default=0, help="of model and order (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    end_on_sigterm()
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        try:
+            model = given(options, COMPARED) if options.model_dir else trained(10_000, options.seed, scratch)
+        except (artifact.NoModel, artifact.BadArtifact) as error:
+            raise SystemExit(f"--model-dir: {error}") from None
+        with pinned(cores().generator):
+            found = measured(model, options.rounds, options.seed, scratch)
+    raw: dict[str, Any] = {"machine": machine.describe()}
+    head = (
+        f"# `{' '.join(['python -m loadtests.bench_start', *sys.argv[1:]])}`\n\n"
+        f"{caption(raw)}; {cores().text}; {options.rounds} rounds, warm (byte code and page cache); "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Medians [lowest–highest], ratios within a round."
+    )
+    sys.stdout.write(markdown(found, head))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""BentoML's own adaptive batching as its documentation shows it, with the defaults of `bentoml serve`.
+
+`ENGINE` is `onnx` (of the artifact in `MODEL_DIR`) or `sklearn` (the pipeline that `PIPELINE` names).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import numpy as np
+
+from defects import artifact, scoring
+
+ARTIFACT = artifact.load(Path(os.environ["MODEL_DIR"]))
+Scan: Any = ARTIFACT.schema.request_model
+
+
+def scorer() -> Callable[[Any], Any]:
+    """`[n, features]` float32 in, `[n, classes]` probabilities out."""
+    if os.environ["ENGINE"] == "onnx":
+        return scoring.load(ARTIFACT)
+    import joblib  # type: ignore[import-untyped]
+
+    predict: Callable[[Any], Any] = joblib.load(os.environ["PIPELINE"]).predict_proba
+    return predict
+
+
+@bentoml.service
+class Classifier:
+    def __init__(self) -> None:
+        self.score = scorer()
+
+    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=1000, route="/classify")  # type: ignore[untyped-decorator]
+    def classify(self, scans: list[Scan]) -> list[dict[str, float]]:
+        rows = np.array([list(scan.model_dump().values()) for scan in scans], dtype=np.float32)
+        names = ARTIFACT.schema.class_names
+        return [dict(zip(names, row, strict=True)) for row in self.score(rows).tolist()]

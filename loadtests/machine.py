@@ -1,0 +1,65 @@
+"""What a benchmark ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from loadtests import wrk
+
+LIBRARIES = ("bentoml", "onnxruntime", "scikit-learn", "numpy", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic")
+
+
+def describe() -> dict[str, str]:
+    """Processor, kernel, Python and the versions of everything that is compared."""
+    return {
+        "cpu": _processor(),
+        "cores": str(os.cpu_count()),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+        "wrk": _wrk(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _wrk() -> str:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [wrk.executable(), "-v"], capture_output=True, text=True, timeout=10, check=False
+    )
+    words = done.stdout.split()
+    return words[1] if len(words) > 1 else "unknown"
+
+
+class Busy:
+    """How busy some cores are with something else than what is being measured, from when this is made."""
+
+    def __init__(self, cores: Iterable[int]):
+        self._cores = tuple(cores)
+        self._started, self._before = time.perf_counter(), self._seconds()
+
+    def _seconds(self) -> float:
+        """What programs, the kernel for them, and other machines on the same processor took of the cores."""
+        each = psutil.cpu_times(percpu=True) if self._cores else []
+        idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in the user's too
+        busy = [name for name in each[0]._fields if name not in idle] if each else []
+        return sum((float(getattr(each[core], name)) for core in self._cores for name in busy), 0.0)
+
+    def others(self, measured: float) -> float:
+        """The share of the cores' time that others took, when `measured` CPU seconds were not theirs."""
+        passed = (time.perf_counter() - self._started) * max(1, len(self._cores))
+        return max(0.0, (self._seconds() - self._before - measured) / passed)
