@@ -114,8 +114,11 @@ class RoutedService(bentoml.Service[Any]):
     prediction does. BentoML answers what the routes don't."""
 
     def to_asgi(self, is_main: bool = True) -> asgi.App:
+        bentoml_app = super().to_asgi
         self.routes = routes.Routes(
-            super().to_asgi(is_main),
+            lambda: bentoml_app(is_main),
+            start=start,
+            stop=stop,
             model=MODEL,
             batcher=BATCHER,
             health=HEALTH,
@@ -164,23 +167,26 @@ class DefectClassifier:
             ).exit()
         os.environ["BENTOML_CONTAINERIZED"] = "true"
 
-    @bentoml.on_startup
-    async def start(self) -> None:
-        """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
-        startup.done("application")
-        server = HEALTH.take_over()
-        if server is not None:
-            protocol.install(server.config, DefectClassifier.routes)
-        loop = asyncio.get_running_loop()
-        self._background = [loop.create_task(HEALTH.beat()), loop.create_task(METRICS.watch_loop())]
-        await verify()
 
-    @bentoml.on_shutdown
-    async def answer_what_was_accepted(self) -> None:
-        await BATCHER.close()
-        for task in self._background:
-            task.cancel()
-        logger.info("drained")
+BACKGROUND: list[asyncio.Task[None]] = []
+
+
+async def start() -> None:
+    """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
+    startup.done("application")
+    server = HEALTH.take_over()
+    if server is not None:
+        protocol.install(server.config, DefectClassifier.routes)
+    BACKGROUND.extend(map(asyncio.create_task, (HEALTH.beat(), METRICS.watch_loop())))
+    await verify()
+
+
+async def stop() -> None:
+    """Answer what was accepted."""
+    await BATCHER.close()
+    for task in BACKGROUND:
+        task.cancel()
+    logger.info("drained")
 
 
 async def verify() -> None:

@@ -1,6 +1,6 @@
-"""Every route in one table, answered in an ASGI middleware outside of BentoML, which answers the rest.
+"""Every route in one table, answered by an ASGI application outside of BentoML's, which answers the rest.
 
-A handler takes a `Request` and gives a `Reply`, or raises `Refusal`, `InvalidInput` or `Overloaded`. The middleware
+A handler takes a `Request` and gives a `Reply`, or raises `Refusal`, `InvalidInput` or `Overloaded`. The application
 adds the headers that every answer carries and turns errors into the one shape that callers see.
 """
 
@@ -51,7 +51,7 @@ from defects.telemetry import AccessLog, Metrics
 MAX_ROWS = 1024  # in one request
 GONE = 499  # counted, and never sent, where the caller went away before it was answered
 
-# Answered by BentoML; the middleware only adds headers to them.
+# Answered by BentoML; only headers are added.
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
 STATIC = "/static_content/"
 
@@ -104,12 +104,15 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """The middleware. `openapi` is the document that the page at `/` shows."""
+    """The application. `openapi` is the document that the page at `/` shows; `start` and `stop` are awaited before the
+    first request and after the last; `bentoml` makes BentoML's application, once somebody asks for what it answers."""
 
     def __init__(
         self,
-        app: App,
+        bentoml: Callable[[], App],
         *,
+        start: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[None]],
         model: Model,
         batcher: Batcher,
         health: Health,
@@ -119,7 +122,10 @@ class Routes:
         metrics: Metrics,
         access: AccessLog,
     ):
-        self._app, self._model, self._batcher, self._health, self._limits = app, model, batcher, health, limits
+        self._make_bentoml, self._making = bentoml, asyncio.Lock()
+        self._bentoml: App | None = None
+        self._start, self._stop = start, stop
+        self._model, self._batcher, self._health, self._limits = model, batcher, health, limits
         self._metrics, self._access, self.in_flight = metrics, access, metrics.in_flight
         self._openapi = orjson.dumps(openapi)
         self._metadata = openinference.metadata(model.schema, model.name, model.version, model.engine)
@@ -160,8 +166,11 @@ class Routes:
         return route if route and route.decode else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live_through(receive, send)
+            return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await (await self._bentoml_app())(scope, receive, send)
             return
         request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive, scope["query_string"])
         self.in_flight.value += 1
@@ -172,6 +181,22 @@ class Routes:
                 await self._answer(request, send)
         finally:
             self.in_flight.value -= 1
+
+    async def _live_through(self, receive: Receive, send: Send) -> None:
+        """The server's start and end. What `start` raises ends it."""
+        await receive()
+        await self._start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _bentoml_app(self) -> App:
+        """BentoML's application. Importing and making it takes longer than all else of a start, and few ask for it."""
+        async with self._making:
+            if self._bentoml is None:
+                self._bentoml = await asyncio.to_thread(self._make_bentoml)
+        return self._bentoml
 
     async def _pass_on(self, scope: Scope, request: Request, send: Send) -> None:
         """Let BentoML answer."""
@@ -186,7 +211,7 @@ class Routes:
                     message["headers"].append((b"content-security-policy", PAGE_POLICY))
             await send(message)
 
-        await self._app(scope, request.receive, with_headers)
+        await (await self._bentoml_app())(scope, request.receive, with_headers)
         self.account(request, request.path if request.path in BENTOML_PATHS else STATIC, status)
 
     async def _answer(self, request: Request, send: Send) -> None:
