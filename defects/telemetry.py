@@ -38,6 +38,7 @@ SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 MAX_LINES = 10_000  # that wait to be written
 FLUSH_SECONDS = 1.0
+GATHER_SECONDS = 0.01  # waking the writer for each line would cost a busy event loop more than the line itself
 LAG_INTERVAL = 0.1  # seconds between looks at the event loop
 
 
@@ -268,14 +269,17 @@ class Writer(logging.Handler):
 
     def _write(self) -> None:
         while True:
-            line = self._lines.get()
+            lines = [self._lines.get()]
+            time.sleep(GATHER_SECONDS)
+            lines += (self._lines.get_nowait() for _ in range(self._lines.qsize()))  # nobody else takes any
             try:
-                self._stream.write(f"{line}\n")
+                self._stream.write("".join(f"{line}\n" for line in lines))
                 self._stream.flush()
             except (OSError, ValueError):  # nobody reads, or it is closed
-                self.dropped += 1
+                self.dropped += len(lines)
             finally:
-                self._lines.task_done()
+                for _ in lines:
+                    self._lines.task_done()
 
     def flush(self) -> None:
         """Wait until every line is written, but not for long."""
