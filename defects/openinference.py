@@ -111,7 +111,7 @@ def _matrix(width: int, tensor: Rows) -> Rows:
     if tensor.shape not in ((len(tensor), width), (width,)) and (tensor.ndim, width) != (1, 1):
         shape = list(tensor.shape)
         raise _invalid("inputs[0].shape", f"is {shape}", f"[n, {width}], or one tensor for each feature by name")
-    return tensor.reshape(-1, width)
+    return tensor if tensor.ndim == 2 else tensor.reshape(-1, width)
 
 
 def _columns(schema: Schema, tensors: Mapping[str, Rows]) -> Rows:
@@ -228,22 +228,23 @@ def _invalid(field: str, problem: str, expected: str) -> InvalidInput:
 
 
 def encode(
-    schema: Schema, name: str, version: str, query: Query, probabilities: Probabilities
+    model: Mapping[str, str], classes: Sequence[str], query: Query, probabilities: Probabilities, best: Sequence[int]
 ) -> tuple[bytes, int | None]:
-    """The body of a V2 answer for rows with these `probabilities` `[n, classes]`, and the length of its JSON part where
-    binary tensors follow it."""
-    best = probabilities.argmax(axis=1).tolist()
+    """The body of a V2 answer, and the length of its JSON part where binary tensors follow it.
+
+    `model` is how the answer begins; the rows have `probabilities` `[n, classes]`, the highest of which are at `best`.
+    """
     outputs: list[dict[str, Any]] = []
     tensors: list[bytes] = []
     for output, binary in query.outputs:
-        described, data = _output(schema, output, probabilities, best)
+        described, data = _output(classes, output, probabilities, best)
         if binary:
             tensors.append(_bytes(described["datatype"], data))
             described["parameters"] = {"binary_data_size": len(tensors[-1])}
         else:
             described["data"] = data.ravel() if type(data) is np.ndarray else data
         outputs.append(described)
-    answer: dict[str, Any] = {"model_name": name, "model_version": version}
+    answer: dict[str, Any] = {**model}
     if query.id is not None:
         answer["id"] = query.id
     answer["outputs"] = outputs
@@ -251,12 +252,14 @@ def encode(
     return (b"".join((head, *tensors)), len(head)) if tensors else (head, None)
 
 
-def _output(schema: Schema, name: str, probabilities: Probabilities, best: Sequence[int]) -> tuple[dict[str, Any], Any]:
+def _output(
+    classes: Sequence[str], name: str, probabilities: Probabilities, best: Sequence[int]
+) -> tuple[dict[str, Any], Any]:
     if name == "probabilities":
         return {"name": name, "datatype": "FP32", "shape": list(probabilities.shape)}, probabilities
     if name == "class_index":
         return {"name": name, "datatype": "INT64", "shape": [len(best)]}, best
-    labels = [schema.class_names[index] for index in best]
+    labels = [classes[index] for index in best]
     return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, labels
 
 

@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from defects.asgi import Disconnected, Message, Reply, Request
-from defects.routes import GONE, Encode, Route, Routes
+from defects.routes import GONE, Answer, Route, Routes
 from defects.scoring import Probabilities
 
 CLOSE = (b"connection", b"close")
@@ -34,6 +34,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, routes: Routes, **server: Any) -> None:
         super().__init__(**server)
         self._routes = routes
+        self._active = 0.0  # when something came or left, on the loop's clock
         self._coming: tuple[Route, list[bytes]] | None = None  # a request that may come in one piece, and its body
 
     def on_message_begin(self) -> None:
@@ -49,10 +50,15 @@ class Protocol(HttpToolsProtocol):
             self._pass_on()
 
     def _is_plain(self) -> bool:
-        parser, free = self.parser, self.cycle is None or self.cycle.response_complete
+        parser = self.parser
         plain = parser.get_method() == b"POST" and not parser.should_upgrade() and not self.expect_100_continue
         lasting = parser.get_http_version() == "1.1" and parser.should_keep_alive()
-        return free and plain and lasting and not self.flow.write_paused
+        return plain and lasting and not self._busy and not self.flow.write_paused
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _pass_on(self) -> None:
         """Let uvicorn handle this request, the headers of which are complete."""
@@ -81,6 +87,7 @@ class Protocol(HttpToolsProtocol):
         exchange.begin()
 
     def data_received(self, data: bytes) -> None:
+        self._active = self.loop.time()
         super().data_received(data)
         if self._coming is not None:  # there is more to come
             if self.transport.is_closing():  # no: it was no HTTP
@@ -93,7 +100,30 @@ class Protocol(HttpToolsProtocol):
         if isinstance(cycle, Exchange):
             self.cycle = None  # type: ignore[assignment]
             cycle.set_exception(Disconnected())
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+
+    # Uvicorn cancels and sets a timer with each request. Here one goes on running, and looks when it was active last.
+
+    def _unset_keepalive_if_required(self) -> None:
+        pass
+
+    def on_response_complete(self) -> None:
+        self._active = self.loop.time()
+        if self.timeout_keep_alive_task is None or self.pipeline:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        rest = self._active + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
+        elif not self._busy:  # else it is set again when the answer leaves
+            super().timeout_keep_alive_handler()
 
 
 class Exchange:
@@ -103,12 +133,12 @@ class Exchange:
     def __init__(self, protocol: Protocol, routes: Routes, route: Route, request: Request):
         self.response_complete, self.keep_alive = False, True
         self._protocol, self._routes, self._route, self._request = protocol, routes, route, request
-        self._encode: Encode | None = None
+        self._answer: Answer | None = None
 
     def begin(self) -> None:
         self._routes.in_flight.value += 1
         try:
-            self._encode = self._routes.predict_whole(self._route, self._request, self)
+            self._answer = self._routes.predict_whole(self._route, self._request, self)
         except Exception as problem:
             self.set_exception(problem)
         else:
@@ -119,9 +149,9 @@ class Exchange:
         return self.response_complete
 
     def set_result(self, probabilities: Probabilities) -> None:
-        assert self._encode is not None  # noqa: S101 - `begin` got it from whoever calls this
+        assert self._answer is not None  # noqa: S101 - `begin` got it from whoever calls this
         try:
-            reply = self._encode(probabilities)
+            reply = self._answer(probabilities)
         except Exception as problem:
             self.set_exception(problem)
         else:
@@ -154,7 +184,7 @@ class Exchange:
 
     def _end(self, status: int, refused: str = "") -> None:
         self.response_complete = True
-        self._encode = None  # it leads back here, and garbage that is no cycle needs no collector
+        self._answer = None  # it leads back here, and garbage that is no cycle needs no collector
         self._routes.in_flight.value -= 1
         self._protocol.tasks.discard(self)
         self._routes.account(self._request, self._route.name, status, refused)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ from defects.asgi import (
     compressed,
     error,
     integer,
+    new_id,
     read_body,
     read_json,
     trace_id,
@@ -86,9 +86,10 @@ class Limits:
 Handler = Callable[[Request], Awaitable[Reply]]
 
 # A protocol's codec: a request's rows, and what makes the answer of their probabilities.
-Encode = Callable[[Probabilities], Reply]
+Encode = Callable[[Probabilities, Sequence[int]], Reply]  # the latter has each row's most probable class
 Decoded = tuple[Rows, Encode]
 Decode = Callable[[Request], Decoded]
+Answer = Callable[[Probabilities], Reply]
 
 
 class Route(NamedTuple):
@@ -321,22 +322,22 @@ class Routes:
         # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
         waits = self._batcher.batch_seconds > 0
         done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
-        encode = self.begin(decode, request, done)
+        answered = self.begin(decode, request, done)
         watcher = asyncio.create_task(_watch(request, done)) if waits else None
         try:
-            return encode(await done)
+            return answered(await done)
         finally:
             if watcher is not None:
                 watcher.cancel()
 
-    def predict_whole(self, route: Route, request: Request, done: Receiver) -> Encode:
+    def predict_whole(self, route: Route, request: Request, done: Receiver) -> Answer:
         """Admit, check and `begin` a request that has come as a whole."""
         self.admit(request)
         request.body = check_body(request, route.takes, self._limits.body_bytes)
         assert route.decode is not None  # noqa: S101 - `predicting` gave it
         return self.begin(route.decode, request, done)
 
-    def begin(self, decode: Decode, request: Request, done: Receiver) -> Encode:
+    def begin(self, decode: Decode, request: Request, done: Receiver) -> Answer:
         """Submit an admitted request's rows, whose probabilities `done` gets; what comes back makes the answer of them.
 
         Raises what `explained` explains.
@@ -352,7 +353,7 @@ class Routes:
 
     def _classify(self, request: Request) -> Decoded:
         rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
-        return rows, lambda probabilities: answer(predictions(self._model, probabilities)[0])
+        return rows, lambda probabilities, best: answer(predictions(self._model, probabilities, best)[0])
 
     def _classify_batch(self, request: Request) -> Decoded:
         scans = read_json(request)
@@ -360,11 +361,11 @@ class Routes:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
             raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
         rows = self._model.schema.rows_from_objects(scans)
-        return rows, lambda probabilities: answer(predictions(self._model, probabilities))
+        return rows, lambda probabilities, best: answer(predictions(self._model, probabilities, best))
 
     def _v1_predict(self, request: Request) -> Decoded:
         rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
-        return rows, lambda probabilities: answer({"predictions": predictions(self._model, probabilities)})
+        return rows, lambda probabilities, best: answer({"predictions": predictions(self._model, probabilities, best)})
 
     def _v2_infer(self, request: Request) -> Decoded:
         length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
@@ -372,9 +373,9 @@ class Routes:
         query = openinference.decode(self._model.schema, request.body, length, read, MAX_ROWS)
         return query.rows, partial(self._v2_answer, query)
 
-    def _v2_answer(self, query: openinference.Query, probabilities: Probabilities) -> Reply:
-        model = self._model
-        body, length = openinference.encode(model.schema, model.name, model.version, query, probabilities)
+    def _v2_answer(self, query: openinference.Query, probabilities: Probabilities, best: Sequence[int]) -> Reply:
+        model = {"model_name": self._model.name, "model_version": self._model.version}
+        body, length = openinference.encode(model, self._model.schema.class_names, query, probabilities, best)
         if length is None:
             return Reply(200, body)
         return Reply(200, body, BINARY, [(b"inference-header-content-length", str(length).encode())])
@@ -442,7 +443,7 @@ def _answered(request: Request, job: Job, encode: Encode, probabilities: Probabi
     request.queue, request.score = job.started - job.submitted, job.finished - job.started
     request.scored = job.finished
     request.best = probabilities.argmax(axis=1).tolist()
-    return encode(probabilities)
+    return encode(probabilities, request.best)
 
 
 async def _watch(request: Request, done: asyncio.Future[Probabilities]) -> None:
@@ -478,16 +479,15 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def predictions(model: Model, probabilities: Probabilities) -> list[dict[str, Any]]:
-    """One answer for each row of `probabilities` `[n, classes]`."""
+def predictions(model: Model, probabilities: Probabilities, best: Sequence[int]) -> list[dict[str, Any]]:
+    """One answer for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
     names = model.schema.class_names
-    best = probabilities.argmax(axis=1).tolist()
     return [
         {
             "defect": names[index],
             "confidence": values[index],
             "probabilities": dict(zip(names, values, strict=True)),
-            "prediction_id": secrets.token_hex(16),
+            "prediction_id": new_id(),
             "model_version": model.version,
         }
         for index, values in zip(best, probabilities.tolist(), strict=True)

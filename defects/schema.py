@@ -183,18 +183,29 @@ class Schema:
 
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
         """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
-        low, high, required = self.limits
-        within = (rows >= low) & (rows <= high)  # a NaN is not
-        if np.count_nonzero(within) == within.size:
+        if len(rows) == 1 and self._allows(rows.tolist()[0]):
             return rows
-        bad = ~within & (~np.isnan(rows) | required)
-        if np.count_nonzero(bad):
+        low, high, required = self.limits
+        missing = np.isnan(rows)
+        bad = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
+        if bad.any():
             problems = (
                 _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
                 for row, column in zip(*bad.nonzero(), strict=True)
             )
             raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1)))
         return rows
+
+    def _allows(self, row: list[float]) -> bool:
+        """The same of one row, for which this takes a quarter of NumPy's time."""
+        for value, (low, high, optional) in zip(row, self._allowed, strict=True):
+            if not low <= value <= high and not (optional and math.isnan(value)):
+                return False
+        return True
+
+    @cached_property
+    def _allowed(self) -> list[tuple[float, float, bool]]:
+        return [(*feature.limits, feature.optional) for feature in self.features]
 
     def _problems_of(self, item: Any, row: int, single: bool) -> Iterable[Problem]:
         if type(item) is not dict:

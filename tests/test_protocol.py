@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -159,6 +160,18 @@ def test_what_is_no_http_is_refused_and_closed(server: Server, sent: bytes) -> N
     assert httpx.post(
         f"{server.url}/classify", content=EXAMPLE, headers={"content-type": "application/json"}
     ).is_success
+
+
+def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, model_dir: Path) -> None:
+    short = "from defects import health, serve; health.KEEP_ALIVE_SECONDS = 1; serve.main()"
+    with serve(command=[BIN / "python", "-c", short], MODEL_DIR=model_dir) as server, connection(server) as opened:
+        for pause in (0.0, 0.6, 0.6, 0.6):
+            time.sleep(pause)
+            opened.sendall(PIECES["whole"][0])
+            assert answer(opened)[0] == 200
+        since = time.monotonic()
+        assert opened.recv(1) == b""
+        assert time.monotonic() - since < 10
 
 
 def test_a_slow_reader_is_waited_for_and_holds_nobody_up(server: Server) -> None:
