@@ -8,7 +8,7 @@ RUN_TIME ?= 30s
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup serve train test check bento load lock
+.PHONY: help setup serve train test check bento bench bench-start load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,12 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 
 bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build
+
+bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--quick for under two minutes
+	@$(BIN)/python -m loadtests.bench $(ARGS)
+
+bench-start: setup  ## Measure how long servers take to start, and their memory
+	@$(BIN)/python -m loadtests.bench_start $(ARGS)
 
 load: setup  ## Drive the server at HOST:PORT with realistic scans for half a minute
 	@$(BIN)/locust -f loadtests/locustfile.py --headless --users 8 --run-time $(RUN_TIME) --stop-timeout 10 \

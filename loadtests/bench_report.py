@@ -13,13 +13,15 @@ Key = tuple[str, str, int]  # subject, workload, connections
 BATCH = 64
 DISTURBED = 0.1  # share of the cores' time
 HELLO: Key = ("hello", "GET", 64)
-PRICED = {
-    "validation-only": "validation only",
-    "metrics": "+ metrics",
-    "ours": "+ access log of every 100th answer: everything, the default",
-    "every-line": "everything, with a log line for each answer",
-    "no-gc-freeze": "everything, without the GC freeze",
-}
+BY_ASGI = "V2 by ASGI"
+PRICED = (
+    ("validation-only", "V2", "validation only"),
+    ("metrics", "V2", "+ metrics"),
+    ("ours", "V2", "+ access log of every 100th answer: everything, the default"),
+    ("every-line", "V2", "everything, with a log line for each answer"),
+    ("ours", BY_ASGI, "everything, the way of ASGI"),
+    ("no-gc-freeze", BY_ASGI, "everything, the way of ASGI, without the GC freeze"),
+)
 
 
 class Target(NamedTuple):
@@ -59,7 +61,8 @@ def _all_targets() -> list[Target]:
 
 
 def _name(workload: str) -> str:
-    names = {"V1": "V1 JSON", "V2": "V2 JSON", "classify": "/classify", "GET": "GET /", "scans": "/classify"}
+    names = {"V1": "V1 JSON", "V2": "V2 JSON", "V2 binary": "V2 binary", BY_ASGI: "V2 JSON, by ASGI"}
+    names |= {"classify": "/classify", "scans": "/classify", "GET": "GET /"}
     names |= {"classify_batch": f"/classify_batch, {BATCH} rows", "1": "1 row", str(BATCH): f"{BATCH} rows"}
     plain = workload.removesuffix(f" x{BATCH}")
     return names.get(workload) or f"{names.get(plain, plain)}, {BATCH} rows"
@@ -227,8 +230,8 @@ def _prices(raw: Raw) -> str:
     cells, rows = _by_key(raw), []
     for connections in (64, 1):
         base = cells.get(("validation-only", "V2", connections))
-        for subject, label in PRICED.items():
-            row = cells.get((subject, "V2", connections))
+        for subject, workload, label in PRICED:
+            row = cells.get((subject, workload, connections))
             if base is None or row is None:
                 continue
             pairs = list(zip(row["rounds"], base["rounds"], strict=True))
@@ -239,6 +242,7 @@ def _prices(raw: Raw) -> str:
                     f"{statistics.median(r['cpu_us'] for r in row['rounds']):.0f}",
                     spread([r["cpu_us"] - b["cpu_us"] for r, b in pairs], "+.0f"),
                     spread([r["requests_per_second"] / b["requests_per_second"] for r, b in pairs], ".0f", 100, " %"),
+                    f"{statistics.median(r['p999_ms'] for r in row['rounds']):.1f}",
                 ]
             )
     head = [
@@ -247,6 +251,7 @@ def _prices(raw: Raw) -> str:
         "CPU µs/request",
         "more than validation only",
         "throughput of validation only",
+        "p99.9 ms",
     ]
     return grid("C. What features cost", head, rows)
 

@@ -22,7 +22,7 @@ def describe() -> dict[str, str]:
     return {
         "cpu": _processor(),
         "cores": str(os.cpu_count()),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
         "wrk": _wrk(),

@@ -68,6 +68,7 @@ def workloads(seed: int) -> dict[str, Workload]:
             _json("classify", "/classify", singles, lambda rows: _dump(_object(rows[0])), _read_one),
             _json("V1", predict, singles, lambda rows: _dump({"instances": rows}), _read_v1),
             _json("V2", infer, singles, _v2_json, _read_v2),
+            _json("V2 by ASGI", f"{infer}?by=asgi", singles, _v2_json, _read_v2),  # see defects/protocol.py
             _binary("V2 binary", infer, singles),
             _json("classify_batch", "/classify_batch", batches, lambda rows: _dump(_objects(rows)), _read_list),
             _json(f"V2 x{BATCH}", infer, batches, _v2_json, _read_v2),
