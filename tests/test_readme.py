@@ -120,5 +120,5 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
 def test_every_module_and_target_is_described() -> None:
     for module in (ROOT / "defects").glob("*.py"):
         assert module.name == "__init__.py" or f"  {module.name} " in README, module.name
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert targets >= {"setup", "serve", "train", "test", "check", "bento", "load"}
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets >= {"setup", "serve", "train", "test", "check", "bento", "bench", "bench-start", "load"}

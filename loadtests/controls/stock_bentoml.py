@@ -34,7 +34,7 @@ class Classifier:
     def __init__(self) -> None:
         self.score = scorer()
 
-    @bentoml.api(batchable=True, max_batch_size=256, max_latency_ms=1000, route="/classify")  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=256, route="/classify")  # type: ignore[untyped-decorator]
     def classify(self, scans: list[Scan]) -> list[dict[str, float]]:
         rows = np.array([list(scan.model_dump().values()) for scan in scans], dtype=np.float32)
         names = ARTIFACT.schema.class_names
