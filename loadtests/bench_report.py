@@ -320,11 +320,10 @@ def draw(raw: Raw, path: Path) -> None:
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
         figure = Figure(figsize=(9, 0.34 * sum(heights) + 1.3), facecolor="white", layout=layout)
         figure.suptitle("Requests per second, one row in each", x=0.012, ha="left", fontsize=13, fontweight="bold")
-        most = max((rate for _, bars in panels for _, _, rate in bars), default=1.0)
         for axes, (count, bars) in zip(_axes(figure, heights), panels, strict=False):
-            _panel(axes, bars, f"{count} connection{'s' if count > 1 else ''}", most)
+            _panel(axes, bars, f"{count} connection{'s' if count > 1 else ''}")
         figure.supxlabel(
-            f"{caption(raw)}\n{raw['pinning']}; logarithmic scale; {raw['date']}",
+            f"{caption(raw)}\n{raw['pinning']}; {raw['date']}",
             x=0.012,
             ha="left",
             fontsize=7.5,
@@ -334,7 +333,7 @@ def draw(raw: Raw, path: Path) -> None:
 
 
 def _axes(figure: Any, heights: Sequence[float]) -> Sequence[Any]:
-    axes: Sequence[Any] = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    axes: Sequence[Any] = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     return axes
 
 
@@ -347,16 +346,15 @@ def _bars(cells: dict[Key, Raw], connections: int) -> list[tuple[str, str, float
     ]
 
 
-def _panel(axes: Any, bars: Sequence[tuple[str, str, float]], title: str, most: float) -> None:
+def _panel(axes: Any, bars: Sequence[tuple[str, str, float]], title: str) -> None:
     colours, labels, rates = zip(*bars, strict=True)
     axes.barh(labels, rates, color=colours, height=0.72)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlim(min(10.0, *rates) / 1.5, most * 2)
+    axes.set_xlim(0, 1.1 * max(rates))
     axes.set_title(title, loc="left", fontsize=10, color=FAINT)
     axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=INK)
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     for place, (rate, label) in enumerate(zip(rates, labels, strict=True)):
         weight = "bold" if label.startswith("this") else "normal"
-        axes.text(rate * 1.06, place, f"{rate:,.0f}", va="center", fontsize=9.5, fontweight=weight)
+        axes.text(rate + 0.012 * max(rates), place, f"{rate:,.0f}", va="center", fontsize=9.5, fontweight=weight)
