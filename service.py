@@ -174,9 +174,9 @@ BACKGROUND: list[asyncio.Task[None]] = []
 async def start() -> None:
     """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
     startup.done("application")
-    server = HEALTH.take_over()
-    if server is not None:
-        protocol.install(server.config, DefectClassifier.routes)
+    HEALTH.take_over()
+    if HEALTH.server is not None:
+        protocol.install(HEALTH.server.config, DefectClassifier.routes)
     BACKGROUND.extend(map(asyncio.create_task, (HEALTH.beat(), METRICS.watch_loop())))
     await verify()
 

@@ -24,7 +24,6 @@ MAX_TEXT = 500  # characters of one text in an error
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 JSON, BINARY = b"application/json", b"application/octet-stream"
-IDENTITY = b"identity"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -103,8 +102,8 @@ def _announced(headers: Mapping[bytes, bytes], types: Sequence[bytes], limit: in
     if content_type not in types and content_type.split(b";")[0].strip().lower() not in types:
         given = content_type.decode("latin-1")
         raise Refusal(415, f"unsupported content type {given[:60]}; expected {b' or '.join(types).decode()}")
-    encoding = headers.get(b"content-encoding", IDENTITY)
-    if encoding is not IDENTITY and (encoding := encoding.strip().lower()) not in (IDENTITY, b"gzip"):
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"identity", b"gzip"):
         raise Refusal(415, "unsupported content encoding; expected gzip or none")
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and (len(length) > 15 or int(length) > limit):
@@ -253,5 +252,4 @@ new_id = _identifiers().__next__
 
 def _request_id(headers: Mapping[bytes, bytes]) -> bytes:
     given = headers.get(b"x-request-id")
-    sane = given is not None and SANE_ID.fullmatch(given.decode("latin-1"))
-    return given if given and sane else new_id().encode()
+    return given if given and SANE_ID.fullmatch(given.decode("latin-1")) else new_id().encode()

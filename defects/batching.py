@@ -151,9 +151,8 @@ class Batcher:
         if not self._running:
             self._running = True
             self._idle.clear()
-            asyncio.get_running_loop().call_soon(
-                self._next
-            )  # not now: what else arrived in this tick belongs into the same batch
+            # Not now: what else arrives in this tick belongs into the same batch.
+            asyncio.get_running_loop().call_soon(self._next)
         return job
 
     def _work(self, rows: int) -> int:
@@ -195,13 +194,15 @@ class Batcher:
     def _die(self, batch: list[Slice], death: BaseException) -> None:
         """Refuse everything: this was no error of some rows, which is a result, but the end of the scorer."""
         self._closed, self._running = True, False
-        for job in {job for job, _, _ in batch} | set(self._queue):
-            if not job.done.done():
-                job.done.set_exception(Overloaded("draining", 0))
-        self._queue.clear()
-        self._waiting_jobs = self._waiting_rows = 0
-        self._idle.set()
-        self._on_death(repr(death))
+        try:
+            for job in {job for job, _, _ in batch} | set(self._queue):
+                if not job.done.done():
+                    job.done.set_exception(Overloaded("draining", 0))
+        finally:
+            self._queue.clear()
+            self._waiting_jobs = self._waiting_rows = 0
+            self._idle.set()
+            self._on_death(repr(death))
 
     def _expected_seconds(self, rows: int) -> float:
         """What a batch of so many rows takes: a call may cost far more than its rows do."""

@@ -22,8 +22,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from uvicorn import Server
-
 LOOP_LAG_SECONDS = 5.0  # an event loop that was blocked for so long is not alive
 SCORER_SECONDS = 60.0  # nor is a scorer that takes so long for a batch
 BEAT_SECONDS = 0.5
@@ -58,7 +56,7 @@ class Health:
         self._drain_seconds, self._batch_seconds, self._arbiter = drain_seconds, batch_seconds, arbiter
         self._beat: float | None = None
         self._hurry = asyncio.Event()
-        self._server: Any = None  # uvicorn's
+        self.server: Any = None  # uvicorn's, once it is taken over
         self._drain: asyncio.Task[None] | None = None
 
     @property
@@ -107,18 +105,18 @@ class Health:
                 self._hurry.set()
             await asyncio.sleep(BEAT_SECONDS)
 
-    def take_over(self) -> Server | None:
+    def take_over(self) -> None:
         """Handle SIGTERM and SIGINT instead of uvicorn's server, which would close connections that are in use.
 
-        Called while the application starts up: the server has installed its handlers by then, and they lead to it. It
-        is what this gives back.
+        Called while the application starts up: the server has installed its handlers by then, and they lead to it.
         """
         handler = signal.getsignal(signal.SIGTERM)
-        self._server = getattr(handler, "__self__", None)
-        if not hasattr(self._server, "should_exit"):
-            return None  # another server, as in a test: it handles its own signals
-        self._server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
-        self._server.config.timeout_graceful_shutdown = self.finish_seconds
+        server = getattr(handler, "__self__", None)
+        if not hasattr(server, "should_exit"):
+            return  # another server, as in a test: it handles its own signals
+        self.server = server
+        self.server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
+        self.server.config.timeout_graceful_shutdown = self.finish_seconds
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int, _: FrameType | None) -> None:
@@ -132,8 +130,6 @@ class Health:
         watchdog.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        server: Server = self._server
-        return server
 
     def _signalled(self, number: int) -> None:
         if self._drain is None:
@@ -144,14 +140,14 @@ class Health:
 
     async def _drained(self) -> None:
         try:
-            if self._server.started:  # else there is nobody to wait for
+            if self.server.started:  # else there is nobody to wait for
                 logger.info("draining: not ready, and serving on for %g s", self._drain_seconds)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), self._drain_seconds)
                 await self._stop_listening()
                 await self._last_requests()
         finally:
-            self._server.should_exit = True
+            self.server.should_exit = True
 
     async def _stop_listening(self) -> None:
         """Refuse new connections, without losing one that is already there.
@@ -160,13 +156,11 @@ class Health:
         no more are begun, then those are accepted, and then the listener goes. Closing it would not do: the arbiter
         of `bentoml serve` has it open too, and connections would be queued there, unanswered.
         """
-        listeners = [
-            socket.socket(fileno=os.dup(s.fileno())) for server in self._server.servers for s in server.sockets
-        ]
+        listeners = [socket.socket(fileno=os.dup(s.fileno())) for server in self.server.servers for s in server.sockets]
         for listener in listeners:
             _ignore_new(listener)
         await asyncio.sleep(ACCEPT_SECONDS)
-        for server in self._server.servers:
+        for server in self.server.servers:
             server.close()
         for listener in listeners:
             with listener, suppress(OSError):
@@ -175,7 +169,7 @@ class Health:
     async def _last_requests(self) -> None:
         """Give whoever holds a connection the time to send on it; each is told to close it. What stays is idle."""
         until = time.monotonic() + LINGER_SECONDS
-        while self._server.server_state.connections and time.monotonic() < until:
+        while self.server.server_state.connections and time.monotonic() < until:
             await asyncio.sleep(0.02)
 
 

@@ -95,7 +95,7 @@ Answer = Callable[[Probabilities], Reply]
 class Route(NamedTuple):
     """A route's name (for people and metrics, so without anything that callers choose) and its handlers by method.
 
-    One that predicts has `decode` instead, a protocol's codec. It is refused while overloaded, before its body is read.
+    One that predicts has a protocol's codec too. It is refused while overloaded, if possible before its body is read.
     """
 
     name: str
@@ -171,7 +171,7 @@ class Routes:
             await self._live_through(receive, send)
             return
         if scope["type"] != "http":
-            await (await self._bentoml_app())(scope, receive, send)
+            await send({"type": "websocket.close"})  # before it is accepted: refused
             return
         request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive, scope["query_string"])
         self.in_flight.value += 1
@@ -184,9 +184,14 @@ class Routes:
             self.in_flight.value -= 1
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
-        """The server's start and end. What `start` raises ends it."""
+        """The server's start and end. Where the start fails, that is said in the one way that ends every server."""
         await receive()
-        await self._start()
+        try:
+            await self._start()
+        except Exception as problem:
+            logger.critical("the start failed", exc_info=problem)
+            await send({"type": "lifespan.startup.failed", "message": f"the start failed: {problem}"})
+            return
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._stop()
@@ -235,7 +240,7 @@ class Routes:
             raise self._not_found(request.path)
         handler = _handler(route, request.method)
         if route.decode:
-            self.admit(request)
+            self._admit(request)
         if request.method == "POST":
             request.body = await read_body(request, route.takes, self._limits.body_bytes)
         return await handler(request)
@@ -309,7 +314,7 @@ class Routes:
 
     # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------
 
-    def admit(self, request: Request) -> None:
+    def _admit(self, request: Request) -> None:
         """Refuse a prediction at once where it can't be made in time; notes the time it may take."""
         if not self._health.serving:
             raise self._not_ready()
@@ -322,7 +327,7 @@ class Routes:
         # Who has to wait for a batch in work is watched, so that its rows are dropped when it goes away.
         waits = self._batcher.batch_seconds > 0
         done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
-        answered = self.begin(decode, request, done)
+        answered = self._begin(decode, request, done)
         watcher = asyncio.create_task(_watch(request, done)) if waits else None
         try:
             return answered(await done)
@@ -331,13 +336,13 @@ class Routes:
                 watcher.cancel()
 
     def predict_whole(self, route: Route, request: Request, done: Receiver) -> Answer:
-        """Admit, check and `begin` a request that has come as a whole."""
-        self.admit(request)
+        """Admit, check and begin a request that has come as a whole."""
+        self._admit(request)
         request.body = check_body(request, route.takes, self._limits.body_bytes)
         assert route.decode is not None  # noqa: S101 - `predicting` gave it
-        return self.begin(route.decode, request, done)
+        return self._begin(route.decode, request, done)
 
-    def begin(self, decode: Decode, request: Request, done: Receiver) -> Answer:
+    def _begin(self, decode: Decode, request: Request, done: Receiver) -> Answer:
         """Submit an admitted request's rows, whose probabilities `done` gets; what comes back makes the answer of them.
 
         Raises what `explained` explains.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import io
 import logging
 import math
 import os
@@ -291,6 +292,8 @@ class Writer(logging.Handler):
 def configure_logs(level: str, always: dict[str, str]) -> Writer:
     """Send every logger's lines, BentoML's and uvicorn's too, to standard output in one format."""
     stream = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale: it is JSON
     handler = Writer(stream)
     handler.setFormatter(Readable() if stream.isatty() else JSONLines(always))
     least = logging.getLevelNamesMapping()[level.upper()]

@@ -348,6 +348,17 @@ def test_a_dead_scorer_ends_the_process_tree(
         assert "the scorer was told to die" in server.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "command", ["bentoml serve tests.broken_start:DefectClassifier", "python tests/broken_start.py"]
+)
+def test_a_start_that_fails_ends_the_process_and_says_why(model_dir: Path, tmp_path: Path, command: str) -> None:
+    address = {"HOST": "127.0.0.1", "PORT": free_port(), "BENTOML_PORT": free_port()}
+    done = run(tmp_path, *command.split(), MODEL_DIR=model_dir, **address)
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert "the start failed" in done.stdout
+    assert "broken on purpose" in done.stdout
+
+
 @faulty_entry_points
 def test_a_wedged_event_loop_turns_liveness_off(
     serve: Serve, model_dir: Path, target: str, command: Command | None
@@ -453,4 +464,4 @@ def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) ->
     )
     done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("False wrong_answers golden answers differ by")
+    assert "\nFalse wrong_answers golden answers differ by" in f"\n{done.stdout}"

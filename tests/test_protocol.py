@@ -69,6 +69,13 @@ PIECES = {
         + b"%x\r\n%b\r\n0\r\n\r\n" % (len(EXAMPLE), EXAMPLE)
     ],
 }
+# What comes after the body is no header, whatever it is called.
+PIECES["trailers"] = [PIECES["chunked"][0][:-2] + b"content-type: text/csv\r\nx-request-timeout-ms: soon\r\n\r\n"]
+# As Java's client does with every first request.
+OFFER = head(more="connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n")
+PIECES["offers HTTP/2"] = [OFFER + EXAMPLE]
+PIECES["offers HTTP/2, in pieces"] = [OFFER[:50], OFFER[50:] + EXAMPLE[:100], EXAMPLE[100:]]
+PIECES["trailers, in two pieces"] = [PIECES["trailers"][0][:400], PIECES["trailers"][0][400:]]
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
@@ -172,6 +179,35 @@ def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, mod
         since = time.monotonic()
         assert opened.recv(1) == b""
         assert time.monotonic() - since < 10
+
+
+BREAKING = """
+from defects import routes, serve
+
+complete = routes.Routes.complete
+
+def breaking(self, reply, request):
+    if request.id == b"break":
+        raise ValueError("broken on purpose")
+    return complete(self, reply, request)
+
+routes.Routes.complete = breaking
+serve.main()
+"""
+
+
+def test_an_answer_that_cant_be_sent_harms_nobody_else(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "-c", BREAKING], MODEL_DIR=model_dir) as server:
+        for _ in range(3):
+            with connection(server) as opened:
+                opened.sendall(head(more="x-request-id: break\r\n") + EXAMPLE)
+                assert opened.recv(1) == b""
+        with connection(server) as opened:
+            opened.sendall(PIECES["whole"][0])
+            assert answer(opened)[0] == 200
+        assert httpx.get(f"{server.url}/readyz").is_success
+        assert "defects_requests_in_flight 1.0" in httpx.get(f"{server.url}/metrics").text  # this one
+        assert "an answer could not be sent" in server.log.read_text()
 
 
 def test_a_slow_reader_is_waited_for_and_holds_nobody_up(server: Server) -> None:

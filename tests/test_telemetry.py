@@ -139,3 +139,11 @@ def test_a_terminal_gets_colours_and_others_json() -> None:
     assert "\033[33mWARNING\033[0m a b" in Readable().format(record)
     line = json.loads(JSONLines({"revision": "r"}).format(record))
     assert (line["level"], line["message"], line["k"], line["revision"]) == ("warning", "a b?", "v", "r")
+
+
+def test_a_path_in_any_alphabet_is_logged_in_any_locale(serve: Serve, model_dir: Path) -> None:
+    with serve(MODEL_DIR=model_dir, PYTHONIOENCODING="ascii") as server:
+        httpx.get(f"{server.url}/stra%C3%9Fe")
+        httpx.get(f"{server.url}/road")
+    paths = [json.loads(line).get("path") for line in server.log.read_text().splitlines() if '"path"' in line]
+    assert paths[-2:] == ["/straße", "/road"]
