@@ -25,11 +25,19 @@ BOMB = gzip.compress(b" " * 10_000_000)
 FICKLE = ("date", "server-timing", "x-request-id")
 
 
-@pytest.fixture(
-    scope="module", params=[None, [BIN / "python", "-m", "defects.serve"]], ids=["bentoml serve", "defects.serve"]
-)
-def server(request: pytest.FixtureRequest, serve: Serve, model_dir: Any) -> Iterator[Server]:
-    with serve(command=request.param, MODEL_DIR=model_dir) as running:
+@pytest.fixture(scope="module")
+def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
+    with serve(command=[BIN / "python", "-m", "defects.serve"], MODEL_DIR=model_dir) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["bentoml serve", "defects.serve"])
+def either(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Iterator[Server]:
+    """Both entry points, one after the other."""
+    if request.param == "defects.serve":
+        yield request.getfixturevalue("server")
+        return
+    with serve(MODEL_DIR=model_dir) as running:
         yield running
 
 
@@ -79,8 +87,8 @@ PIECES["trailers, in two pieces"] = [PIECES["trailers"][0][:400], PIECES["traile
 
 
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_an_answer_does_not_depend_on_how_the_request_is_cut(server: Server, pieces: list[bytes]) -> None:
-    with connection(server) as opened:
+def test_an_answer_does_not_depend_on_how_the_request_is_cut(either: Server, pieces: list[bytes]) -> None:
+    with connection(either) as opened:
         opened.sendall(PIECES["whole"][0])
         whole = lasting(*answer(opened))
         for _ in range(2):  # the connection goes on after either
@@ -236,15 +244,15 @@ def test_a_slow_reader_is_waited_for_and_holds_nobody_up(server: Server) -> None
             assert len(json.loads(reader.read(int(named[b"content-length"])))) == 1024
 
 
-def test_requests_leave_nothing_to_collect(server: Server) -> None:
+def test_requests_leave_nothing_to_collect(either: Server) -> None:
     """No reference cycles: else the garbage collector would have to look for them, and everybody would wait for it."""
 
     def collected() -> float:
-        text = httpx.get(f"{server.url}/metrics").text
+        text = httpx.get(f"{either.url}/metrics").text
         return sum(map(float, re.findall(r"^python_gc_objects_collected_total\{.*\} (.*)$", text, re.MULTILINE)))
 
     before = collected()
-    with connection(server) as opened:
+    with connection(either) as opened:
         for body, status in [(EXAMPLE, 200), (b"{}", 400)] * 2000:
             opened.sendall(head(body) + body)
             assert answer(opened)[0] == status
