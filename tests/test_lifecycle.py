@@ -66,6 +66,7 @@ class KeepAlive(threading.Thread):
                 answer = connection.getresponse()
                 answer.read()
                 self.statuses.append(answer.status)
+                time.sleep(0.02)  # 32 threads that never pause leave the test itself no time to look
                 if answer.getheader("connection") == "close":
                     self.told_to_close += 1
                     connection.close()
@@ -93,7 +94,7 @@ def clients(server: Server, count: int = 32) -> list[KeepAlive]:
 @entry_points
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 def test_a_drain_under_load_loses_nothing(serve: Serve, model_dir: Path, command: Command | None, twice: bool) -> None:
-    with serve(command=command, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=1.5) as server:
+    with serve(command=command, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=2) as server:
         threads = clients(server)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -106,7 +107,7 @@ def test_a_drain_under_load_loses_nothing(serve: Serve, model_dir: Path, command
         if twice:
             server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
-        assert 1.4 < time.monotonic() - began < 15
+        assert 1.9 < time.monotonic() - began < 15
         for thread in threads:
             thread.join(30)
     assert sum(t.lost for t in threads) == 0
