@@ -44,7 +44,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="CSV or Parquet file; default: the built-in simulated scan tunnel")
     parser.add_argument("--label", help="the label column of --data")
     parser.add_argument("--estimator", choices=training.ESTIMATORS, default="hist-gradient-boosting")
-    parser.add_argument("--rows", type=_positive, default=40_000, help="rows of built-in data (default: %(default)s)")
+    parser.add_argument("--rows", type=positive, default=40_000, help="rows of built-in data (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of data, split and estimator (default: %(default)s)")
     parser.add_argument("--test-share", type=_share, default=0.2, help="rows held out (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
@@ -56,7 +56,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

@@ -24,6 +24,7 @@ MAX_TEXT = 500  # characters of one text in an error
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 JSON, BINARY = b"application/json", b"application/octet-stream"
+CLOSE = (b"connection", b"close")  # a header of answers after which the connection is closed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -84,7 +85,7 @@ async def read_body(request: Request, types: Sequence[bytes], limit: int) -> byt
             body = await _read(request.receive, limit)
     except TimeoutError:
         expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
-        raise Refusal(408, expected, [(b"connection", b"close")]) from None
+        raise Refusal(408, expected, [CLOSE]) from None
     return _decompressed(body, limit) if zipped else body
 
 
@@ -121,7 +122,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:  # and nobody knows how much more comes
-            raise _too_large(limit, (b"connection", b"close"))
+            raise _too_large(limit, CLOSE)
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks)

@@ -20,11 +20,10 @@ from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from defects.asgi import Disconnected, Message, Reply, Request
+from defects.asgi import CLOSE, Disconnected, Message, Reply, Request
 from defects.routes import GONE, Answer, Route, Routes
 from defects.scoring import Probabilities
 
-CLOSE = (b"connection", b"close")
 HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 
 logger = logging.getLogger(__name__)

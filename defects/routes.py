@@ -20,6 +20,7 @@ import orjson
 from defects import openinference, startup
 from defects.asgi import (
     BINARY,
+    CLOSE,
     JSON,
     App,
     Disconnected,
@@ -309,7 +310,7 @@ class Routes:
         )
         headers = [(b"x-request-id", request.id), *self._identity, (b"server-timing", timing)]
         if self._health.draining:
-            headers.append((b"connection", b"close"))  # the next request goes to another replica
+            headers.append(CLOSE)  # the next request goes to another replica
         return headers
 
     # --- prediction: every protocol decodes to rows and encodes probabilities ---------------------------------------

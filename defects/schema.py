@@ -198,13 +198,13 @@ class Schema:
 
     def _allows(self, row: list[float]) -> bool:
         """The same of one row, for which this takes a quarter of NumPy's time."""
-        for value, (low, high, optional) in zip(row, self._allowed, strict=True):
+        for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
         return True
 
     @cached_property
-    def _allowed(self) -> list[tuple[float, float, bool]]:
+    def _ranges(self) -> list[tuple[float, float, bool]]:
         return [(*feature.limits, feature.optional) for feature in self.features]
 
     def _problems_of(self, item: Any, row: int, single: bool) -> Iterable[Problem]:

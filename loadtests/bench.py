@@ -45,6 +45,7 @@ from loadtests.subjects import (
     running,
 )
 from loadtests.workloads import BATCH, Workload, workloads
+from train import positive
 
 IN_PROCESS, OVERLOAD = "in-process", "overload"
 PARTS = (*SUBJECTS, IN_PROCESS, OVERLOAD)
@@ -324,12 +325,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--seed: expected a number from 0 to 2147483647")
     options.seconds = options.seconds or (1 if options.quick else 2)
     return options
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def given(options: argparse.Namespace, subjects: Iterable[str]) -> Model:

@@ -26,10 +26,11 @@ from typing import Any
 
 from defects import artifact
 from loadtests import machine
-from loadtests.bench import given, positive, say, trained
+from loadtests.bench import given, say, trained
 from loadtests.bench_report import caption, grid, spread
 from loadtests.subjects import ROOT, SUBJECTS, Model, ask, cores, end_on_sigterm, environment, get, pinned, start
 from loadtests.workloads import workloads
+from train import positive
 
 COMPARED = ("ours", "bentoml-serve", "fastapi", "hello")
 FLOOR = "imports"

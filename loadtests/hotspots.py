@@ -25,10 +25,11 @@ from pathlib import Path
 import psutil
 
 from loadtests import machine, wrk
-from loadtests.bench import positive, say, trained
+from loadtests.bench import say, trained
 from loadtests.bench_report import caption, grid
 from loadtests.subjects import SUBJECTS, Server, cores, end_on_sigterm, pinned, running
 from loadtests.workloads import workloads
+from train import positive
 
 RATE = 500  # samples per second
 CONNECTIONS = 64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from defects import artifact, tables, training
+from loadtests import subjects
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -73,19 +73,12 @@ Command = list[str | Path]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+free_port = subjects.free_port
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
     """This environment without settings of ours, with a BentoML home of its own."""
-    ours = ("DEFECTS_", "BENTOML_", "MODEL_DIR", "K_REVISION", "PORT", "HOST", "OTEL_", "INFERENCE_SERVICE_NAME")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return (
-        clean | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | {k: str(v) for k, v in settings.items()}
-    )
+    return subjects.environment(home, {name: str(value) for name, value in settings.items()})
 
 
 def run(home: Path, *command: object, **settings: object) -> subprocess.CompletedProcess[str]:
