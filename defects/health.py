@@ -40,7 +40,7 @@ class Health:
     """The state of this replica, of three facts: what its verification gave, whether it drains, whether it is stuck.
 
     `batch_seconds` tells how long the scorer has been at a batch; `arbiter` is the process id of `bentoml serve`'s,
-    where there is one.
+    set where there is one.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Health:
         drain_seconds: float,
         finish_seconds: float,
         batch_seconds: Callable[[], float],
-        arbiter: int | None = None,
     ) -> None:
         self.draining = False
         self.finish_seconds = finish_seconds
         self._verified, self._problem = "starting", "the golden inputs have not been answered yet"
-        self._drain_seconds, self._batch_seconds, self._arbiter = drain_seconds, batch_seconds, arbiter
+        self._drain_seconds, self._batch_seconds = drain_seconds, batch_seconds
+        self.arbiter: int | None = None
         self._beat: float | None = None
         self._hurry = asyncio.Event()
         self.server: Any = None  # uvicorn's, once it is taken over
@@ -99,7 +99,7 @@ class Health:
         """Show, for as long as the event loop runs, that it does; and end when `bentoml serve`'s arbiter is gone."""
         while True:
             self._beat = time.monotonic()
-            if self._arbiter is not None and os.getppid() != self._arbiter and self._drain is None:
+            if self.arbiter is not None and os.getppid() != self.arbiter and self._drain is None:
                 logger.error("ending: the arbiter is gone, and nobody would end or replace this worker")
                 self._signalled(signal.SIGTERM)
                 self._hurry.set()

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,8 +106,8 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """The application. `openapi` is the document that the page at `/` shows; `start` and `stop` are awaited before the
-    first request and after the last; `bentoml` makes BentoML's application, once somebody asks for what it answers."""
+    """The application. `start` and `stop` are awaited before the first request and after the last. `openapi` makes the
+    document that the page at `/` shows, and `bentoml` BentoML's application, once somebody asks for them."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Routes:
         model: Model,
         batcher: Batcher,
         health: Health,
-        openapi: Mapping[str, Any],
+        openapi: Callable[[], Mapping[str, Any]],
         revision: str,
         limits: Limits,
         metrics: Metrics,
@@ -129,7 +129,7 @@ class Routes:
         self._start, self._stop = start, stop
         self._model, self._batcher, self._health, self._limits = model, batcher, health, limits
         self._metrics, self._access, self.in_flight = metrics, access, metrics.in_flight
-        self._openapi = orjson.dumps(openapi)
+        self._openapi = cache(lambda: orjson.dumps(openapi()))
         self._metadata = openinference.metadata(model.schema, model.name, model.version, model.engine)
         self._identity = [(b"x-model-version", model.version.encode()), (b"x-revision", revision.encode())]
         self._table = self._routes()
@@ -392,7 +392,7 @@ class Routes:
         return answer(self._model.description)
 
     async def _document(self, _: Request) -> Reply:
-        return Reply(200, self._openapi)
+        return Reply(200, await asyncio.to_thread(self._openapi))
 
     async def _exposition(self, request: Request) -> Reply:
         body, content_type = self._metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import service
-from defects import serve
+from defects import application, serve
 
 DefectClassifier = service.DefectClassifier
 
@@ -17,7 +17,7 @@ async def broken() -> None:
     raise RuntimeError("broken on purpose")
 
 
-service.verify = broken
+application.verify = broken
 
 if __name__ == "__main__":
     serve.main()

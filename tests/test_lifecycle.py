@@ -205,10 +205,10 @@ def test_a_signal_while_starting_ends_with_0(model_dir: Path, tmp_path: Path, de
 
 def test_a_signal_during_warm_up_ends_with_0(model_dir: Path, tmp_path: Path) -> None:
     code = (
-        "import time, service\n"
+        "import time\nfrom defects import application\n"
         "from defects import serve\n"
-        "good = service.SCORER\n"
-        "service.BATCHER._score = lambda rows: (print('warming', flush=True), time.sleep(0.1), good(rows))[2]\n"
+        "good = application.SCORER\n"
+        "application.BATCHER._score = lambda rows: (print('warming', flush=True), time.sleep(0.1), good(rows))[2]\n"
         "serve.main()\n"
     )
     settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": free_port(), "DEFECTS_DRAIN_SECONDS": 0.1}
@@ -457,11 +457,11 @@ def test_the_start_is_timed_and_verbose_readiness_tells_it(server: Server) -> No
 def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) -> None:
     """The scorer goes wrong after the artifact was verified: only the replay through the data plane can notice."""
     code = (
-        "import service, asyncio, numpy as np\n"
-        "good = service.SCORER\n"
-        "service.BATCHER._score = lambda rows: good(rows)[:, ::-1]\n"
-        "asyncio.run(service.verify())\n"
-        "print(service.HEALTH.ready, service.HEALTH.reason, service.HEALTH.problem)\n"
+        "import asyncio, numpy as np\nfrom defects import application\n"
+        "good = application.SCORER\n"
+        "application.BATCHER._score = lambda rows: good(rows)[:, ::-1]\n"
+        "asyncio.run(application.verify())\n"
+        "print(application.HEALTH.ready, application.HEALTH.reason, application.HEALTH.problem)\n"
     )
     done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
     assert done.returncode == 0, done.stderr

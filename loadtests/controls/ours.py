@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-import service
-from defects import serve
+from defects import application, serve
 from defects.telemetry import Distribution, Metrics
 
 
@@ -36,10 +35,10 @@ class NoMetrics(Metrics):
 
 
 def replace(name: str, value: object) -> None:
-    """Replace what `service` looks up by that name; ends the process where there is no such thing to replace."""
-    if not hasattr(service, name):
-        raise SystemExit(f"service.{name} does not exist; expected it to be there to be replaced")
-    setattr(service, name, value)
+    """Replace what the application looks up by that name; ends the process where there is no such thing."""
+    if not hasattr(application, name):
+        raise SystemExit(f"application.{name} does not exist; expected it to be there to be replaced")
+    setattr(application, name, value)
 
 
 def main() -> None:
