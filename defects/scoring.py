@@ -45,6 +45,7 @@ def load(artifact: Artifact) -> Scorer:
 
 
 def onnx_scorer(model: bytes) -> Scorer:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reports to its maker, from Linux too, and keeps a file for that
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,12 +1,15 @@
-"""The CPUs that a process may use, as its cgroup says."""
+"""The engine tells nobody, and the CPUs that a process may use, as its cgroup says."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from defects.scoring import cpus
 
 HERE = len(os.sched_getaffinity(0))
@@ -53,3 +56,12 @@ V1 = "4:memory:/x\n3:cpu,cpuacct:/kubepods/pod1\n"
 )
 def test_cpus_follow_the_quota(files: dict[str, str], expected: int, tmp_path: Path) -> None:
     assert cpus(tree(tmp_path, files)) == expected
+
+
+def test_the_engine_reports_to_nobody(model_dir: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's own telemetry keeps a device id and a queue of events in the home directory."""
+    code = "import pathlib; from defects import artifact, scoring; scoring.load(artifact.load(pathlib.Path('.')))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=model_dir, env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
