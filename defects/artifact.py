@@ -132,9 +132,13 @@ def _is_artifact(directory: Path) -> bool:
 
 def load(directory: Path, expected_digest: str | None = None) -> Artifact:
     """Read and verify the artifact in `directory`; raises `NoModel` or `BadArtifact`, which names the file."""
-    if not directory.is_dir():
+    try:
+        there, complete = directory.is_dir(), _is_artifact(directory)
+    except OSError as error:  # a directory that this user may not enter
+        raise BadArtifact(f"{directory}: can't be read: {error.strerror}") from None
+    if not there:
         raise NoModel(f"no model: {directory} is not a directory; expected a model artifact (train.py makes one)")
-    if not _is_artifact(directory):
+    if not complete:
         raise NoModel(f"no model: {directory} has no {DIGESTS}; expected a model artifact (train.py makes one)")
     content = _read(directory, DIGESTS)
     digest = digest_of(content)
