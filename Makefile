@@ -8,7 +8,7 @@ RUN_TIME ?= 30s
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup serve train test check bento bench bench-start load lock
+.PHONY: help setup serve train test check bento image push bench bench-start load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,14 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build
 
+image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=
+	@[ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
+	@$(BIN)/python -m defects.image build $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(filter none,$(MODEL)),--without-model) $(ARGS)
+
+push: setup  ## Push the image built last to IMAGE, a registry's repository
+	@$(BIN)/python -m defects.image push $(if $(IMAGE),$(IMAGE),"") $(ARGS)
+
 bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--quick for under two minutes
 	@$(BIN)/python -m loadtests.bench $(ARGS)
 
@@ -49,7 +57,8 @@ lock:  ## Resolve the dependencies anew
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-package warehouse-defects --custom-compile-command "make lock" $(ARGS) \
 	    --extra "$$1" --output-file "requirements/$$1.txt" pyproject.toml "$${@:2}"; }; \
-	compile dev; compile serve --constraint requirements/dev.txt; compile clients
+	compile dev; compile serve --constraint requirements/dev.txt; compile clients; \
+	compile serve-sklearn --constraint requirements/dev.txt
 
 .PHONY: model
 model: setup

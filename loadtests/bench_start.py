@@ -3,7 +3,9 @@
 python -m loadtests.bench_start
 
 Interleaved rounds on one core, each server on its own, measured from its start to its first answer with 200. Byte code
-and the page cache are warm: nothing is done about what earlier starts left there. Prints Markdown; judges the targets.
+and the page cache are warm: nothing is done about what earlier starts left there. The image that `make image` built
+last is started too, as hardened as the manifests have it, with its byte code and without; and, as the floors, a
+container that imports what serving needs, and one that does nothing. Prints Markdown; judges the targets.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import http.client
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,7 +31,19 @@ from defects import artifact
 from loadtests import machine
 from loadtests.bench import given, say, trained
 from loadtests.bench_report import caption, grid, spread
-from loadtests.subjects import ROOT, SUBJECTS, Model, ask, cores, end_on_sigterm, environment, get, pinned, start
+from loadtests.subjects import (
+    ROOT,
+    SUBJECTS,
+    Model,
+    Subject,
+    ask,
+    cores,
+    end_on_sigterm,
+    environment,
+    get,
+    pinned,
+    start,
+)
 from loadtests.workloads import workloads
 from train import positive
 
@@ -36,7 +51,15 @@ COMPARED = ("ours", "bentoml-serve", "fastapi", "hello")
 FLOOR = "imports"
 NEEDED = "import bentoml, numpy, onnxruntime, pydantic, orjson, uvicorn"  # what serving does
 START_TARGET, MEMORY_TARGET = 0.65, 1.5  # of the FastAPI control
+FLOOR_TARGET = 1.3  # of a container that only imports
 FLOOR_SECONDS = 60
+IMAGE = ROOT / "build" / "image" / "image.json"  # what `make image` says of the image it built
+CONTAINERS = {  # options and command of each
+    "container": ((), ()),
+    "container, without byte code": (("--env=PYTHONPYCACHEPREFIX=/nowhere",), ()),
+    "container that only imports": ((), ("python", "-c", NEEDED)),
+    "container that does nothing": ((), ("python", "-S", "-c", "pass")),
+}
 
 
 @dataclass
@@ -49,12 +72,13 @@ class Starts:
     phases: list[Mapping[str, float]] = field(default_factory=list)
 
 
-def measure(name: str, model: Model, first: bytes, scratch: Path, starts: Starts) -> None:
+def measure(subject: Subject, model: Model, first: bytes, scratch: Path, starts: Starts) -> None:
     """Start the subject once, wait for its first answer to `first`, and end it."""
-    server = start(SUBJECTS[name], model, scratch, cores().server)
+    server = start(subject, model, scratch, cores().server)
     try:
         starts.seconds.append(server.wait_ready(first))
-        starts.rss_mb.append(server.resident_bytes() / 1e6)
+        if subject.label not in CONTAINERS:  # whose processes are not this one's children
+            starts.rss_mb.append(server.resident_bytes() / 1e6)
         with suppress(OSError, http.client.HTTPException, ValueError, KeyError):  # controls don't say
             answer = ask(server.port, get("/readyz?verbose"), timeout=10)
             starts.phases.append(json.loads(answer.body)["startup_seconds"])
@@ -62,35 +86,51 @@ def measure(name: str, model: Model, first: bytes, scratch: Path, starts: Starts
         server.stop()
 
 
-def floor(scratch: Path, starts: Starts) -> None:
-    """Import what serving needs, and nothing else."""
+def ended(command: Sequence[str], scratch: Path, starts: Starts) -> None:
+    """Run a command that does what serving has to, and nothing else, to its end."""
     with pinned(cores().server):
         started = time.monotonic()
-        subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-c", NEEDED],
-            cwd=ROOT,
-            env=environment(scratch, {}),
-            timeout=FLOOR_SECONDS,
-            capture_output=True,
-            check=True,
+        subprocess.run(  # noqa: S603 - our own commands
+            command, cwd=ROOT, env=environment(scratch, {}), timeout=FLOOR_SECONDS, capture_output=True, check=True
         )
     starts.seconds.append(time.monotonic() - started)
+
+
+def containers() -> dict[str, tuple[str, ...]]:
+    """The commands that start each container; none where no image was built, or nothing here can run it."""
+    built = json.loads(IMAGE.read_text("utf-8")) if IMAGE.exists() else {"engine": "none", "image": ""}
+    engine = shutil.which("podman" if built["engine"] == "buildah" else built["engine"]) or "false"
+    trial = [engine, "run", "--rm", "--pull=never", built["image"], "python", "-c", "pass"]
+    if subprocess.run(trial, capture_output=True, timeout=FLOOR_SECONDS, check=False).returncode:  # noqa: S603
+        say("no image is measured: `make image` builds one, with podman or docker")
+        return {}
+    hardened = ("run", "--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--network=host")
+    settings = ("--env=HOST=127.0.0.1", "--env=PORT={port}", "--env=DEFECTS_DRAIN_SECONDS=0")
+    return {
+        name: (engine, *hardened, *settings, *options, str(built["image"]), *command)
+        for name, (options, command) in CONTAINERS.items()
+    }
 
 
 def measured(model: Model, rounds: int, seed: int, scratch: Path) -> dict[str, Starts]:
     """Every subject's starts, each round in another order."""
     first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
     first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own
-    found = {name: Starts(SUBJECTS[name].label) for name in COMPARED} | {FLOOR: Starts(f"`{NEEDED}`")}
+    commands: dict[str, tuple[str, ...]] = {FLOOR: (sys.executable, "-c", NEEDED), **containers()}
+    found = {name: Starts(SUBJECTS[name].label) for name in COMPARED} | {name: Starts(name) for name in commands}
+    found[FLOOR].label = f"`{NEEDED}`"
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         order = list(found)
         random.Random(seed + number).shuffle(order)  # noqa: S311 - an order, no secret
         for name in order:
-            if name == FLOOR:
-                floor(scratch, found[name])
+            here = scratch / f"{name}-{number}"
+            if name in COMPARED:
+                measure(SUBJECTS[name], model, first[name], here, found[name])
+            elif name != FLOOR and not CONTAINERS[name][1]:
+                measure(Subject(name, commands[name]), model, get("/readyz"), here, found[name])
             else:
-                measure(name, model, first[name], scratch / f"{name}-{number}", found[name])
+                ended([word.format(port=0) for word in commands[name]], here, found[name])
     return found
 
 
@@ -105,9 +145,7 @@ def markdown(found: Mapping[str, Starts], head: str) -> str:
             rss = [spread(starts.rss_mb), spread(_over(starts.rss_mb, fastapi.rss_mb), ".2f", unit="×")]
         rows.append([starts.label, spread(starts.seconds, ".2f"), seconds, *rss])
     titles = ["Subject", "ready after s", "of FastAPI's", "RSS MB when ready", "of FastAPI's"]
-    return (
-        "\n\n".join([head, grid("From start to ready", titles, rows), _targets(found), _phases(found["ours"])]) + "\n"
-    )
+    return "\n\n".join([head, grid("From start to ready", titles, rows), _targets(found), _phases(found)]) + "\n"
 
 
 def _over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
@@ -116,20 +154,27 @@ def _over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
 
 def _targets(found: Mapping[str, Starts]) -> str:
     ours, fastapi, rows = found["ours"], found["fastapi"], []
-    for text, bound, values in (
+    judged = [
         ("start, ours / FastAPI", START_TARGET, _over(ours.seconds, fastapi.seconds)),
         ("resident memory, ours / FastAPI", MEMORY_TARGET, _over(ours.rss_mb, fastapi.rss_mb)),
-    ):
+    ]
+    if "container" in found:
+        imports = found["container that only imports"].seconds
+        judged.append(
+            ("start, container / the imports in one", FLOOR_TARGET, _over(found["container"].seconds, imports))
+        )
+    for text, bound, values in judged:
         met = statistics.median(values) <= bound
         rows.append([text, spread(values, ".2f", unit="×"), f"≤ {bound:g}×", "met" if met else "**missed**"])
     return grid("Targets", ["Ours / control", "Ratio", "Target", ""], rows)
 
 
-def _phases(ours: Starts) -> str:
-    """What our start is made of; `ready` counts from the start of the process."""
-    names = list(ours.phases[0]) if ours.phases else []
-    rows = [[name, spread([1e3 * phases[name] for phases in ours.phases], ".0f")] for name in names]
-    return grid("Ours, by phase", ["Phase", "ms"], rows)
+def _phases(found: Mapping[str, Starts]) -> str:
+    """What our starts are made of; `ready` counts from the start of the process."""
+    told = [starts for starts in found.values() if starts.phases and starts.label != SUBJECTS["bentoml-serve"].label]
+    names = list(told[0].phases[0]) if told else []
+    rows = [[n, *(spread([1e3 * phases[n] for phases in starts.phases], ".0f") for starts in told)] for n in names]
+    return grid("Ours, by phase, in ms", ["Phase", *(starts.label for starts in told)], rows)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
+CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 
 
 def quiet(_: str) -> AbstractContextManager[None]:

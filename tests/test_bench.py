@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import run
+from conftest import CI, run
 from defects import training
 from loadtests import bench, bench_report, hotspots, workloads, wrk
 from loadtests.subjects import Answer
@@ -29,7 +28,7 @@ def need_wrk() -> None:
     try:
         wrk.executable()
     except SystemExit as error:
-        (pytest.fail if "CI" in os.environ else pytest.skip)(str(error))
+        (pytest.fail if CI else pytest.skip)(str(error))
 
 
 @pytest.fixture(scope="module")
