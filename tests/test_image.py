@@ -304,8 +304,12 @@ def test_an_image_without_a_model_serves_the_mounted_one(
 ) -> None:
     with start(without_model, ready=False) as container:
         assert ended(container) == 66
-    mounted = tmp_path / "model"  # readable by everybody, as a volume of the platform is
+    mounted = tmp_path / "model"
     shutil.copytree(model_dir, mounted)
+    mounted.chmod(0o700)  # root's alone, as a volume with the wrong fsGroup is
+    with start(without_model, "--volume", f"{mounted}:/mnt/models:ro", ready=False) as container:
+        assert ended(container) == 65
+        assert "can't be read: Permission denied" in podman("logs", container.name, check=False)
     mounted.chmod(0o755)
     with start(without_model, "--volume", f"{mounted}:/mnt/models:ro") as container:
         served = httpx.get(f"{container.url}/model").json()
