@@ -27,6 +27,7 @@ SCORER_SECONDS = 60.0  # nor is a scorer that takes so long for a batch
 BEAT_SECONDS = 0.5
 ACCEPT_SECONDS = 0.1  # for connections that were begun before the listener closes
 LINGER_SECONDS = 1.0  # for a request on a connection that is still open then
+LOOK_SECONDS, QUIET_LOOKS = 0.02, 5  # it is over sooner where so many looks in a row find no connection
 WATCHDOG_SECONDS = 3.0  # after everything should be over
 KEEP_ALIVE_SECONDS = 75  # longer than routers keep idle connections, so that they are the ones to close them
 CRASHED = 70  # exit code; 0 would say drained
@@ -153,8 +154,9 @@ class Health:
         """Refuse new connections, without losing one that is already there.
 
         A connection that the kernel has accepted and the process has not is reset when the listener goes. So first
-        no more are begun, then those are accepted, and then the listener goes. Closing it would not do: the arbiter
-        of `bentoml serve` has it open too, and connections would be queued there, unanswered.
+        no more are begun, then those are accepted, and then the listener goes. Where the kernel doesn't let this user
+        refuse them (in some containers), what is left between the last two steps are microseconds. Closing the
+        listener would not do: the arbiter of `bentoml serve` has it open too, and connections would be queued there.
         """
         listeners = [socket.socket(fileno=os.dup(s.fileno())) for server in self.server.servers for s in server.sockets]
         for listener in listeners:
@@ -164,13 +166,38 @@ class Health:
             server.close()
         for listener in listeners:
             with listener, suppress(OSError):
+                accepted = _accepted(listener)
                 listener.shutdown(socket.SHUT_RDWR)
+                for connection in accepted:
+                    await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """A connection's, as uvicorn's server makes it."""
+        config, server = self.server.config, self.server
+        made: asyncio.Protocol = config.http_protocol_class(
+            config=config, server_state=server.server_state, app_state=server.lifespan.state
+        )
+        return made
 
     async def _last_requests(self) -> None:
-        """Give whoever holds a connection the time to send on it; each is told to close it. What stays is idle."""
-        until = time.monotonic() + LINGER_SECONDS
-        while self.server.server_state.connections and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        """Give whoever holds a connection the time to send on it; each is told to close it. What stays is idle.
+
+        One that was accepted just now is no connection of the server's before its loop has come round again.
+        """
+        until, quiet = time.monotonic() + LINGER_SECONDS, 0
+        while quiet < QUIET_LOOKS and time.monotonic() < until:
+            await asyncio.sleep(LOOK_SECONDS)
+            quiet = 0 if self.server.server_state.connections else quiet + 1
+
+
+def _accepted(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be accepted."""
+    listener.setblocking(False)
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(listener.accept()[0])
+    return found
 
 
 def _ignore_new(listener: socket.socket) -> None:
@@ -178,7 +205,7 @@ def _ignore_new(listener: socket.socket) -> None:
     # Classic BPF: load byte 13 of the TCP header; where SYN is set, drop the packet, else let all of it pass.
     program = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-    with suppress(OSError):  # not on this kernel: then a connection may be lost at that moment
+    with suppress(OSError):  # not on this kernel, or not for this user
         option = struct.pack("HL", len(program), ctypes.addressof(code))
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
 
