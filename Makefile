@@ -36,6 +36,7 @@ bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build
 
 image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=
+	@[[ "$(MODEL)" =~ ^(none)?$$ ]] || { echo "MODEL: is $(MODEL); expected none; DEFECTS_MODEL names one" >&2; exit 2; }
 	@[ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m defects.image build $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
 	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(filter none,$(MODEL)),--without-model) $(ARGS)

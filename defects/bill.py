@@ -10,47 +10,6 @@ from typing import Any
 
 AUDIT_SECONDS = 300
 
-# Runs in the image, with its Python: what is installed, how large it is, and what a server imports of it.
-LOOK = """
-import json, os, platform, sys
-from importlib import metadata
-from pathlib import Path
-
-def size(top):
-    seen = {}
-    for folder, folders, names in os.walk(top):
-        folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/proc", "/sys", "/dev", "/tmp", "/run")]
-        for name in names:
-            facts = os.lstat(os.path.join(folder, name))
-            seen[facts.st_dev, facts.st_ino] = facts.st_size
-    return sum(seen.values())
-
-from defects import application
-import uvloop
-used = {str(Path(m.__file__).resolve()) for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
-packages = []
-for found in metadata.distributions():
-    files = {str(Path(f.locate()).resolve()) for f in found.files or ()}
-    packages.append({
-        "name": found.metadata["Name"], "version": found.version,
-        "license": found.metadata["License-Expression"] or (found.metadata["License"] or "")[:80].split("\\n")[0],
-        "bytes": sum(os.lstat(f).st_size for f in files if os.path.isfile(f)), "used": bool(files & used),
-    })
-system, release = [], {}
-if os.path.exists("/var/lib/dpkg/status"):
-    for entry in Path("/var/lib/dpkg/status").read_text().split("\\n\\n"):
-        fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
-        if "installed" in fields.get("Status", ""):
-            system.append({"name": fields["Package"], "version": fields["Version"]})
-    release = platform.freedesktop_os_release()
-parts = {"packages": "/app/.venv", "byte code": "/app/bytecode", "code": "/home/bentoml/bento/src",
-         "model": "/home/bentoml/bento/models"}
-print(json.dumps({
-    "python": platform.python_version(), "packages": packages, "system": system, "release": release.get("ID", ""),
-    "parts": {name: size(path) for name, path in parts.items()}, "total": size("/"),
-}))
-"""
-
 
 def breakdown(contents: dict[str, Any]) -> str:
     """Where an image's bytes are, as text: what lies above the base image, by part and by package; and the floor."""
@@ -83,7 +42,8 @@ def cyclonedx(contents: dict[str, Any], image: str, version: str) -> str:
     bom = Bom(metadata=None)
     bom.metadata.component = root
     bom.metadata.supplier = OrganizationalEntity(name=image)
-    kinds = [("pypi", None, p) for p in contents["packages"]]
+    kinds = [("generic", None, {"name": "python", "version": contents["python"]})]
+    kinds += [("pypi", None, p) for p in contents["packages"] + contents["base_packages"]]
     kinds += [("deb", contents["release"], p) for p in contents["system"]]
     components = []
     for kind, namespace, package in kinds:
@@ -108,24 +68,32 @@ def audit(contents: dict[str, Any], scratch: Path, output: Path) -> str:
 
     Where the database can't be reached, the file says so too: no finding is not the same as no look.
     """
+    installed = {(p["name"], p["version"]) for p in contents["packages"] + contents["base_packages"]}
     pins = scratch / "installed.txt"
-    pins.write_text("".join(f"{p['name']}=={p['version']}\n" for p in contents["packages"]), "utf-8")
+    pins.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed)), "utf-8")
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--requirement", str(pins)]
     options = ["--progress-spinner", "off", "--format", "json"]
     try:
         done = subprocess.run(  # noqa: S603 - our own command
             [*command, *options], capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False
         )
-        report, said = json.loads(done.stdout), "".join(done.stderr.strip().splitlines()[-1:])
-    except (ValueError, subprocess.TimeoutExpired) as problem:
-        report, said = {"dependencies": []}, str(problem)
-    looked_up = [d for d in report["dependencies"] if "vulns" in d]
+        report, reason = _report(done)
+    except subprocess.TimeoutExpired as problem:
+        report, reason = {}, str(problem)
+    looked_up = [d for d in report.get("dependencies", ()) if "vulns" in d]
+    output.write_text(json.dumps(report if looked_up else {"skipped": reason}, indent=1) + "\n", "utf-8")
+    if not looked_up:
+        return f"skipped: {reason}"
     found = [f"{d['name']} {d['version']} ({', '.join(v['id'] for v in d['vulns'])})" for d in looked_up if d["vulns"]]
-    missing = len(contents["packages"]) - len(looked_up)
-    if not looked_up:
-        report = {"skipped": f"pip-audit's database can't be reached here, or knows none of the packages: {said[:200]}"}
-    output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    if not looked_up:
-        return f"skipped: {report['skipped']}"
     verdict = f"known vulnerabilities in {len(found)}: {'; '.join(found)}" if found else "no known vulnerability"
+    missing = len(installed) - len(looked_up)
     return f"{len(looked_up)} packages looked up, {verdict}" + f"; {missing} not found there" * bool(missing)
+
+
+def _report(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], str]:
+    """What pip-audit found, and the reason to give where that is nothing about any package."""
+    try:
+        return dict(json.loads(done.stdout)), "pip-audit's database has none of the packages, or can't be reached here"
+    except ValueError:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {}, f"pip-audit failed: {said[:200]}"

@@ -10,6 +10,7 @@ import http.client
 import os
 import py_compile
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,21 +25,26 @@ READY_SECONDS = 120.0
 def main(directory: Path) -> None:
     """Raises `RuntimeError` where the server doesn't become ready, or doesn't end as it should."""
     settings = Settings.from_environment()
-    environment = os.environ | {
-        "PYTHONPYCACHEPREFIX": str(directory),
-        "HOST": "127.0.0.1",
-        "DEFECTS_DRAIN_SECONDS": "0",
-    }
+    port = free_port()  # the build may share the network of the machine, where another server has the usual one
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "DEFECTS_DRAIN_SECONDS": "0", "PYTHONPYCACHEPREFIX": str(directory)}
+    environment = {**os.environ, **own}
     process = subprocess.Popen([sys.executable, "-m", "defects.serve"], env=environment)
     try:
-        wait(process, settings.port, "/livez" if settings.build else "/readyz")
-        ask(settings.port, "/")  # has BentoML's SDK imported
+        wait(process, port, "/livez" if settings.build else "/readyz")
+        if (status := ask(port, "/")) != 200:  # has BentoML's SDK imported
+            raise RuntimeError(f"the page at / is answered with {status}; expected 200")
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(READY_SECONDS)
     if code:
         raise RuntimeError(f"the server ended with {code}; expected 0")
     keep(directory)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
 
 
 def wait(process: subprocess.Popen[bytes], port: int, path: str) -> None:
@@ -69,8 +75,6 @@ def keep(directory: Path) -> None:
         py_compile.compile(
             str(source), str(compiled), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )
-    for path in directory.rglob("*"):
-        os.utime(path, (0, 0))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}  # and what whee
 GLIBC = range(5, 37)  # minor versions that a wheel may ask for; 2.36 is Debian 12's
 SECONDS = 1800  # for one command of an engine, which may have to fetch the base image
 MODELS = "/home/bentoml/bento/models"
+RECORD = "image.json"  # in the output directory: which image was built last, and what is in it
 MOUNTED = "/mnt/models"  # where KServe's storage initializer puts a model
-STAGE = f"{NAME}:bento"  # the image that BentoML makes
 
 # The server runs once as it will in production, so that exactly what it imports is compiled, for the whole image, in
 # one place. The hash is unchecked: what lies in an image doesn't change, and a copied file's time may.
@@ -58,6 +58,7 @@ COPY --from=built /app/.venv /app/.venv
 COPY --from=built /app/bytecode /app/bytecode
 COPY --from=built /home/bentoml/bento/src /home/bentoml/bento/src
 COPY --from=built /home/bentoml/bento/models /home/bentoml/bento/models
+COPY --from=built /home/bentoml/bento/bento.yaml /home/bentoml/bento/bento.yaml
 ARG MODEL_DIR
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 LANG=C.UTF-8 \\
     PYTHONPYCACHEPREFIX=/app/bytecode PYDANTIC_DISABLE_PLUGINS=__all__ \\
@@ -65,19 +66,23 @@ ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 LANG=C.U
 WORKDIR /home/bentoml/bento/src
 EXPOSE 3000
 USER 1034:1034
+ENTRYPOINT []
 CMD ["python", "-m", "defects.serve"]
 """
+
+
+Model = tuple[artifact.Artifact, str] | tuple[None, None]  # with its tag; or none
 
 
 class BuildFailed(Fatal):
     exit_code = 1
 
 
-def run(*command: object, environment: Mapping[str, str] | None = None, given: str | None = None) -> str:
+def run(*command: object, environment: Mapping[str, str] | None = None) -> str:
     """A command's standard output; raises `BuildFailed`, with the end of what it said, where it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(  # noqa: S603 - our own commands
-        words, cwd=ROOT, env=environment, input=given, capture_output=True, text=True, timeout=SECONDS, check=False
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-30:])
@@ -96,8 +101,9 @@ def say(text: str) -> None:
 def engine_here(named: str | None) -> str:
     """The engine to build with: the one that is named, else the first that works here. Raises `BadSetting`."""
     for engine in (named,) if named else ENGINES:
-        if shutil.which(engine) and subprocess.run([engine, "info"], capture_output=True, check=False).returncode == 0:  # noqa: S603
-            return engine
+        with suppress(OSError, subprocess.TimeoutExpired):
+            if subprocess.run([engine, "info"], capture_output=True, timeout=30, check=False).returncode == 0:  # noqa: S603
+                return engine
     raise BadSetting(f"ENGINE: {named or 'none of ' + ', '.join(ENGINES)} does not work here; expected one that does")
 
 
@@ -110,33 +116,36 @@ def chosen(settings: Settings) -> tuple[artifact.Artifact, str]:
     return artifact.load(directory, settings.model_digest), tag
 
 
-def requirements_of(model: artifact.Artifact | None) -> Path:
-    """What is installed: for a model that scikit-learn scores, scikit-learn too."""
-    extra = "-sklearn" if model and model.engine == "scikit-learn" else ""
+def requirements_of(model: artifact.Artifact | None, *, sklearn: bool) -> Path:
+    """What is installed: for a model that scikit-learn scores, or where it is asked for, scikit-learn too."""
+    extra = "-sklearn" if sklearn or (model and model.engine == "scikit-learn") else ""
     return ROOT / "requirements" / f"serve{extra}.txt"
 
 
 def wheels(requirements: Path, platform: str | None, scratch: Path) -> Path:
     """A directory with the wheels of `requirements`, and of uv, which BentoML installs with; kept for the next time."""
     text = requirements.read_text("utf-8") + _pinned("uv", ROOT / "requirements" / "dev.txt")
-    name = f"{(platform or 'here').replace('/', '-')}-{sha256(text.encode()).hexdigest()[:12]}"
-    directory = ROOT / "build" / "wheels" / name
+    machine = PLATFORMS.get(platform or "", os.uname().machine)
+    kept = ROOT / "build" / "wheels"
+    directory = kept / f"{sys.implementation.cache_tag}-{machine}-{sha256(text.encode()).hexdigest()[:12]}"
     if directory.is_dir():
         return directory
     say(f"downloading packages into {directory.relative_to(ROOT)}")
-    lock, new = scratch / "lock.txt", scratch / "wheels"
+    lock = scratch / "lock.txt"
     lock.write_text(text, "utf-8")
+    kept.mkdir(parents=True, exist_ok=True)
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes")
-    run(*pip, "--no-deps", "--only-binary", ":all:", *_tags(platform), "--requirement", lock, "--dest", new)
-    shutil.copytree(new, directory)
+    with tempfile.TemporaryDirectory(dir=kept) as new:
+        run(*pip, "--no-deps", "--only-binary", ":all:", *_tags(machine), "--requirement", lock, "--dest", f"{new}/all")
+        Path(new, "all").rename(directory)  # whole, or not there
     return directory
 
 
-def _tags(platform: str | None) -> list[str]:
-    """pip's options for wheels that run on a platform; none for this machine's own, which it knows."""
-    if platform is None and sys.platform == "linux":
+def _tags(machine: str) -> list[str]:
+    """pip's options for wheels that run on Linux on a machine; none for this one, which it knows."""
+    if (sys.platform, os.uname().machine) == ("linux", machine):
         return []
-    machine = PLATFORMS[platform or "linux/amd64"]
+    machine = {"arm64": "aarch64"}.get(machine, machine)  # as macOS says it
     tags = ["any", f"manylinux2014_{machine}", *(f"manylinux_2_{minor}_{machine}" for minor in GLIBC)]
     return [word for tag in tags for word in ("--platform", tag)]
 
@@ -160,38 +169,39 @@ def bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) 
         description["docker"] = {"base_image": base}
     file = scratch / "bentofile.yaml"
     file.write_text(yaml.safe_dump(description), "utf-8")
-    environment = {**os.environ, **({"DEFECTS_MODEL": tag} if tag else {"DEFECTS_BUILD": "1"})}
-    said = bentoml("build", "--bentofile", file, "--output", "tag", ROOT, environment=environment)
+    clean = {name: value for name, value in os.environ.items() if name != "DEFECTS_MODEL_FILE"}
+    clean |= {"DEFECTS_MODEL": tag} if tag else {"DEFECTS_BUILD": "1"}
+    said = bentoml("build", "--bentofile", file, "--output", "tag", ROOT, environment=clean)
     built = said.splitlines()[-1].removeprefix("__tag__:")
-    return built, Path(bentoml("get", built, "--output", "path").splitlines()[-1])
+    from bentoml.bentos import get
+
+    return built, Path(get(built).path)
 
 
 @contextmanager
 def packed(wheels_there: Path, bento_there: Path) -> Iterator[None]:
     """Have the wheels in the Bento while its image is made: beside its scripts, which are copied before it installs."""
     inside = bento_there / "env" / "docker" / "wheels"
-    shutil.copytree(wheels_there, inside, dirs_exist_ok=True)
     try:
+        shutil.copytree(wheels_there, inside)
         yield
     finally:
-        shutil.rmtree(inside)
+        shutil.rmtree(inside, ignore_errors=True)
 
 
-def containerize(engine: str, bento_tag: str, platform: str | None, options: list[str]) -> None:
-    """Have BentoML make its image; `options` are `bentoml containerize --opt`'s."""
+def containerize(engine: str, bento_tag: str, stage: str, platform: str | None, options: list[str]) -> None:
+    """Have BentoML make the image `stage`; `options` are `bentoml containerize --opt`'s."""
     given = [f"platform={platform}"] * bool(platform) + options
     opts = [word for option in given for word in ("--opt", option)]
-    said = bentoml("containerize", bento_tag, "--backend", engine, "--image-tag", STAGE, *opts)
-    if "Successfully built" not in said:  # it also exits with 0 when the engine failed
-        raise BuildFailed("bentoml containerize failed:\n" + "\n".join(said.splitlines()[-30:]))
+    bentoml("containerize", bento_tag, "--backend", engine, "--image-tag", stage, *opts)
 
 
 def finish(
     engine: str, name: str, facts: Mapping[str, str], arguments: Mapping[str, str], platform: str | None
 ) -> None:
-    """Make the image `name` of BentoML's, labelled with `facts`."""
-    command = [engine, "build", "--tag", name]
-    command += [f"--build-arg={key}={value}" for key, value in {"BUILT": STAGE, **arguments}.items()]
+    """Make the image `name`, labelled with `facts`, of BentoML's; `arguments` are those of the Containerfile."""
+    command = [engine, "build", "--network=none", "--tag", name]
+    command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
     command += [f"--label={key}={value}" for key, value in facts.items()]
     command += [f"--platform={platform}"] * bool(platform)
     if engine != "docker":  # the same files give the same layers
@@ -211,20 +221,23 @@ def labels(model: artifact.Artifact | None, version: str, base: str) -> dict[str
         "org.opencontainers.image.base.name": base,
         "defects.model.version": model.version if model else "none",
         "defects.model.digest": model.digest if model else "none",
-        **_origin(),
+        **origin(ROOT),
     }
 
 
-def _origin() -> dict[str, str]:
+def origin(root: Path) -> dict[str, str]:
     """The revision that the image is built from, and where it is kept; a remote may also be a path of this machine."""
-    git = ("git", "-C", ROOT)
+    git = ("git", "-C", root)
     try:
         revision = run(*git, "rev-parse", "HEAD")
-        changed = run(*git, "status", "--porcelain", "--untracked-files=no")
+        changed = run(*git, "status", "--porcelain")
         source = run(*git, "remote", "get-url", "origin") if run(*git, "remote") else ""
     except (BuildFailed, OSError):
         return {}  # no git, or no repository
     found = {"org.opencontainers.image.revision": revision + "-changed" * bool(changed)}
+    ssh = re.fullmatch(r"(?:ssh://)?(?:[^@/]+@)?([\w.-]+\.[\w.-]+)[:/]([\w./~-]+)", source)
+    if ssh:
+        source = f"https://{ssh[1]}/{ssh[2]}"
     if source.startswith("https://"):
         found["org.opencontainers.image.source"] = re.sub(r"//[^/@]*@", "//", source)  # without credentials
     return found
@@ -233,9 +246,9 @@ def _origin() -> dict[str, str]:
 def look(engine: str, image: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """What is in the image, told by its own Python."""
     variables = [f"--env={key}={value}" for key, value in environment.items()]
-    command = ("python", "-c", bill.LOOK)
+    command = ("python", "-m", "defects.contents")
     if engine != "buildah":
-        return dict(json.loads(run(engine, "run", "--rm", *variables, image, *command)))
+        return dict(json.loads(run(engine, "run", "--rm", "--network=none", *variables, image, *command)))
     container = run(engine, "from", image)
     try:
         return dict(json.loads(run(engine, "run", *variables, container, *command)))
@@ -245,29 +258,46 @@ def look(engine: str, image: str, environment: Mapping[str, str]) -> dict[str, A
 
 def build(options: argparse.Namespace) -> None:
     """Build, describe and check the image. Raises `BadSetting`, `NoModel`, `BadArtifact` or `BuildFailed`."""
+    output: Path = options.output
+    (output / RECORD).unlink(missing_ok=True)  # what is pushed is what was built last
     engine = engine_here(options.engine)
-    model, tag = (None, None) if options.without_model else chosen(Settings.from_environment())
-    version = _version()
-    name = f"{NAME}:{version}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
-    requirements = requirements_of(model)
+    baked_in = (None, None) if options.without_model else chosen(Settings.from_environment())
+    model = baked_in[0]
+    name = f"{NAME}:{_version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
+    if options.platform:
+        name += f"-{options.platform.partition('/')[2]}"
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        say("building the Bento")
-        built, bento_there = bento(requirements, options.base, tag, scratch)
-        base = yaml.safe_load((bento_there / "bento.yaml").read_text("utf-8"))["image"]["base_image"]
+        base = made(engine, name, baked_in, options, scratch)
+        contents = look(engine, name, {} if model else {"MODEL_DIR": "", "DEFECTS_BUILD": "1"})
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "sbom.cdx.json").write_text(bill.cyclonedx(contents, NAME, name.split(":")[1]), "utf-8")
+        audited = bill.audit(contents, scratch, output / "audit.json")
+    record = {"image": name, "engine": engine, "base": base, "model_digest": model.digest if model else None}
+    (output / RECORD).write_text(json.dumps({**record, **contents}, indent=1) + "\n", "utf-8")
+    print(bill.breakdown(contents), f"audit: {audited}", "", advice(name, engine, mounted=not model), sep="\n")
+
+
+def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, scratch: Path) -> str:
+    """Make the Bento and the image `name`; the base image's name."""
+    model, tag = baked_in
+    requirements = requirements_of(model, sklearn=options.sklearn)
+    say("building the Bento")
+    built, bento_there = bento(requirements, options.base, tag, scratch)
+    base = str(yaml.safe_load((bento_there / "bento.yaml").read_text("utf-8"))["image"]["base_image"])
+    stage = f"{NAME}:bento-{built.partition(':')[2]}"
+    baked = f"{MODELS}/{tag.replace(':', '/')}" if tag else ""
+    arguments = {"BUILT": stage, "BASE": base, "BAKED": baked, "WITHOUT": str(int(not tag))}
+    try:
         with packed(wheels(requirements, options.platform, scratch), bento_there):
             say(f"building the image with {engine} on {base}")
-            containerize(engine, built, options.platform, options.opt)
-        baked = f"{MODELS}/{tag.replace(':', '/')}" if tag else ""
-        facts = {"BASE": base, "BAKED": baked, "WITHOUT": str(int(not tag)), "MODEL_DIR": baked or MOUNTED}
-        finish(engine, name, labels(model, version, base), facts, options.platform)
-        contents = look(engine, name, {} if model else {"MODEL_DIR": "", "DEFECTS_BUILD": "1"})
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "sbom.cdx.json").write_text(bill.cyclonedx(contents, NAME, name.split(":")[1]), "utf-8")
-        audited = bill.audit(contents, scratch, options.output / "audit.json")
-    record = {"image": name, "engine": engine, "base": base, "model_digest": model.digest if model else None}
-    (options.output / "image.json").write_text(json.dumps({**record, **contents}, indent=1) + "\n", "utf-8")
-    print(bill.breakdown(contents), f"audit: {audited}", "", advice(name, engine, mounted=not model), sep="\n")
+            containerize(engine, built, stage, options.platform, options.opt)
+        facts = labels(model, _version(), base)
+        finish(engine, name, facts, {**arguments, "MODEL_DIR": baked or MOUNTED}, options.platform)
+    finally:
+        with suppress(BuildFailed):  # where it was never made
+            run(engine, "rmi", stage)
+    return base
 
 
 def _version() -> str:
@@ -288,7 +318,7 @@ def advice(name: str, engine: str, *, mounted: bool) -> str:
 def push(options: argparse.Namespace) -> None:
     """Push the image that was built last; print its digest, and what puts it into the manifests."""
     try:
-        built = json.loads((options.output / "image.json").read_text("utf-8"))
+        built = json.loads((options.output / RECORD).read_text("utf-8"))
     except OSError:
         raise BuildFailed(f"nothing to push: there is no {options.output}/image.json; run make image") from None
     repository, tag = named(options.image, built["image"].split(":")[1])
@@ -309,7 +339,9 @@ def pushed(engine: str, image: str, destination: str) -> str:
     if engine == "docker":
         run(engine, "tag", image, destination)
         run(engine, "push", destination)
-        return run(engine, "inspect", "--format", "{{index .RepoDigests 0}}", destination).split("@")[1]
+        digests = json.loads(run(engine, "image", "inspect", "--format", "{{json .RepoDigests}}", destination))
+        repository = destination.rpartition(":")[0]
+        return next(str(d) for d in digests if d.startswith(f"{repository}@")).partition("@")[2]
     with tempfile.TemporaryDirectory() as directory:
         digest = Path(directory, "digest")
         run(engine, "push", "--digestfile", digest, image, f"docker://{destination}")
@@ -325,6 +357,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     making.add_argument("--base", help="base image with Python and pip (default: python:X.Y-slim, as here)")
     making.add_argument("--platform", choices=PLATFORMS, help="(default: this machine's)")
     making.add_argument("--without-model", action="store_true", help=f"for one that is mounted at {MOUNTED}")
+    making.add_argument("--sklearn", action="store_true", help="with scikit-learn, for mounted models that need it")
     making.add_argument("--opt", action="append", default=[], help="an option for bentoml containerize --opt")
     making.set_defaults(run=build)
     pushing = verbs.add_parser("push", help="push the image that was built last")
@@ -339,6 +372,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.run(options)
     except Fatal as fatal:
         fatal.exit()
+    except (OSError, ValueError, subprocess.TimeoutExpired) as problem:  # a full disk, a broken file, a hanging engine
+        BuildFailed(f"{options.verb} failed: {problem}").exit()
 
 
 if __name__ == "__main__":

@@ -218,8 +218,14 @@ class Routes:
                     message["headers"].append((b"content-security-policy", PAGE_POLICY))
             await send(message)
 
-        await (await self._bentoml_app())(scope, request.receive, with_headers)
-        self.account(request, request.path if request.path in BENTOML_PATHS else STATIC, status)
+        name = request.path if request.path in BENTOML_PATHS else STATIC
+        try:
+            app = await self._bentoml_app()
+        except Exception as problem:
+            await self._reply(self.explained(problem, request), name, request, send)
+            return
+        await app(scope, request.receive, with_headers)
+        self.account(request, name, status)
 
     async def _answer(self, request: Request, send: Send) -> None:
         route = self._table.get(request.path)
@@ -231,6 +237,9 @@ class Routes:
             return
         except (Exception, asyncio.CancelledError) as problem:
             reply = self.explained(problem, request)
+        await self._reply(reply, name, request, send)
+
+    async def _reply(self, reply: Reply, name: str, request: Request, send: Send) -> None:
         headers, body = self.complete(reply, request)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})

@@ -38,7 +38,7 @@ def load(artifact: Artifact) -> Scorer:
     except ImportError as error:
         raise BadArtifact(
             f"this artifact is served by {artifact.engine}, which is not installed here ({error}); "
-            "install the extra 'train'"
+            "install the extra 'serve-sklearn'; an image has it with ARGS=--sklearn"
         ) from None
     except Exception as error:  # what an engine raises for a model it can't read is its own affair
         raise BadArtifact(f"{file}: {artifact.engine} can't load it: {error}") from error
@@ -80,7 +80,8 @@ def cpus(root: Path = Path("/")) -> int:
 
     The host's core count says nothing: with a quota of one CPU, a thread for each of 64 cores means being throttled.
     """
-    limits: list[float] = [len(os.sched_getaffinity(0))]
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    limits: list[float] = [here]
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         unified = not controllers

@@ -115,7 +115,9 @@ class Settings(BaseModel):
         "DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.", pattern=SANE
     )
     build: bool = _setting(
-        "DEFECTS_BUILD", False, "`1` while a Bento without a model is built: the schema is the built-in data's."
+        "DEFECTS_BUILD",
+        False,
+        "`1` while a Bento without a model is built: the schema is the built-in data's, whatever the store has.",
     )
 
     @property

@@ -285,8 +285,8 @@ def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def trained(rows: int, seed: int, scratch: Path) -> Model:
     """A model of the built-in data, as an artifact and as a pipeline."""
-    import joblib  # type: ignore[import-untyped]
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    import joblib
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # several threads wait for each other actively, and for ever on a busy machine
         result = training.train(tables.builtin(rows, seed), "hist-gradient-boosting", seed, 0.2, progress)

@@ -53,7 +53,7 @@ NEEDED = "import bentoml, numpy, onnxruntime, pydantic, orjson, uvicorn"  # what
 START_TARGET, MEMORY_TARGET = 0.65, 1.5  # of the FastAPI control
 FLOOR_TARGET = 1.3  # of a container that only imports
 FLOOR_SECONDS = 60
-IMAGE = ROOT / "build" / "image" / "image.json"  # what `make image` says of the image it built
+IMAGE = Path("build/image/image.json")  # what `make image` says of the image it built
 CONTAINERS = {  # options and command of each
     "container": ((), ()),
     "container, without byte code": (("--env=PYTHONPYCACHEPREFIX=/nowhere",), ()),
@@ -96,15 +96,16 @@ def ended(command: Sequence[str], scratch: Path, starts: Starts) -> None:
     starts.seconds.append(time.monotonic() - started)
 
 
-def containers() -> dict[str, tuple[str, ...]]:
+def containers(record: Path) -> dict[str, tuple[str, ...]]:
     """The commands that start each container; none where no image was built, or nothing here can run it."""
-    built = json.loads(IMAGE.read_text("utf-8")) if IMAGE.exists() else {"engine": "none", "image": ""}
+    built = json.loads(record.read_text("utf-8")) if record.exists() else {"engine": "none", "image": ""}
     engine = shutil.which("podman" if built["engine"] == "buildah" else built["engine"]) or "false"
     trial = [engine, "run", "--rm", "--pull=never", built["image"], "python", "-c", "pass"]
     if subprocess.run(trial, capture_output=True, timeout=FLOOR_SECONDS, check=False).returncode:  # noqa: S603
         say("no image is measured: `make image` builds one, with podman or docker")
         return {}
-    hardened = ("run", "--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--network=host")
+    pinned_to = [f"--cpuset-cpus={core}" for core in cores().server]
+    hardened = ("run", "--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--network=host", *pinned_to)
     settings = ("--env=HOST=127.0.0.1", "--env=PORT={port}", "--env=DEFECTS_DRAIN_SECONDS=0")
     return {
         name: (engine, *hardened, *settings, *options, str(built["image"]), *command)
@@ -112,11 +113,11 @@ def containers() -> dict[str, tuple[str, ...]]:
     }
 
 
-def measured(model: Model, rounds: int, seed: int, scratch: Path) -> dict[str, Starts]:
+def measured(model: Model, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
     """Every subject's starts, each round in another order."""
     first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
     first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own
-    commands: dict[str, tuple[str, ...]] = {FLOOR: (sys.executable, "-c", NEEDED), **containers()}
+    commands: dict[str, tuple[str, ...]] = {FLOOR: (sys.executable, "-c", NEEDED), **containers(record)}
     found = {name: Starts(SUBJECTS[name].label) for name in COMPARED} | {name: Starts(name) for name in commands}
     found[FLOOR].label = f"`{NEEDED}`"
     for number in range(rounds):
@@ -182,6 +183,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=5, help="(default: %(default)s)")
     parser.add_argument("--model-dir", type=Path, help="an artifact of the built-in data, instead of training one")
     parser.add_argument("--pipeline", type=Path, help="with --model-dir: its pipeline from joblib, for FastAPI")
+    parser.add_argument("--image", type=Path, default=IMAGE, help="what `make image` said (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of model and order (default: %(default)s)")
     return parser.parse_args(arguments)
 
@@ -196,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         except (artifact.NoModel, artifact.BadArtifact) as error:
             raise SystemExit(f"--model-dir: {error}") from None
         with pinned(cores().generator):
-            found = measured(model, options.rounds, options.seed, scratch)
+            found = measured(model, options.rounds, options.seed, options.image, scratch)
     raw: dict[str, Any] = {"machine": machine.describe()}
     head = (
         f"# `{' '.join(['python -m loadtests.bench_start', *sys.argv[1:]])}`\n\n"

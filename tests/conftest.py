@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import joblib
 import pytest
 
 from defects import artifact, tables, training
@@ -39,6 +40,14 @@ def model_dir(trained: training.Trained, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("artifact") / "model"
     artifact.replace(directory, trained.files)
     return directory
+
+
+@pytest.fixture(scope="session")
+def pipeline(trained: training.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pipeline that `model_dir` was exported from, for the controls."""
+    file = tmp_path_factory.mktemp("pipeline") / "pipeline.joblib"
+    joblib.dump(trained.pipeline, file)
+    return file
 
 
 @dataclass

@@ -9,14 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import CI, run
-from defects import training
 from loadtests import bench, bench_report, hotspots, workloads, wrk
 from loadtests.subjects import Answer
 
@@ -29,13 +27,6 @@ def need_wrk() -> None:
         wrk.executable()
     except SystemExit as error:
         (pytest.fail if CI else pytest.skip)(str(error))
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained: training.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("pipeline") / "pipeline.joblib"
-    joblib.dump(trained.pipeline, file)
-    return file
 
 
 def corrected(histogram: dict[int, int], interval: int) -> dict[int, int]:

@@ -23,6 +23,7 @@ import yaml
 
 from conftest import CI, ROOT, Serve, environment, free_port, run
 from defects import artifact, tunnel
+from defects import image as defects_image
 
 BASE = f"localhost/python:{sys.version_info.major}.{sys.version_info.minor}-debian"
 READY_SECONDS = 60.0
@@ -323,18 +324,19 @@ def test_it_says_what_it_is(image: Image) -> None:
     assert labels["defects.model.version"] == model.version
     assert labels["org.opencontainers.image.base.name"] == BASE
     assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", labels["org.opencontainers.image.revision"])
+    assert f"{image.name.split(':')[0]}:bento-" not in podman("images", "--format", "{{.Repository}}:{{.Tag}}")
     assert image.name == f"defect-classifier:{labels['org.opencontainers.image.version']}-{model.digest[7:19]}"
     assert f"podman run --rm --read-only --tmpfs /tmp --cap-drop all -p 3000:3000 {image.name}" in image.said
 
 
 def test_it_is_small_and_holds_only_what_serving_needs(image: Image) -> None:
     contents = json.loads((image.reports / "image.json").read_text())
-    assert sum(contents["parts"].values()) < 320 * MEGABYTE
+    assert sum(contents["parts"].values()) < 230 * MEGABYTE
     names = {package["name"].lower() for package in contents["packages"]}
     assert {"bentoml", "onnxruntime", "numpy"} <= names
     assert not names & {"scikit-learn", "scipy", "pandas", "locust", "pytest", "pip", "uv"}
     listed = podman("run", "--rm", image.name, "python", "-c", "import os; print(os.listdir('/home/bentoml/bento'))")
-    assert set(eval(listed)) == {"src", "models"}  # noqa: S307
+    assert set(eval(listed)) == {"src", "models", "bento.yaml"}  # noqa: S307
 
 
 def test_no_secret_of_the_build_is_in_a_layer(image: Image, tmp_path: Path) -> None:
@@ -430,3 +432,55 @@ def test_what_cannot_be_built_or_pushed_is_said_in_one_line(tmp_path: Path, comm
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("remote", "source"),
+    [
+        ("https://user:s3cr3t@example.org/acme/defects.git", "https://example.org/acme/defects.git"),
+        ("git@example.org:acme/defects.git", "https://example.org/acme/defects.git"),
+        ("ssh://git@example.org/acme/defects", "https://example.org/acme/defects"),
+        ("/srv/somebody/defects", None),
+    ],
+)
+def test_labels_say_where_the_source_is_and_no_more(tmp_path: Path, remote: str, source: str | None) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *who, *arguments], capture_output=True, check=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "first")
+    git("remote", "add", "origin", remote)
+    before = defects_image.origin(tmp_path)
+    assert before.get("org.opencontainers.image.source") == source
+    (tmp_path / "new.py").touch()
+    key = "org.opencontainers.image.revision"
+    assert defects_image.origin(tmp_path)[key] == f"{before[key]}-changed"
+    assert defects_image.origin(tmp_path / "nowhere") == {}
+
+
+def test_wheels_are_those_of_the_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = (ROOT / "requirements" / "serve.txt").read_text()
+    found = re.search(r"^orjson==(?:.*\\\n)*.*$", lock, re.MULTILINE)
+    assert found
+    requirements = tmp_path / "requirements" / "serve.txt"
+    requirements.parent.mkdir()
+    requirements.write_text(found[0])
+    shutil.copy(ROOT / "requirements" / "dev.txt", requirements.parent)
+    monkeypatch.setattr(defects_image, "ROOT", tmp_path)
+    there = defects_image.wheels(requirements, "linux/arm64", tmp_path)
+    assert sorted(re.sub("-.*", "", wheel.name) for wheel in there.iterdir()) == ["orjson", "uv"]
+    assert all("aarch64" in wheel.name for wheel in there.iterdir())
+    assert defects_image.wheels(requirements, "linux/arm64", tmp_path) == there
+
+
+def test_its_start_is_measured(image: Image, home: Path, model_dir: Path, pipeline: Path) -> None:
+    record = image.reports / "image.json"
+    done = run(
+        home, "python", "-m", "loadtests.bench_start", "--rounds", 1, "--model-dir", model_dir, "--pipeline", pipeline,
+        "--image", record,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for subject in ("container", "container, without byte code", "container that only imports"):
+        assert f"\n| {subject} | " in done.stdout
+    assert "start, container / the imports in one" in done.stdout

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel

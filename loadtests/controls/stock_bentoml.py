@@ -23,7 +23,7 @@ def scorer() -> Callable[[Any], Any]:
     """`[n, features]` float32 in, `[n, classes]` probabilities out."""
     if os.environ["ENGINE"] == "onnx":
         return scoring.load(ARTIFACT)
-    import joblib  # type: ignore[import-untyped]
+    import joblib
 
     predict: Callable[[Any], Any] = joblib.load(os.environ["PIPELINE"]).predict_proba
     return predict
