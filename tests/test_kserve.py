@@ -317,7 +317,9 @@ def test_the_readme_names_what_there_is(server: Server) -> None:
     for folder in re.findall(r"\bkserve/(?:base|components|overlays)/?[a-z-]*", README):
         assert (ROOT / folder).is_dir(), folder
     for component in {*MODES}.union(*MODES.values()):
-        assert f"`{component}`" in README, component
+        assert f"\n| `{component}` |" in README, component
+    cited = set(re.findall(r"\[(\d+)\](?!\()", README))
+    assert cited <= set(re.findall(r"^(\d+)\. ", README, re.MULTILINE))
 
 
 def test_the_readmes_commands_are_commands() -> None:
