@@ -1,0 +1,177 @@
+"""Is what runs there right? Asks a deployed service for everything that it promises, and prints a row for each promise.
+
+python -m defects.check URL [--model-dir DIR] [--overload] [--host-header NAME]
+
+Exit codes: 0 where all is right, 1 where something is wrong, 2 for wrong arguments; and as everywhere 65 and 66 where
+`--model-dir` has no usable artifact, 69 where nothing can be connected to. It needs only what serving needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import ssl
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from defects import artifact
+from defects import check_promises as promises
+from defects.check_client import Client, Skipped, Wrong
+from defects.check_promises import Run
+from defects.check_protocols import WAYS
+from defects.settings import SANE, Fatal
+
+MAX_TEXT = 240
+HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
+
+Check = tuple[str, Callable[[Run], str]]
+
+
+class Row(NamedTuple):
+    state: str  # ok, FAILED or skipped
+    name: str
+    text: str
+
+
+CHECKS: tuple[Check, ...] = (
+    ("readyz", partial(promises.says, "/readyz", {"ready": True})),
+    ("livez", partial(promises.says, "/livez", {"live": True})),
+    ("V2 health", promises.v2_health),
+    ("model", promises.model_described),
+    ("artifact", promises.artifact_served),
+    ("V2 server", promises.v2_server),
+    ("V2 metadata", promises.v2_metadata),
+    ("model ready", promises.model_ready),
+    *((way.name, partial(promises.agrees, way.name)) for way in WAYS),
+    ("missing values", promises.missing_values),
+    ("golden answers", promises.golden_answers),
+    ("400 invalid value", promises.invalid_value),
+    ("400 unknown field", promises.unknown_field),
+    ("400 no JSON", lambda run: promises.refusal("POST", "/classify", 400, run, b"{")),
+    (
+        "400 wrong deadline",
+        lambda run: promises.refusal("POST", "/classify", 400, run, b"{}", x_request_timeout_ms="0"),
+    ),
+    ("404 not found", promises.not_found),
+    ("405 wrong method", promises.wrong_method),
+    ("413 too large", promises.too_large),
+    ("415 wrong type", promises.wrong_type),
+    ("metrics", promises.metrics),
+)
+OVERLOAD: tuple[Check, ...] = (
+    ("overload: answers", lambda run: run.burst.answers()),
+    ("overload: Retry-After", lambda run: run.burst.retry_after()),
+    ("overload: at once", lambda run: run.burst.at_once()),
+    ("overload: afterwards", lambda run: run.burst.afterwards()),
+)
+HEADERS: tuple[Check, ...] = (  # last: they look at every answer so far
+    ("x-request-id", promises.request_id),
+    ("x-model-version", promises.model_version),
+    ("x-revision", promises.revision),
+    ("Server-Timing", promises.server_timing),
+)
+
+
+def rows(run: Run, *, overload: bool = False) -> Iterator[Row]:
+    """A row for each check, in order."""
+    for name, check in (*CHECKS, *(OVERLOAD if overload else ()), *HEADERS):
+        try:
+            state, text = "ok", check(run)
+        except Skipped as reason:
+            state, text = "skipped", str(reason)
+        except Wrong as problem:
+            state, text = "FAILED", str(problem)
+        yield Row(state, name, "".join(c if c.isprintable() else "?" for c in text)[:MAX_TEXT])
+
+
+def _address(text: str) -> SplitResult:
+    """A URL, as an argument."""
+    try:
+        url = urlsplit(text)
+        plain = not (url.username or url.query or url.fragment) and re.fullmatch(r"[!-~]*", url.path)
+        if plain and url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not http[s]://host[:port][/prefix]")
+
+
+def _matching(pattern: str, expected: str) -> Callable[[str], str]:
+    """Arguments that are such texts."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text):
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+
+    return check
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0.1 <= seconds <= 600:
+        return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.1 to 600")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m defects.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("url", type=_address, metavar="URL", help="of the service, or of an ingress")
+    parser.add_argument("--model-dir", type=Path, metavar="DIR", help="the artifact that should run there")
+    parser.add_argument("--overload", action="store_true", help="also press it beyond its capacity for some seconds")
+    parser.add_argument("--host-header", type=_matching(HOST, "host[:port]"), metavar="NAME", help="for an ingress")
+    parser.add_argument(
+        "--name", type=_matching(SANE, "a model's name"), help="of the model; default: what /model says"
+    )
+    parser.add_argument("--timeout", type=_seconds, default=10.0, help="seconds for each answer (default: %(default)g)")
+    parser.add_argument("--insecure", action="store_true", help="take any certificate")
+    return parser.parse_args()
+
+
+def _client(options: argparse.Namespace) -> Client:
+    url: SplitResult = options.url
+    tls = None
+    if url.scheme == "https":
+        tls = ssl.create_default_context()
+        if options.insecure:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    port = url.port or (443 if tls else 80)
+    return Client(url.hostname or "", port, tls, url.path.rstrip("/"), options.host_header, options.timeout)
+
+
+def main() -> int:
+    """Print the rows as they come, and a sum; returns the exit code."""
+    options = _arguments()
+    client = _client(options)
+    try:
+        loaded = artifact.load(options.model_dir) if options.model_dir else None
+        client.reach()
+    except Fatal as fatal:
+        fatal.exit()
+    states: Counter[str] = Counter()
+    for row in rows(Run(client, loaded, options.name), overload=options.overload):
+        states[row.state] += 1
+        _print(f"{row.state:7}  {row.name:21}  {row.text}")
+    _print(f"{states['ok']} ok, {states['FAILED']} failed, {states['skipped']} skipped; {len(client.answers)} answers")
+    return 1 if states["FAILED"] else 0
+
+
+def _print(line: str) -> None:
+    """At once, and also where standard output does not take every character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

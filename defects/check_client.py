@@ -1,0 +1,200 @@
+"""One request of the deploy check, bounded in time and size whatever comes back, and what its answer has to look like.
+
+Anything that is not as expected (no connection, no HTTP, half an answer, a proxy's page, other types) raises `Wrong`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from defects.settings import Fatal
+
+MAX_BYTES = 64 << 20  # of an answer
+EXCERPT = 80  # characters of what was not expected
+
+T = TypeVar("T")
+
+
+class Wrong(Exception):
+    """What was seen and what was expected instead."""
+
+
+class Skipped(Exception):
+    """A check was not made, and why."""
+
+
+class Unreachable(Fatal):
+    exit_code = 69
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]  # by name in lower case
+    body: bytes
+    request_id: str  # that was sent
+    seconds: float  # from before the connection to the end of the body
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "none").partition(";")[0].strip().lower()
+
+    @property
+    def excerpt(self) -> str:
+        """What it is, for people."""
+        text = " ".join(self.body[:EXCERPT].decode("utf-8", "replace").split())
+        return f"{self.status} {self.content_type} {text!r}"
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where requests go, and how. `answers` has every answer so far.
+
+    `host_header` is for an ingress, which routes by it (with TLS it is also the name in the certificate); `prefix` goes
+    before every path. `timeout` is in seconds, for the connection and then for all the rest.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    prefix: str = ""
+    host_header: str | None = None
+    timeout: float = 10.0
+    answers: list[Answer] = field(default_factory=list)
+
+    def reach(self) -> None:
+        """Raise `Unreachable` where nothing can be connected to."""
+        with closing(self._connection()) as connection:
+            try:
+                connection.connect()
+            except (OSError, ValueError) as problem:  # the latter for what can't be a host's name
+                place = f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+                reason = "it took too long" if connection.late else getattr(problem, "strerror", None) or problem
+                raise Unreachable(f"can't reach {place}: {reason}; expected a server there") from None
+            finally:
+                connection.timer.cancel()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, None, **headers)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        """The answer to a request; in names of headers, `_` stands for `-`. Raises `Wrong` where none comes whole."""
+        fields = {"x-request-id": f"check-{secrets.token_hex(8)}"}
+        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.host_header is not None:
+            fields["host"] = self.host_header
+        started = time.perf_counter()
+        with closing(self._connection()) as connection:
+            try:
+                status, received, content = _exchange(connection, method, self.prefix + path, body, fields)
+            except (OSError, ValueError, http.client.HTTPException) as problem:
+                raise Wrong(f"{method} {path}: {self._reason(connection, problem)}") from None
+            finally:
+                connection.timer.cancel()
+        answer = Answer(status, received, content, fields["x-request-id"], time.perf_counter() - started)
+        self.answers.append(answer)
+        return answer
+
+    def _connection(self) -> _Connection:
+        named = urlsplit(f"//{self.host_header or ''}").hostname
+        return _Connection(self.host, self.port, self.timeout, self.tls, named or self.host)
+
+    def _reason(self, connection: _Connection, problem: Exception) -> str:
+        if connection.late or isinstance(problem, TimeoutError):
+            return f"no complete answer within {self.timeout:g} s"
+        if isinstance(problem, http.client.IncompleteRead):
+            return "the answer was cut off"
+        return f"no answer: {problem or type(problem).__name__}"
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that is cut when its time is over, however steadily a little more comes."""
+
+    def __init__(self, host: str, port: int, timeout: float, tls: ssl.SSLContext | None, name: str):
+        super().__init__(host, port, timeout=timeout)
+        self._tls, self._name = tls, name
+        self.late = False
+        self.timer = threading.Timer(timeout, self._cut)
+        self.timer.daemon = True
+
+    def connect(self) -> None:
+        super().connect()
+        if self._tls is not None:
+            plain = self.sock
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self._name, do_handshake_on_connect=False)
+        self._opened = self.sock  # the response may take it over
+        self.timer.start()
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.do_handshake()
+
+    def _cut(self) -> None:
+        self.late = True
+        with suppress(OSError):
+            socket.socket.shutdown(self._opened, socket.SHUT_RDWR)  # an SSLSocket's own would forget its state
+
+
+def _exchange(
+    connection: _Connection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+) -> tuple[int, dict[str, str], bytes]:
+    connection.connect()
+    with suppress(BrokenPipeError, ConnectionResetError):  # who refuses a body need not read it, but says why
+        connection.request(method, path, body, headers)
+    with connection.getresponse() as response:
+        content = response.read(MAX_BYTES)
+        if connection.late or response.length:  # read() with a size doesn't complain
+            raise http.client.IncompleteRead(content)
+        if len(content) == MAX_BYTES:
+            raise http.client.HTTPException(f"it has more than {MAX_BYTES} bytes")
+        return response.status, {name.lower(): response.headers[name] for name in response.headers}, content
+
+
+def read_json(answer: Answer, status: int = 200) -> Any:
+    """The value of a JSON answer that has this status."""
+    if answer.status != status:
+        raise Wrong(f"{answer.excerpt}; expected {status}")
+    if answer.content_type != "application/json":
+        raise Wrong(f"{answer.excerpt}; expected application/json")
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as problem:
+        raise Wrong(f"not JSON ({problem}): {answer.excerpt}") from None
+
+
+def parsed(kind: type[T], value: Any) -> T:
+    """A JSON value as a `kind`, without converting one type to another."""
+    try:
+        return TypeAdapter(kind).validate_json(orjson.dumps(value), strict=True)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the answer"
+        raise Wrong(f"{place}: {first['msg']}, got {str(first['input'])[:EXCERPT]}") from None
+
+
+def difference(seen: Any, expected: Any, place: str = "") -> str | None:
+    """Where two JSON values differ first; `None` where they are the same."""
+    if isinstance(seen, dict) and isinstance(expected, dict) and seen.keys() == expected.keys():
+        pairs = [(f"{place}.{key}".lstrip("."), seen[key], expected[key]) for key in expected]
+    elif isinstance(seen, list) and isinstance(expected, list) and len(seen) == len(expected):
+        pairs = [(f"{place}[{i}]", *both) for i, both in enumerate(zip(seen, expected, strict=True))]
+    elif seen == expected and isinstance(seen, bool) == isinstance(expected, bool):
+        return None
+    else:
+        return f"{place or 'it'} is {_short(seen)}; expected {_short(expected)}"
+    return next(filter(None, (difference(a, b, inner) for inner, a, b in pairs)), None)
+
+
+def _short(value: Any) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
