@@ -2,6 +2,11 @@
 
 python -m defects.check URL [--model-dir DIR] [--overload] [--host-header NAME]
 
+DIR is the artifact that should run there: its golden inputs must have their golden answers. Without it, answers are
+only compared with one another. While a canary has a share of the traffic two versions answer, which is
+wrong here: ask each by its own name. Every answer must be complete within a timeout, and the number of requests is
+fixed.
+
 Exit codes: 0 where all is right, 1 where something is wrong, 2 for wrong arguments; and as everywhere 65 and 66 where
 `--model-dir` has no usable artifact, 69 where nothing can be connected to. It needs only what serving needs.
 """
@@ -133,7 +138,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--name", type=_matching(SANE, "a model's name"), help="of the model; default: what /model says"
     )
-    parser.add_argument("--timeout", type=_seconds, default=10.0, help="seconds for each answer (default: %(default)g)")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        help="seconds for each answer (default: %(default)g); more where it has to start first",
+    )
     parser.add_argument("--insecure", action="store_true", help="take any certificate")
     return parser.parse_args()
 

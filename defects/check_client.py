@@ -41,6 +41,7 @@ class Unreachable(Fatal):
 
 
 class Answer(NamedTuple):
+    asked: str  # method and path
     status: int
     headers: Mapping[str, str]  # by name in lower case
     body: bytes
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
     def excerpt(self) -> str:
         """What it is, for people."""
         text = " ".join(self.body[:EXCERPT].decode("utf-8", "replace").split())
-        return f"{self.status} {self.content_type} {text!r}"
+        return f"{self.asked}: {self.status} {self.content_type} {text!r}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Client:
             try:
                 connection.connect()
             except (OSError, ValueError) as problem:  # the latter for what can't be a host's name
-                place = f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+                host = f"[{self.host}]" if ":" in self.host else self.host
+                place = f"{'https' if self.tls else 'http'}://{host}:{self.port}"
                 reason = "it took too long" if connection.late else getattr(problem, "strerror", None) or problem
                 raise Unreachable(f"can't reach {place}: {reason}; expected a server there") from None
             finally:
@@ -95,15 +97,16 @@ class Client:
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         if self.host_header is not None:
             fields["host"] = self.host_header
+        asked = f"{method} {path}"
         started = time.perf_counter()
         with closing(self._connection()) as connection:
             try:
                 status, received, content = _exchange(connection, method, self.prefix + path, body, fields)
             except (OSError, ValueError, http.client.HTTPException) as problem:
-                raise Wrong(f"{method} {path}: {self._reason(connection, problem)}") from None
+                raise Wrong(f"{asked}: {self._reason(connection, problem)}") from None
             finally:
                 connection.timer.cancel()
-        answer = Answer(status, received, content, fields["x-request-id"], time.perf_counter() - started)
+        answer = Answer(asked, status, received, content, fields["x-request-id"], time.perf_counter() - started)
         self.answers.append(answer)
         return answer
 
@@ -166,10 +169,17 @@ def read_json(answer: Answer, status: int = 200) -> Any:
         raise Wrong(f"{answer.excerpt}; expected {status}")
     if answer.content_type != "application/json":
         raise Wrong(f"{answer.excerpt}; expected application/json")
+    return json_value(answer.body)
+
+
+def json_value(text: bytes) -> Any:
+    """The value of a JSON document."""
     try:
-        return orjson.loads(answer.body)
-    except orjson.JSONDecodeError as problem:
-        raise Wrong(f"not JSON ({problem}): {answer.excerpt}") from None
+        value = orjson.loads(text)
+        orjson.dumps(value)  # refuses what nests too deep for all that comes later
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as problem:
+        raise Wrong(f"not JSON ({problem}): {text[:EXCERPT]!r}") from None
+    return value
 
 
 def parsed(kind: type[T], value: Any) -> T:

@@ -18,13 +18,13 @@ from pydantic import BaseModel, Field
 
 from defects import openinference
 from defects.artifact import Golden
-from defects.check_client import Answer, Client, Wrong, parsed, read_json
+from defects.check_client import Answer, Client, Wrong, json_value, parsed, read_json
 from defects.routes import Model
 from defects.schema import Schema
 from defects.settings import MAX_TIMEOUT_MS
 
 ROWS = 64  # of the golden inputs that are sent at most, by every protocol
-GENERATED = 16  # rows where there are no golden inputs
+GENERATED = 8  # rows where there are no golden inputs
 SEED = 1
 TOLERANCE = 1e-5  # between protocols: an engine rounds a batch differently from a row
 SUM_TOLERANCE = 1e-3
@@ -200,10 +200,7 @@ def _read_v2_binary(model: Model, answer: Answer, rows: int) -> Probabilities:
     if answer.status != 200 or answer.content_type != "application/octet-stream" or not length.isdecimal():
         raise Wrong(f"{answer.excerpt}; expected 200 application/octet-stream with inference-header-content-length")
     head, raw = answer.body[: int(length[:12])], answer.body[int(length[:12]) :]
-    try:
-        inference = parsed(_Inference, orjson.loads(head))
-    except orjson.JSONDecodeError as problem:
-        raise Wrong(f"its JSON part is none: {problem}") from None
+    inference = parsed(_Inference, json_value(head))
     data: dict[str, Any] = {}
     for output in inference.outputs:
         size = output.parameters.get("binary_data_size")
@@ -318,7 +315,7 @@ class Asked:
     def __init__(self, client: Client, model: Model, sample: Sample):
         self.sample = sample
         self._model = model
-        self._answers = {way.name: _asked(way, client, model, sample.rows) for way in WAYS}
+        self._answers = {way.name: _asked(way, client, model, sample.rows) for way in WAYS if len(sample.rows)}
         answered = [answer for answer in self._answers.values() if not isinstance(answer, Wrong)]
         self.agreed: Probabilities | None = np.median(answered, axis=0) if answered else None
 

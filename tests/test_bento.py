@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
-from conftest import ROOT, Serve, run
+from conftest import BIN, ROOT, Serve, environment, run
 from defects import tunnel
 
 
@@ -57,6 +58,23 @@ def test_it_serves_its_own_model_from_any_directory(
         answer = httpx.post(f"{server.url}/classify", json=tunnel.SCHEMA.example)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-model-version"] == built[1]
+
+
+def test_the_deploy_check_that_it_packs_passes(
+    built: tuple[Path, str], home: Path, serve: Serve, tmp_path: Path
+) -> None:
+    model = home / "models" / "defect_classifier" / built[1]
+    with serve("defect_classifier:latest", cwd=tmp_path, BENTOML_HOME=home) as server:
+        done = subprocess.run(
+            [BIN / "python", "-m", "defects.check", server.url, "--model-dir", model, "--overload"],
+            cwd=built[0] / "src",
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "33 ok, 0 failed, 0 skipped" in done.stdout
 
 
 def test_it_serves_a_mounted_model_instead(
