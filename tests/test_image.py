@@ -317,6 +317,16 @@ def test_an_image_without_a_model_serves_the_mounted_one(
     assert served["digest"] == artifact.load(model_dir).digest
 
 
+def test_the_deploy_check_finds_nothing_wrong_from_outside_and_from_inside(image: Image, start: Start) -> None:
+    with start(image.name) as container:
+        command = [sys.executable, "-m", "defects.check", container.url, "--model-dir", str(image.model), "--overload"]
+        outside = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        inside = podman("exec", container.name, "python", "-m", "defects.check", "http://127.0.0.1:3000")
+    assert outside.returncode == 0, outside.stdout + outside.stderr
+    assert " 0 failed" in outside.stdout
+    assert " 0 failed" in inside
+
+
 def test_it_says_what_it_is(image: Image) -> None:
     (described,) = json.loads(podman("image", "inspect", image.name))
     labels, model = described["Labels"], artifact.load(image.model)
