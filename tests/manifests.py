@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import pytest
 import yaml
 
-from conftest import BIN, ROOT
+from conftest import BIN, CI, ROOT
 
 KUBERNETES = "1.35"
 CLIENTS_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -154,6 +155,8 @@ def settings(documents: list[Document]) -> dict[str, str]:
 
 def sdk_problems(services: list[Document]) -> list[list[str]]:
     """For each InferenceService, what the KServe SDK's types don't have."""
+    if not CLIENTS_PYTHON.exists():
+        (pytest.fail if CI else pytest.skip)("the KServe SDK is not installed; `make test` installs it")
     command: list[str | Path] = [CLIENTS_PYTHON, "-W", "ignore", "-c", VALIDATE]
     done = subprocess.run(command, input=json.dumps(services), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

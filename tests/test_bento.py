@@ -64,7 +64,7 @@ def test_the_deploy_check_that_it_packs_passes(
     built: tuple[Path, str], home: Path, serve: Serve, tmp_path: Path
 ) -> None:
     model = home / "models" / "defect_classifier" / built[1]
-    with serve("defect_classifier:latest", cwd=tmp_path, BENTOML_HOME=home) as server:
+    with serve("defect_classifier:latest", cwd=tmp_path, BENTOML_HOME=home, DEFECTS_MAX_QUEUED_ROWS=1024) as server:
         done = subprocess.run(
             [BIN / "python", "-m", "defects.check", server.url, "--model-dir", model, "--overload"],
             cwd=built[0] / "src",

@@ -318,7 +318,7 @@ def test_an_image_without_a_model_serves_the_mounted_one(
 
 
 def test_the_deploy_check_finds_nothing_wrong_from_outside_and_from_inside(image: Image, start: Start) -> None:
-    with start(image.name) as container:
+    with start(image.name, DEFECTS_MAX_QUEUED_ROWS=1024) as container:
         command = [sys.executable, "-m", "defects.check", container.url, "--model-dir", str(image.model), "--overload"]
         outside = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         inside = podman("exec", container.name, "python", "-m", "defects.check", "http://127.0.0.1:3000")

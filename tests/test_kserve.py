@@ -17,6 +17,7 @@ import yaml
 import manifests
 from conftest import ROOT, Serve, Server
 from defects import artifact
+from defects.routes import MAX_ROWS
 from defects.settings import PREFIX, Settings
 from manifests import Document, container, only, overlay, predictor, render, settings
 
@@ -27,7 +28,7 @@ MODES = {
     "standard": ("autoscale-cpu", *NEITHER),
 }
 QUEUE_PROXY_SECONDS = 30  # without a request, before Knative lets the server have its SIGTERM
-CAPACITY = 13_000  # one-row requests/s on one core: README.md, Speed
+KPA_SHARE = 0.7  # of the target that Knative's autoscaler aims at: container-concurrency-target-percentage
 README = (ROOT / "kserve" / "README.md").read_text("utf-8")
 
 
@@ -51,12 +52,6 @@ def service() -> Document:
     return only(render("base"), "InferenceService")
 
 
-def sdk_problems(services: list[Document]) -> list[list[str]]:
-    if not manifests.CLIENTS_PYTHON.exists():
-        pytest.skip("the KServe SDK is not installed; `make test` installs it")
-    return manifests.sdk_problems(services)
-
-
 def test_there_is_no_other_overlay_or_component() -> None:
     def folders(name: str) -> set[str]:
         return {folder.name for folder in (ROOT / "kserve" / name).iterdir()}
@@ -70,7 +65,7 @@ def test_every_inference_service_has_only_fields_of_kserve(rendered: dict[str, l
     assert {(s["apiVersion"], s["kind"]) for s in services.values()} == {
         ("serving.kserve.io/v1beta1", "InferenceService")
     }
-    problems = dict(zip(services, sdk_problems(list(services.values())), strict=True))
+    problems = dict(zip(services, manifests.sdk_problems(list(services.values())), strict=True))
     assert {name: found for name, found in problems.items() if found} == {}
 
 
@@ -108,7 +103,7 @@ def test_the_deployment_mode_is_always_said(rendered: dict[str, list[Document]])
 def test_the_check_of_types_notices_mistakes(
     service: Document, path: tuple[Any, ...], value: Any, problem: str
 ) -> None:
-    ((found,),) = sdk_problems([changed(service, path, value)])
+    ((found,),) = manifests.sdk_problems([changed(service, path, value)])
     assert found.endswith(problem)
 
 
@@ -263,10 +258,22 @@ def test_a_replica_has_the_time_that_its_end_takes(rendered: dict[str, list[Docu
 
 def test_no_queue_is_in_front_of_the_servers_own(rendered: dict[str, list[Document]]) -> None:
     for documents in rendered.values():
-        configured = Settings.from_environment(settings(documents))
-        fills_the_queue = min(configured.max_queued_rows, CAPACITY * configured.request_timeout_ms / 1000)
-        limit = predictor(documents).get("containerConcurrency", 0)
-        assert limit == 0 or limit >= fills_the_queue
+        assert predictor(documents).get("containerConcurrency", 0) == 0
+
+
+def test_the_autoscaler_sees_a_full_queue_however_large_requests_are(rendered: dict[str, list[Document]]) -> None:
+    for name, documents in rendered.items():
+        if "scaleTarget" in predictor(documents) and "Knative" in json.dumps(documents):
+            in_flight = Settings.from_environment(settings(documents)).max_queued_rows / MAX_ROWS
+            assert in_flight > 2 * KPA_SHARE * predictor(documents)["scaleTarget"], name
+
+
+def test_tags_and_gradual_rollouts_do_not_meet(rendered: dict[str, list[Document]]) -> None:
+    """KServe takes the percentages of a tag that is rolled out for those of the whole service."""
+    for name, documents in rendered.items():
+        notes = only(documents, "InferenceService")["metadata"]["annotations"]
+        both = {"serving.kserve.io/enable-tag-routing", "serving.knative.dev/rollout-duration"}
+        assert len(both & notes.keys()) < 2, name
 
 
 def test_overlays_differ_in_what_environments_differ_in(rendered: dict[str, list[Document]]) -> None:
