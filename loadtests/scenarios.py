@@ -1,0 +1,238 @@
+"""Scenarios as strictly checked data: what is sent when, and what is expected of the answers.
+
+A scenario is a YAML file: one of `loadtests/scenarios`, by its name, or any other, by its path. Rates of phases are
+factors of `rate`, which `--rate` replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from loadtests import arrivals
+from loadtests.arrivals import Segment, Times
+from loadtests.results import SLO, PhaseName
+
+FOLDER = Path(__file__).parent / "scenarios"
+MAX_REQUESTS = 5_000_000  # of one run, which are all kept in memory
+
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class BadScenario(ValueError):
+    """A scenario that can't be used; one line with the file, the field and what was expected."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Spikes(Strict):
+    """For `seconds`, at the begin of every `every_seconds`, `rate` instead of the phase's."""
+
+    every_seconds: Seconds
+    seconds: Seconds
+    rate: Positive
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.seconds >= self.every_seconds:
+            raise ValueError(f"seconds: {self.seconds:g} is too long; expected less than every_seconds")
+        return self
+
+
+class Steps(Strict):
+    """A staircase from the phase's `rate` to `to`: each step lasts `seconds` and is `factor` times the one before."""
+
+    seconds: Seconds
+    factor: Annotated[float, Field(gt=1, le=100)]
+    to: Positive
+
+
+class Phase(Strict):
+    """`rate` is a factor of the scenario's; with `to`, it changes evenly until the end."""
+
+    name: PhaseName
+    rate: Positive
+    seconds: Seconds | None = None
+    to: Positive | None = None
+    spikes: Spikes | None = None
+    steps: Steps | None = None
+    p95_ms: Positive | None = Field(None, description="instead of the SLO's, in this phase")
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if sum(shape is not None for shape in (self.to, self.spikes, self.steps)) > 1:
+            raise ValueError("to, spikes, steps: more than one is given; expected at most one")
+        if (self.seconds is None) == (self.steps is None):
+            raise ValueError("seconds: expected a number, or none where there are steps")
+        return self
+
+    def profile(self, base: float) -> list[Segment]:
+        """Its segments, where a factor of 1 is `base` requests per second."""
+        rate = self.rate * base
+        if self.steps:
+            return arrivals.steps(rate, self.steps.to * base, self.steps.factor, self.steps.seconds)
+        assert self.seconds is not None  # noqa: S101 - checked above
+        if self.spikes:
+            s = self.spikes
+            return arrivals.spikes(self.seconds, rate, s.rate * base, s.every_seconds, s.seconds)
+        return [Segment(self.seconds, rate, rate if self.to is None else self.to * base)]
+
+
+class Payload(Strict):
+    """What is sent, and how often among the others."""
+
+    kind: Literal["json", "v2-json", "v2-binary"]
+    rows: Annotated[int, Field(ge=1, le=1024)] = 1
+    share: Positive = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} x{self.rows}"
+
+
+class Objective(Strict):
+    """The SLO: p95 of every phase but warm-up, and the shares of requests that may fail and be refused."""
+
+    p95_ms: Positive
+    failed_share: Share = 0.001
+    refused_share: Share = 0.0
+    recover_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+
+    def record(self) -> SLO:
+        return SLO(**self.model_dump())
+
+
+class Scenario(Strict):
+    """A whole scenario."""
+
+    about: str = Field(min_length=1, max_length=300)
+    rate: Positive | Literal["capacity"] = Field(description="requests/s; capacity: what a closed loop gets answered")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    spacing: arrivals.Spacing = "poisson"
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
+        None, description="sent as x-request-timeout-ms"
+    )
+    stop_at_slo: bool = Field(default=False, description="end when the SLO does not hold any more")
+    payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
+    phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
+    slo: Objective
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, names in (("phases", [p.name for p in self.phases]), ("payloads", [p.name for p in self.payloads])):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what}: {', '.join(names)}; expected each once")
+        if not self.judged:
+            raise ValueError("phases: only warm-up; expected one that counts")
+        return self
+
+    @property
+    def judged(self) -> list[Phase]:
+        return [phase for phase in self.phases if phase.name != "warm-up"]
+
+    def limit_ms(self, phase: Phase) -> float:
+        """What the p95 of a phase may be."""
+        return phase.p95_ms or self.slo.p95_ms
+
+
+class Span(NamedTuple):
+    """A phase on the run's axis, in seconds."""
+
+    phase: Phase
+    start: float
+    end: float
+
+
+class Plan:
+    """A scenario with its rate and seed fixed: who has the same computes the same schedule."""
+
+    def __init__(self, scenario: Scenario, base: float, seed: int):
+        self.scenario, self.base, self.seed = scenario, base, seed
+        self.profile = [segment for phase in scenario.phases for segment in phase.profile(base)]
+        expected = sum(segment.expected for segment in self.profile)
+        if expected > MAX_REQUESTS:
+            raise BadScenario(f"{expected:,.0f} requests at a rate of {base:g}/s; expected at most {MAX_REQUESTS:,}")
+        if expected < 1:
+            raise BadScenario(f"no request at a rate of {base:g}/s; expected at least one")
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        spans, start = [], 0.0
+        for phase in self.scenario.phases:
+            end = start + sum(segment.seconds for segment in phase.profile(self.base))
+            spans.append(Span(phase, start, end))
+            start = end
+        return spans
+
+    @property
+    def seconds(self) -> float:
+        return self.spans[-1].end
+
+    @cached_property
+    def times(self) -> Times:
+        """When each request is to leave, `[requests]`."""
+        return arrivals.schedule(self.profile, self.scenario.spacing, self.seed)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int8]:
+        """Which payload each is, `[requests]`."""
+        shares = np.array([payload.share for payload in self.scenario.payloads])
+        random = np.random.default_rng([self.seed, 1])
+        return random.choice(len(shares), size=len(self.times), p=shares / shares.sum()).astype(np.int8)
+
+    def phase_of(self, times: Times) -> NDArray[np.int8]:
+        """The index of the phase that each time lies in."""
+        ends = np.array([span.end for span in self.spans[:-1]])
+        return np.searchsorted(ends, times, side="right").astype(np.int8)
+
+
+def names() -> list[str]:
+    """The scenarios that come with the project."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Scenario:
+    """The scenario called `name`, or in the file `name`; raises `BadScenario`."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if path.parent == FOLDER and not path.is_file():
+        raise BadScenario(f"--scenario: no scenario {name!r}; expected {', '.join(names())}, or a .yaml file")
+    try:
+        return Scenario.model_validate(yaml.load(path.read_text("utf-8"), _Loader))  # noqa: S506 - a safe one
+    except ValidationError as error:
+        raise BadScenario(f"{path}: {_described(error)}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadScenario(f"{path}: can't be read: {' '.join(str(error).split())}; expected YAML") from None
+
+
+def _described(error: ValidationError) -> str:
+    first, more = error.errors()[0], error.error_count() - 1
+    place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())  # no type tags
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = {"Field required": "is missing; expected a value", "Extra inputs are not permitted": "unknown field"}.get(
+        message, message
+    )
+    got = f", got {first['input']!r:.60}" if first["type"] not in ("missing", "extra_forbidden", "value_error") else ""
+    text = f"{place}: {message}{got}" if place else message
+    return f"{text} (and {more} more)" if more else text
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"{', '.join(map(str, twice))}: appears twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
