@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
 import aiohttp
 import numpy as np
 
-from defects.schema import Schema
-from defects.tunnel import SCHEMA, Tunnel
-from loadtests.workloads import v2_binary
+from loadtests import payloads
 
 ROWS_IN_FLIGHT = 4096  # in the closed loop: busy, but nothing is refused
 LATE_SECONDS = 0.05  # a request that left later than this after its time makes the run invalid
@@ -60,21 +56,17 @@ Send = Callable[[float], Coroutine[Any, Any, Answer]]
 
 def target(host: str, rows: int, deadline: float) -> Target:
     """A V2 binary request with `rows` rows for whatever model is served at `host`."""
-    with urlopen(f"{host}/model", timeout=10) as answer:  # noqa: S310 - the host that the user named
-        model = json.load(answer)
-    schema = Schema.from_json(model["schema"])
-    if schema.names == SCHEMA.names:
-        values = Tunnel(seed=3).scans(rows).features
-    else:
-        one = [math.nan if v is None else v for v in schema.example.values()]
-        values = np.tile(np.array(one, np.float32), (rows, 1))
-    head, raw = v2_binary(values)
+    try:
+        model = payloads.Served.from_json(payloads.ask_model(host))
+    except payloads.BadPayload as error:
+        raise SystemExit(str(error)) from None
+    head, raw = payloads.v2_binary(payloads.rows_for(model.schema, rows, seed=3))
     headers = {
         "content-type": "application/octet-stream",
         "inference-header-content-length": str(len(head)),
         "x-request-timeout-ms": str(round(deadline * 1000)),
     }
-    return Target(f"{host}/v2/models/{model['name']}/infer", head + raw, headers, rows, deadline)
+    return Target(f"{host}/v2/models/{model.name}/infer", head + raw, headers, rows, deadline)
 
 
 def sender(session: aiohttp.ClientSession, what: Target, started: float) -> Send:

@@ -7,7 +7,6 @@ cheaper than it is. All subjects get the same parcels.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.tunnel import SCHEMA, Tunnel
+from loadtests.payloads import Values, dump, objects, v2_binary, v2_json, values_of
 from loadtests.subjects import Answer, get, post
 
 SINGLES = 256  # different requests with one row
@@ -23,7 +23,6 @@ BATCHES = 32  # different requests with BATCH rows
 BATCH = 64
 MODEL = "defect-classifier"
 
-Values = list[float | None]
 Probabilities = NDArray[np.float64]  # [rows, classes]
 Body = Callable[[Sequence[Values]], bytes]
 Reader = Callable[[Answer], Probabilities]
@@ -58,23 +57,23 @@ class Workload:
 def workloads(seed: int) -> dict[str, Workload]:
     """Every workload by name; the parcels come from `seed`."""
     parcels = Tunnel(seed=seed).scans(max(SINGLES, BATCHES * BATCH)).features
-    values = [[None if math.isnan(v) else float(f"{v:.6g}") for v in row] for row in parcels.tolist()]
+    values = values_of(parcels)
     singles = [[row] for row in values[:SINGLES]]
     batches = [values[i * BATCH : (i + 1) * BATCH] for i in range(BATCHES)]
     infer, predict = f"/v2/models/{MODEL}/infer", f"/v1/models/{MODEL}:predict"
     return {
         w.name: w
         for w in (
-            _json("classify", "/classify", singles, lambda rows: _dump(_object(rows[0])), _read_one),
-            _json("V1", predict, singles, lambda rows: _dump({"instances": rows}), _read_v1),
-            _json("V2", infer, singles, _v2_json, _read_v2),
-            _json("V2 by ASGI", f"{infer}?by=asgi", singles, _v2_json, _read_v2),  # see defects/protocol.py
+            _json("classify", "/classify", singles, lambda rows: dump(_objects(rows)[0]), _read_one),
+            _json("V1", predict, singles, lambda rows: dump({"instances": rows}), _read_v1),
+            _json("V2", infer, singles, v2_json, _read_v2),
+            _json("V2 by ASGI", f"{infer}?by=asgi", singles, v2_json, _read_v2),  # see defects/protocol.py
             _binary("V2 binary", infer, singles),
-            _json("classify_batch", "/classify_batch", batches, lambda rows: _dump(_objects(rows)), _read_list),
-            _json(f"V2 x{BATCH}", infer, batches, _v2_json, _read_v2),
+            _json("classify_batch", "/classify_batch", batches, lambda rows: dump(_objects(rows)), _read_list),
+            _json(f"V2 x{BATCH}", infer, batches, v2_json, _read_v2),
             _binary(f"V2 binary x{BATCH}", infer, batches),
-            _json("scans", "/classify", singles, lambda rows: _dump({"scans": _objects(rows)}), _read_stock),
-            _json(f"scans x{BATCH}", "/classify", batches, lambda rows: _dump({"scans": _objects(rows)}), _read_stock),
+            _json("scans", "/classify", singles, lambda rows: dump({"scans": _objects(rows)}), _read_stock),
+            _json(f"scans x{BATCH}", "/classify", batches, lambda rows: dump({"scans": _objects(rows)}), _read_stock),
             Workload("GET", 0, (get("/"),), np.empty((0, len(SCHEMA.names)), np.float32), _read_hello),
         )
     }
@@ -94,36 +93,12 @@ def _binary(name: str, path: str, bodies: Sequence[Sequence[Values]]) -> Workloa
     return Workload(name, len(bodies[0]), tuple(requests), _array(bodies[0]), _read_v2_binary)
 
 
-def v2_binary(values: NDArray[np.float32]) -> tuple[bytes, bytes]:
-    """Header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
-    raw = values.astype("<f4").tobytes()
-    tensor = {
-        "name": "rows", "datatype": "FP32", "shape": list(values.shape), "parameters": {"binary_data_size": len(raw)},
-    }  # fmt: skip
-    return _dump({"inputs": [tensor], "parameters": {"binary_data_output": True}}), raw
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
 def _array(rows: Sequence[Values]) -> NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _object(row: Values) -> dict[str, float | None]:
-    return dict(zip(SCHEMA.names, row, strict=True))
-
-
 def _objects(rows: Sequence[Values]) -> list[dict[str, float | None]]:
-    return [_object(row) for row in rows]
-
-
-def _v2_json(rows: Sequence[Values]) -> bytes:
-    data = [value for row in rows for value in row]
-    return _dump(
-        {"inputs": [{"name": "rows", "datatype": "FP32", "shape": [len(rows), len(SCHEMA.names)], "data": data}]}
-    )
+    return objects(SCHEMA.names, rows)
 
 
 def _by_class(rows: Sequence[Any]) -> Probabilities:

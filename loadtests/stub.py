@@ -1,0 +1,179 @@
+"""A scripted server whose behaviour is known, to prove the load test's own numbers.
+
+python -m loadtests.stub --port 3999 --service-ms 2 --stall 10:2
+
+It answers every prediction after a fixed time, without a model. In a stall it answers nothing, and everything that
+waited when the stall is over, as a server does that stops to collect garbage. Times in scripts are seconds since the
+first prediction. `/model` describes the built-in data's model; answers carry Server-Timing and x-revision as real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import uvloop
+
+from defects.tunnel import SCHEMA
+
+MODEL = {"name": "defect-classifier", "version": "stub", "digest": "sha256:" + "0" * 64, "engine": "none"}
+PREDICTION = b'{"defect": "ok", "outputs": []}'
+
+
+class Stall(NamedTuple):
+    """Nothing is answered from `start` on for `seconds`."""
+
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the server does."""
+
+    service_ms: float = 0.0
+    queue_ms: float = 0.0  # what it says of its queue; the rest of service_ms is scoring
+    stalls: tuple[Stall, ...] = ()
+    refuse_share: float = 0.0
+    fail_share: float = 0.0
+    slow_share: float = 0.0
+    slow_ms: float = 0.0
+    drop_share: float = 0.0  # of requests whose connection ends without an answer
+    revisions: dict[str, float] = field(default_factory=lambda: {"stub": 1.0})  # name -> share
+    seed: int = 1
+
+
+def _respond(status: bytes, body: bytes, *headers: bytes) -> bytes:
+    lines = [b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+class Behaviour:
+    """Decides, in the order in which requests come, what each gets and when."""
+
+    def __init__(self, script: Script):
+        self._script, self._random, self._first = script, random.Random(script.seed), -1.0  # noqa: S311 - a script
+        scoring = script.service_ms - script.queue_ms
+        timing = b"server-timing: queue;dur=%.3f, score;dur=%.3f" % (script.queue_ms, scoring)
+        self._answers = [
+            _respond(b"200 OK", PREDICTION, timing, b"x-revision: " + name.encode()) for name in script.revisions
+        ]
+        self._shares = list(script.revisions.values())
+        self._refusal = _respond(b"503 Service Unavailable", b'{"error": "overloaded"}', b"retry-after: 1")
+        self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
+
+    def next(self) -> tuple[float, bytes]:
+        """Seconds until the next request's answer, and the answer; empty: the connection ends."""
+        now, s = time.perf_counter(), self._script
+        if self._first < 0:
+            self._first = now
+        at, fate = now - self._first, self._random.random()
+        delay = next(
+            (stall.start + stall.seconds - at for stall in s.stalls if 0 <= at - stall.start < stall.seconds), 0
+        )
+        for share, answer in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
+            if fate < share:
+                return delay, answer
+            fate -= share
+        slow = self._random.random() < s.slow_share
+        answer = self._random.choices(self._answers, self._shares)[0] if len(self._answers) > 1 else self._answers[0]
+        return delay + (s.slow_ms if slow else s.service_ms) / 1e3, answer
+
+
+class Connection(asyncio.Protocol):
+    """One connection, with one request at a time on it."""
+
+    def __init__(self, behaviour: Behaviour):
+        self._behaviour, self._buffer = behaviour, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, end, rest = self._buffer.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = 0
+        for line in head.split(b"\r\n"):
+            if line[:15].lower() == b"content-length:":
+                length = int(line[15:])
+        if len(rest) >= length:
+            self._buffer = rest[length:]
+            self._answer(head.split(b" ", 2)[0], head.split(b" ", 2)[1])
+
+    def _answer(self, method: bytes, path: bytes) -> None:
+        if method == b"POST":
+            delay, answer = self._behaviour.next()
+            if delay > 0:
+                asyncio.get_running_loop().call_later(delay, self._write, answer)
+            else:
+                self._write(answer)
+        elif path == b"/model":
+            self._write(_respond(b"200 OK", json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()))
+        elif path in (b"/readyz", b"/metrics"):
+            self._write(_respond(b"200 OK", b"defects_queue_rows 0\n" if path == b"/metrics" else b'{"ready": true}'))
+        else:
+            self._write(_respond(b"404 Not Found", b'{"error": "no such path"}'))
+
+    def _write(self, answer: bytes) -> None:
+        if answer:
+            self._transport.write(answer)
+        else:
+            self._transport.abort()
+
+
+async def serve(script: Script, port: int) -> None:
+    """Serve on loopback until SIGTERM or SIGINT."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+    behaviour = Behaviour(script)
+    async with await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", port, backlog=4096):
+        await over.wait()
+
+
+def _stall(text: str) -> Stall:
+    start, _, seconds = text.partition(":")
+    try:
+        return Stall(float(start), float(seconds))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected START:SECONDS, such as 10:2") from None
+
+
+def parse(arguments: list[str] | None = None) -> tuple[int, Script]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=3999, help="(default: %(default)s)")
+    for name, text in {
+        "service-ms": "time of an answer",
+        "queue-ms": "of that, what it says was its queue",
+        "refuse-share": "answered 503 with Retry-After",
+        "fail-share": "answered 500",
+        "drop-share": "whose connection ends without an answer",
+        "slow-share": "answered after --slow-ms",
+        "slow-ms": "time of a slow answer",
+    }.items():
+        parser.add_argument(f"--{name}", type=float, default=0.0, help=text)
+    parser.add_argument("--stall", type=_stall, action="append", default=[], help="START:SECONDS without answers")
+    parser.add_argument("--canary-share", type=float, default=0.0, help="answered by a second revision, canary")
+    parser.add_argument("--seed", type=int, default=1)
+    options = vars(parser.parse_args(arguments))
+    port, share, stalls = options.pop("port"), options.pop("canary_share"), tuple(options.pop("stall"))
+    revisions = {"stub": 1 - share, "canary": share} if share else {"stub": 1.0}
+    return port, Script(**options, stalls=stalls, revisions=revisions)
+
+
+def main() -> None:
+    port, script = parse()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(script, port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""One HTTP/1.1 exchange over connections that are kept, on gevent.
+
+Nothing is ever sent twice: a client that quietly retries would hide that a replica lost a request. A kept connection
+that the server has closed meanwhile is noticed before it is used, as far as that can be known by then.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import gevent.monkey
+from gevent import socket, ssl
+from geventhttpclient.response import HTTPParseError, HTTPResponse
+
+from loadtests.results import CLOSED, CONNECT, NOT_HTTP, TIMEOUT
+
+RECEIVE_BYTES = 65_536
+_poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
+
+
+class Reply(NamedTuple):
+    """An answer, or which of `results.ERRORS` came instead."""
+
+    error: int
+    response: HTTPResponse | None = None
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self.response._body_buffer) if self.response else b""
+
+
+class Connections:
+    """Kept connections to one server. Its name is looked up once, when this is made; raises `OSError`."""
+
+    def __init__(self, url: str, timeout: float):
+        parts = urlsplit(url)
+        self._timeout, self._name = timeout, parts.hostname
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        port = parts.port or (443 if self._tls else 80)
+        self._family, _, _, _, self._address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
+        self._idle: list[socket.socket] = []
+
+    def exchange(self, request: bytes) -> Reply:
+        """Send a request and wait for its answer, at most the timeout after which it is given up."""
+        until = time.perf_counter() + self._timeout
+        try:
+            connection = self._take()
+        except OSError:
+            return Reply(CONNECT)
+        reply = self._converse(connection, request, until)
+        if reply.response is None or reply.response.should_close():
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return reply
+
+    def _converse(self, connection: socket.socket, request: bytes, until: float) -> Reply:
+        response = HTTPResponse("POST")
+        try:
+            connection.sendall(request)
+            while not response.message_complete or response.status_code < 200:
+                if time.perf_counter() > until:
+                    return Reply(TIMEOUT)
+                data = connection.recv(RECEIVE_BYTES)
+                response.feed(data)
+                if not data and not response.message_complete:
+                    return Reply(CLOSED)
+        except TimeoutError:
+            return Reply(TIMEOUT)
+        except HTTPParseError:
+            return Reply(NOT_HTTP)
+        except OSError:
+            return Reply(CLOSED)
+        return Reply(0, response)
+
+    def _take(self) -> socket.socket:
+        while self._idle:
+            connection = self._idle.pop()
+            if not _readable(connection):
+                return connection
+            connection.close()
+        return self._connect()
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self._timeout)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect(self._address)
+            return self._tls.wrap_socket(connection, server_hostname=self._name) if self._tls else connection
+        except OSError:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _readable(connection: socket.socket) -> bool:
+    """Whether an idle connection has something to say: that can only be its end."""
+    poll = _poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
