@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""What a benchmark or a load test ran on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ LIBRARIES = ("bentoml", "onnxruntime", "scikit-learn", "numpy", "uvicorn", "uvlo
 
 def describe() -> dict[str, str]:
     """Processor, kernel, Python and the versions of everything that is compared."""
+    return {**computer(), **{name: version(name) for name in LIBRARIES}, "wrk": _wrk()}
+
+
+def computer() -> dict[str, str]:
+    """Processor, kernel and Python."""
     return {
         "cpu": _processor(),
         "cores": str(os.cpu_count()),
         "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
-        "wrk": _wrk(),
     }
 
 

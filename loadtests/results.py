@@ -38,7 +38,7 @@ REQUEST = np.dtype(
         ("revision", "<i2"),  # index of its name, -1 without one
         ("error", "i1"),  # index in ERRORS
         ("kind", "i1"),  # index in the scenario's payloads
-        ("worker", "i1"),
+        ("worker", "<i2"),
         ("retry_after", "?"),
     ]
 )
@@ -168,11 +168,11 @@ class Step(Record):
     planned_per_s: float
     achieved_per_s: float
     p95: Number
-    held: bool = Field(description="the SLO held, and the generator kept up")
+    problem: str | None = Field(description="why the SLO did not hold; null: it did")
 
 
 class Capacity(Record):
-    """The highest rate of a ramp's steps before the first at which the SLO did not hold."""
+    """The rate of the last of a ramp's steps before the SLO did not hold in two in a row, or in the very last."""
 
     per_s: Number
     at_least: bool = Field(description="no step broke the SLO: the capacity may be higher")

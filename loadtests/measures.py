@@ -1,0 +1,330 @@
+"""What a run's requests say: latency from the intended time, goodput, recovery, capacity, the error budget's use.
+
+Percentiles are exact: every request is kept, so nothing is rounded into the buckets of a histogram. They are values by
+nearest rank (the smallest that at least that share does not exceed), so each was measured.
+
+Latency is of requests that were answered (2xx) or never answered (those count with the time until they were given up).
+Refusals and error answers are fast and would flatter it; they are counted apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests import results
+from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEOUT, UNANSWERED, Requests, Spread
+from loadtests.scenarios import Plan, Scenario, Span
+
+LATE_SECONDS = 0.05  # a request that left no later than this after its intended time counts as sent in time
+LATE_SHARE = 0.01  # of late ones is allowed
+DELAY_MS, DELAY_PART = 5.0, 0.1  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
+WINDOW_SECONDS, WINDOW_REQUESTS = 1.0, 20  # of the rolling p95: at least so long, and so many requests at base rate
+WINDOW_STEP, WINDOWS = 0.1, 10  # the next window begins so much later; so many in a row make a recovery
+MOST_BUCKETS = 300
+EDGES_PER_DECADE = 20
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Run:
+    """Everything that was seen of a run. `requests` are those whose time had come, ordered by it."""
+
+    plan: Plan
+    requests: Requests
+    revisions: Sequence[str]
+    seconds: float  # until the schedule was over, or the run was stopped
+    stopped: str | None = None
+    workers: int = 1
+    peak_in_flight: int = 0
+    cpu_share: float = 0.0
+    missing: list[str] = field(default_factory=list)
+    timeline: list[results.Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        r, plan = self.requests, self.plan
+        self.intended: Floats = np.ascontiguousarray(r["intended"])
+        self.phase = plan.phase_of(self.intended)
+        self.outcome = results.outcomes(r)
+        self.latency: Floats = 1e3 * (r["end"] - r["intended"])
+        self.delay: Floats = 1e3 * (r["sent"] - r["intended"])
+        self.waited: Mask = (self.outcome == ANSWERED) | np.isin(r["error"], (UNANSWERED, TIMEOUT))
+        limits = np.array([plan.scenario.limit_ms(span.phase) for span in plan.spans])
+        self.good: Mask = (self.outcome == ANSWERED) & (self.latency <= limits[self.phase])
+        self.planned = plan.times[plan.times < self.seconds]
+        warm_up = [i for i, span in enumerate(plan.spans) if span.phase.name == "warm-up"]
+        self.judged: Mask = ~np.isin(self.phase, warm_up)
+
+    @property
+    def delay_limit_ms(self) -> float:
+        return delay_limit_ms(self.plan.scenario)
+
+
+def delay_limit_ms(scenario: Scenario) -> float:
+    """What the p99 of the delay may be."""
+    return max(DELAY_MS, DELAY_PART * scenario.slo.p95_ms)
+
+
+def spread(values: Floats) -> Spread:
+    """Percentiles of the values that are there."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Spread(p50=None, p95=None, p99=None, max=None)
+    p50, p95, p99, most = np.percentile(values, [50, 95, 99, 100], method="inverted_cdf").tolist()
+    return Spread(p50=p50, p95=p95, p99=p99, max=most)
+
+
+def over(bad: NDArray[np.integer], count: NDArray[np.integer]) -> Mask:
+    """Whether the p95 of `count` values is over a limit that `bad` of them exceed."""
+    most: Mask = bad > count - np.ceil(0.95 * count)
+    return most
+
+
+def counts(run: Run, where: Mask, planned: int) -> results.Counts:
+    by = np.bincount(run.outcome[where], minlength=3)
+    return results.Counts(
+        planned=planned,
+        sent=int((~np.isnan(run.requests["sent"][where])).sum()),
+        answered=int(by[ANSWERED]),
+        refused=int(by[REFUSED]),
+        failed=int(by[FAILED]),
+        good=int(run.good[where].sum()),
+    )
+
+
+def phases(run: Run) -> list[results.Phase]:
+    """Every phase that began."""
+    return [phase(run, index, span) for index, span in enumerate(run.plan.spans) if span.start < run.seconds]
+
+
+def phase(run: Run, index: int, span: Span) -> results.Phase:
+    where, end = run.phase == index, min(span.end, run.seconds)
+    r, answered = run.requests, where & (run.outcome == ANSWERED)
+    queue, score = r["queue_ms"].astype(np.float64), r["score_ms"].astype(np.float64)
+    refused = where & (run.outcome == REFUSED)
+    planned = int(((run.planned >= span.start) & (run.planned < span.end)).sum())
+    counted = counts(run, where, planned)
+    return results.Phase(
+        name=span.phase.name,
+        start=span.start,
+        end=end,
+        p95_limit_ms=run.plan.scenario.limit_ms(span.phase),
+        counts=counted,
+        planned_per_s=planned / (end - span.start),
+        achieved_per_s=counted.sent / (end - span.start),
+        goodput_per_s=counted.good / (end - span.start),
+        latency=spread(run.latency[where & run.waited]),
+        queue=spread(queue[answered]),
+        score=spread(score[answered]),
+        rest=spread((run.latency - queue - score)[answered]),
+        delay=spread(run.delay[where]),
+        refusal=spread(1e3 * (r["end"] - r["sent"])[refused]),
+        errors=errors(r[where & (run.outcome == FAILED)]),
+    )
+
+
+def errors(failed: Requests) -> dict[str, int]:
+    """Failed requests by what went wrong."""
+    pairs = Counter(zip(failed["error"].tolist(), failed["status"].tolist(), strict=True))
+    found: Counter[str] = Counter()
+    for (error, status), count in pairs.items():
+        found[ERRORS[error] or f"HTTP {status}"] += count
+    return dict(found.most_common())
+
+
+def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
+    """Their length in seconds, and the run cut into them."""
+    length = float(max(1, math.ceil(run.seconds / MOST_BUCKETS)))
+    edges = np.arange(0.0, run.seconds, length)
+    starts = np.searchsorted(run.intended, [*edges, np.inf])
+    planned = np.diff(np.searchsorted(run.planned, [*edges, np.inf]))
+    found = []
+    for number, start in enumerate(edges):
+        where = np.zeros(len(run.intended), np.bool_)
+        where[starts[number] : starts[number + 1]] = True
+        latency, answered = spread(run.latency[where & run.waited]), where & (run.outcome == ANSWERED)
+        found.append(
+            results.Bucket(
+                start=start,
+                counts=counts(run, where, int(planned[number])),
+                p50=latency.p50,
+                p95=latency.p95,
+                p99=latency.p99,
+                queue_p95=spread(run.requests["queue_ms"][answered].astype(np.float64)).p95,
+                score_p95=spread(run.requests["score_ms"][answered].astype(np.float64)).p95,
+            )
+        )
+    return length, found
+
+
+def recovery(run: Run) -> results.Recovery:
+    """How long it took from the burst's start until the SLO held again.
+
+    A rolling window is over the limit when the p95 of its requests, by intended time, is over the SLO's, where requests
+    that were refused or failed count as infinitely slow. The SLO is breached at the end of the first window since the
+    burst's start that is over it, and recovered at the start of the first of `WINDOWS` windows in a row that are not.
+    """
+    nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
+    burst = next((span for span in run.plan.spans if span.phase.name == "burst"), None)
+    if burst is None or run.plan.scenario.stop_at_slo or burst.start >= run.seconds:
+        return nothing
+    starts, bad, width = windows(run, burst.start)
+    if not bad.any():
+        return nothing.model_copy(update={"seconds": 0.0, "after_burst_seconds": 0.0})
+    first = int(bad.argmax())
+    breached = starts[first] + width
+    # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
+    following = np.append(np.flatnonzero(bad), len(bad) + WINDOWS)  # the end of the run is no breach
+    runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
+    held = np.flatnonzero((runs >= WINDOWS) & (np.arange(len(bad)) > first))
+    if not len(held):
+        return nothing.model_copy(update={"breached_at": float(breached)})
+    at = float(starts[held[0]])
+    return results.Recovery(
+        breached_at=float(breached),
+        recovered_at=at,
+        seconds=at - burst.start,
+        after_burst_seconds=max(0.0, at - burst.end),
+    )
+
+
+def windows(run: Run, start: float) -> tuple[Floats, Mask, float]:
+    """Where the rolling windows begin, whether each is over the limit, and how long they are."""
+    width = max(WINDOW_SECONDS, WINDOW_REQUESTS / run.plan.base)
+    starts = np.arange(start, run.seconds - width + 1e-9, WINDOW_STEP)
+    slow = ~((run.outcome == ANSWERED) & (run.latency <= run.plan.scenario.slo.p95_ms))
+    total = np.concatenate([[0], np.cumsum(slow)])
+    first, last = np.searchsorted(run.intended, starts), np.searchsorted(run.intended, starts + width)
+    return starts, over(total[last] - total[first], last - first), width
+
+
+def budget(run: Run) -> list[results.Budget]:
+    """What each cause used of what the SLO allows: shares of failed and refused requests, and 5 % slower than p95."""
+    slo, total = run.plan.scenario.slo, max(1, int(run.judged.sum()))
+    outcome = run.outcome[run.judged]
+    late = (outcome == ANSWERED) & ~run.good[run.judged]
+    found = []
+    for cause, count, allowed in (
+        ("failed", int((outcome == FAILED).sum()), slo.failed_share),
+        ("refused", int((outcome == REFUSED).sum()), slo.refused_share),
+        ("late", int(late.sum()), 0.05),
+    ):
+        share = count / total
+        spent = share / allowed if allowed else None if count else 0.0
+        found.append(
+            results.Budget.model_validate(
+                {"cause": cause, "count": count, "share": share, "allowed_share": allowed, "spent": spent}
+            )
+        )
+    return found
+
+
+def capacity(run: Run) -> results.Capacity | None:
+    """What a staircase found; None where there is none."""
+    steps = [step(run, start, end) for start, end in staircase(run.plan) if start < run.seconds]
+    if not steps:
+        return None
+    ends = (s for s, following in zip(steps, [*steps[1:], steps[-1]], strict=True) if s.problem and following.problem)
+    broken = next(ends, None)  # one that breaks between two that hold was a hiccup
+    held = steps[: steps.index(broken)] if broken else steps
+    return results.Capacity(
+        per_s=held[-1].achieved_per_s if held else None,
+        at_least=broken is None,
+        reason=f"at {broken.planned_per_s:.0f}/s {broken.problem}" if broken else "every step held",
+        steps=steps,
+    )
+
+
+def staircase(plan: Plan) -> list[tuple[float, float]]:
+    """Where the steps of a plan begin and end."""
+    found: list[tuple[float, float]] = []
+    for span in plan.spans:
+        if span.phase.steps:
+            edges = np.arange(span.start, span.end + 1e-6, span.phase.steps.seconds).tolist()
+            found += pairwise(edges)
+    return found
+
+
+def step(run: Run, start: float, end: float) -> results.Step:
+    """One step of a staircase."""
+    where, end = (run.intended >= start) & (run.intended < end), min(end, run.seconds)
+    planned = int(((run.planned >= start) & (run.planned < end)).sum())
+    return results.Step(
+        start=start,
+        end=end,
+        planned_per_s=planned / (end - start),
+        achieved_per_s=counts(run, where, planned).sent / (end - start),
+        p95=spread(run.latency[where & run.waited]).p95,
+        problem=_broken(run, where),
+    )
+
+
+def _broken(run: Run, where: Mask) -> str | None:
+    """Why the SLO does not hold for some requests, of which refused and failed ones count as infinitely slow."""
+    slo, count = run.plan.scenario.slo, int(where.sum())
+    delay, failed = spread(run.delay[where]).p99, int((run.outcome[where] == FAILED).sum())
+    if delay is None or delay > run.delay_limit_ms:
+        return f"the generator could not keep up: 1 % of the requests left {delay or 0:.1f} ms late or more"
+    if failed > slo.failed_share * count:
+        return f"{failed} of {count} requests failed"
+    bad = count - int(run.good[where].sum())
+    return f"{bad} of {count} requests took more than {slo.p95_ms:g} ms or were refused" if _over(bad, count) else None
+
+
+def _over(bad: int, count: int) -> bool:
+    return bool(over(np.array([bad]), np.array([count]))[0])
+
+
+def generator(run: Run) -> results.Generator:
+    """How well the generator did, outside of warm-up."""
+    delay = run.delay[run.judged]
+    sent = delay[~np.isnan(delay)]
+    return results.Generator(
+        workers=run.workers,
+        delay=spread(delay),
+        delay_limit_ms=run.delay_limit_ms,
+        late_share=float((sent > 1e3 * LATE_SECONDS).mean()) if len(sent) else 0.0,
+        not_sent=int((run.requests["error"] == NOT_SENT).sum()),
+        peak_in_flight=run.peak_in_flight,
+        cpu_share=run.cpu_share,
+        missing=run.missing,
+    )
+
+
+def histograms(run: Run) -> list[results.Histogram]:
+    """Of the latencies of each phase's answered requests, on edges that all share."""
+    answered = run.outcome == ANSWERED
+    latency = np.maximum(run.latency, 0.01)
+    if not answered.any():
+        return []
+    low, high = np.log10([latency[answered].min(), latency[answered].max()]) * EDGES_PER_DECADE
+    edges = 10 ** (np.arange(math.floor(low), math.floor(high) + 2) / EDGES_PER_DECADE)
+    return [
+        results.Histogram(
+            phase=span.phase.name,
+            edges_ms=[float(f"{edge:.4g}") for edge in edges],
+            counts=np.histogram(latency[answered & (run.phase == index)], edges)[0].tolist(),
+        )
+        for index, span in enumerate(run.plan.spans)
+    ]
+
+
+def revisions(run: Run) -> dict[str, int]:
+    """Answers of any status by the revision that they name."""
+    found = run.requests["revision"]
+    by = np.bincount(found[found >= 0], minlength=len(run.revisions))
+    return {name: int(count) for name, count in zip(run.revisions, by, strict=True)}
+
+
+def kinds(run: Run) -> dict[str, int]:
+    """Requests by payload."""
+    names = [payload.name for payload in run.plan.scenario.payloads]
+    return dict(zip(names, np.bincount(run.requests["kind"], minlength=len(names)).tolist(), strict=True))

@@ -1,0 +1,480 @@
+"""One load test, from the order to the verdict: who coordinates it, and who sends.
+
+The coordinator is Locust's master, or its only process. It asks the server what it serves, gives every worker its part
+of the schedule, tells all of them when to begin, and puts together what they report. They talk through Locust's own
+messages, which a single process sends to itself, so there is one way for all of Locust's modes.
+
+Workers begin so and so long after they are told, not at a time of day: their clocks need not agree, and their parts are
+as exact as a message is fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gevent
+import numpy as np
+from gevent.event import Event
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadtests import machine, measures, payloads, results, scenarios, verdict
+from loadtests.dispatch import GRACE_SECONDS, Dispatcher
+from loadtests.measures import Run
+from loadtests.payloads import BadPayload, Prepared, Served
+from loadtests.results import REQUEST, Requests, Summary
+from loadtests.scenarios import BadScenario, Plan, Scenario
+from loadtests.timeline import Timeline
+from loadtests.wire import Connections
+
+ORDER, REPORT = "load-order", "load-report"  # names of messages, to workers and back
+BEGIN_SECONDS = 0.5  # after it is told, so that all have been told by then
+PREPARE_SECONDS = 60.0
+REPORT_SECONDS = 30.0  # beyond the last request's time, for workers to report
+CHUNK = 50_000  # requests in a message
+CLOSED_LOOP, CLOSED_SECONDS = 16, 3.0  # connections and time in which the capacity is measured
+PATIENT_MS = 600_000
+
+logger = logging.getLogger("loadtests")
+Message = dict[str, Any]
+
+
+class BadRun(RuntimeError):
+    """The run could not take place; one line says why."""
+
+
+class Options(NamedTuple):
+    """What the command line, or Locust's page, asks for."""
+
+    host: str
+    scenario: str
+    rate: float | None
+    seed: int | None
+    payload: str | None
+    out: str
+
+    @classmethod
+    def of(cls, environment: Environment) -> Options:
+        o: Any = environment.parsed_options
+        return cls(environment.host or "", o.scenario, o.rate, o.seed, o.payload or None, o.out)
+
+
+# --- the worker ----------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Sends its part of the schedule, and reports it."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+        self._dispatcher: Dispatcher | None = None
+        self._reported = Event()
+        self._failures: dict[str, Exception] = {}
+        self._fire: Callable[..., None] = environment.events.request.fire
+
+    def obey(self, msg: Any, **_: Any) -> None:
+        """Do what the coordinator says, without making it wait."""
+        gevent.spawn(self._obey, msg.data)
+
+    def _obey(self, order: Message) -> None:
+        try:
+            getattr(self, f"_{order['what']}")(order)
+        except (OSError, BadPayload, BadScenario) as error:
+            self._report("problem", text=str(error))
+
+    def _report(self, what: str, **content: Any) -> None:
+        assert self._environment.runner is not None  # noqa: S101 - messages come from there
+        self._environment.runner.send_message(REPORT, {"what": what, **content})
+
+    def _payloads(self, order: Message, deadline_ms: int | None) -> list[Prepared]:
+        model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
+        rows = np.frombuffer(order["rows"], np.float32).reshape(-1, len(model.schema.names))
+        return [
+            payloads.prepare(p.kind, p.rows, order["host"], model, rows, deadline_ms=deadline_ms)
+            for p in scenario.payloads
+        ]
+
+    def _measure(self, order: Message) -> None:
+        """Say how many requests are answered in a second, closed loop."""
+        scenario = Scenario.model_validate(order["scenario"])
+        prepared = self._payloads(order, PATIENT_MS)[0]
+        connections = Connections(order["host"], scenario.timeout_seconds)
+        closed_loop(connections, prepared, 1.0)  # warm-up
+        self._report("measured", per_s=closed_loop(connections, prepared, CLOSED_SECONDS))
+        connections.close()
+
+    def _prepare(self, order: Message) -> None:
+        scenario = Scenario.model_validate(order["scenario"])
+        self._plan, self._index = Plan(scenario, order["base"], order["seed"]), order["index"]
+        mine = slice(order["index"], None, order["of"])
+        self._dispatcher = Dispatcher(
+            self._plan.times[mine],
+            self._plan.kinds[mine],
+            self._payloads(order, scenario.deadline_ms),
+            Connections(order["host"], scenario.timeout_seconds),
+            self._tell,
+        )
+        self._reported.clear()
+        self._report("ready")
+
+    def _begin(self, order: Message) -> None:
+        begin = time.perf_counter() + order["in"]
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return
+        watcher = gevent.spawn(self._watch, dispatcher, begin) if self._plan.scenario.stop_at_slo else None
+        try:
+            dispatcher.run(begin, self._plan.scenario.timeout_seconds)
+        finally:
+            if watcher:
+                watcher.kill()
+        self._report_all(dispatcher)
+        self._dispatcher = None
+        self._reported.set()
+
+    def _end(self, _: Message) -> None:
+        if self._dispatcher:
+            self._dispatcher.end()
+
+    def leave(self) -> None:
+        """Report what there is, because this process ends."""
+        if self._dispatcher and self._dispatcher.due:
+            self._dispatcher.end()
+            self._reported.wait(self._plan.scenario.timeout_seconds + 2 * GRACE_SECONDS)
+
+    def _report_all(self, dispatcher: Dispatcher) -> None:
+        requests = dispatcher.requests[: dispatcher.due]
+        requests["worker"] = self._index
+        for start in range(0, len(requests), CHUNK):
+            self._report("requests", rows=requests[start : start + CHUNK].tobytes())
+        self._report(
+            "done",
+            revisions=list(dispatcher.revisions),
+            peak=dispatcher.peak,
+            cpu=dispatcher.cpu_seconds / max(1e-9, dispatcher.seconds),
+        )
+
+    def _watch(self, dispatcher: Dispatcher, begin: float) -> None:
+        """Report each step of the staircase once its answers must have come."""
+        plan = self._plan
+        for number, (start, end) in enumerate(measures.staircase(plan)):
+            settled = end + plan.scenario.slo.p95_ms / 1e3
+            gevent.sleep(max(0.0, begin + settled - time.perf_counter()))
+            first, last = np.searchsorted(dispatcher.requests["intended"], [start, end])
+            requests = dispatcher.requests[first:last]
+            latency, delay = requests["end"] - requests["intended"], requests["sent"] - requests["intended"]
+            good = (results.outcomes(requests) == results.ANSWERED) & (latency <= plan.scenario.slo.p95_ms / 1e3)
+            late = int((delay > measures.delay_limit_ms(plan.scenario) / 1e3).sum())
+            self._report("step", number=number, total=len(requests), good=int(good.sum()), late=late)
+
+    def _tell(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
+        """Let Locust's own statistics have it, with the latency from the intended time."""
+        problem = None if 200 <= status < 300 and not error else self._failure(status, error)
+        told: Message = {"response_time": latency_ms, "response_length": length, "exception": problem, "context": {}}
+        self._fire(request_type="POST", name=name, **told)
+
+    def _failure(self, status: int, error: int) -> Exception:
+        text = results.ERRORS[error] or ("refused: " if status in (429, 503) else "") + f"HTTP {status}"
+        return self._failures.setdefault(text, RuntimeError(text))
+
+
+def closed_loop(connections: Connections, prepared: Prepared, seconds: float) -> float:
+    """Requests answered per second, while as many as there are connections are always in flight."""
+    started, answered = time.perf_counter(), [0] * CLOSED_LOOP
+
+    def client(number: int) -> None:
+        while time.perf_counter() - started < seconds:
+            request = prepared.requests[(number + answered[number]) % len(prepared.requests)]
+            reply = connections.exchange(request)
+            if reply.response is None or reply.response.status_code != 200:
+                gevent.sleep(0.01)
+                continue
+            answered[number] += 1
+
+    gevent.joinall([gevent.spawn(client, number) for number in range(CLOSED_LOOP)])
+    return sum(answered) / (time.perf_counter() - started)
+
+
+# --- the coordinator -----------------------------------------------------------------------------------------------
+
+
+class Part:
+    """What one worker has reported so far."""
+
+    def __init__(self) -> None:
+        self.ready = self.done = False
+        self.per_s: float | None = None
+        self.chunks: list[bytes] = []
+        self.revisions: list[str] = []
+        self.peak, self.cpu = 0, 0.0
+
+    def requests(self, revisions: list[str]) -> Requests:
+        """Its requests, with its revisions numbered as in `revisions`, which gets those that are new."""
+        rows = np.frombuffer(b"".join(self.chunks), REQUEST).copy()
+        revisions += [name for name in self.revisions if name not in revisions]
+        numbers = np.array([revisions.index(name) for name in self.revisions] + [-1], np.int16)
+        rows["revision"] = numbers[rows["revision"]]
+        return rows
+
+
+class Coordinator:
+    """One run. `over` is set once its verdict is known; `exit_code` and `lines` say it."""
+
+    def __init__(self, environment: Environment):
+        assert environment.runner is not None  # noqa: S101 - a run has begun
+        self._environment, self._runner = environment, environment.runner
+        self._options = Options.of(environment)
+        names = list(self._runner.clients) if isinstance(self._runner, MasterRunner) else ["local"]
+        self._parts = {name: Part() for name in names}
+        self._steps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self._news, self._stopped, self._problem = Event(), "", ""
+        self.over = Event()
+        self.exit_code, self.lines = verdict.EXIT_CODES["Error"], ["error: the run did not end"]
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self, why: str) -> None:
+        """End the run early, unless it is over, and wait for its verdict."""
+        if not self.over.is_set():
+            self._end(why)
+            self.over.wait(self._patience + REPORT_SECONDS)
+
+    def _end(self, why: str) -> None:
+        self._stopped = self._stopped or why
+        self._news.set()
+        self._tell({"what": "end"})
+
+    def _run(self) -> None:
+        try:
+            summary, directory = self._drive()
+            self.exit_code = verdict.EXIT_CODES[summary.verdict.outcome]
+            self.lines = [f"{summary.verdict.outcome}: {summary.scenario} against {summary.environment.host}"]
+            self.lines += [f"  {reason}" for reason in summary.verdict.reasons] + [f"report: {directory}"]
+        except (BadRun, BadScenario, BadPayload, OSError) as error:
+            self.lines = [f"error: {error}"]
+        except Exception as error:
+            logger.exception("the run failed")
+            self.lines = [f"error: {type(error).__name__}: {error}"]
+        finally:
+            self.over.set()
+
+    # --- messages ---
+
+    def hear(self, msg: Any, **_: Any) -> None:
+        """Take a worker's report."""
+        part, report = self._parts.get(msg.node_id), msg.data
+        if part is None:
+            return
+        match report["what"]:
+            case "ready":
+                part.ready = True
+            case "measured":
+                part.per_s = report["per_s"]
+            case "requests":
+                part.chunks.append(report["rows"])
+            case "step":
+                self._judge_step(report)
+            case "done":
+                part.revisions, part.peak, part.cpu = report["revisions"], report["peak"], report["cpu"]
+                part.done = True
+            case "problem":
+                self._problem = f"worker {msg.node_id}: {report['text']}"
+        self._news.set()
+
+    def _tell(self, order: Message, to: str | None = None) -> None:
+        for name in [to] if to else self._parts:
+            self._runner.send_message(ORDER, order, client_id=name)
+
+    def _wait(self, seconds: float, *, for_all: str) -> bool:
+        """Whether every worker that is there said so in time, or the run was stopped; raises `BadRun`."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._problem:
+                raise BadRun(self._problem)
+            if all(getattr(part, for_all) for name, part in self._parts.items() if not self._lost(name)):
+                return True
+            self._news.clear()
+            self._news.wait(0.2)
+        return False
+
+    def _lost(self, name: str) -> bool:
+        """Whether a worker went missing."""
+        clients = getattr(self._runner, "clients", {"local": None})
+        return name not in clients or getattr(clients[name], "state", "") == "missing"
+
+    def _judge_step(self, report: Message) -> None:
+        """End the run when two steps in a row did not hold."""
+        self._steps[report["number"]].append((report["total"], report["good"], report["late"]))
+        if self._broken(report["number"]) and self._broken(report["number"] - 1):
+            self._end(f"the SLO did not hold in two steps in a row, {report['number']} and {report['number'] + 1}")
+
+    def _broken(self, number: int) -> bool:
+        told = self._steps.get(number, [])
+        if len(told) < len(self._parts):
+            return False
+        total, good, late = np.sum(told, axis=0).tolist()
+        return bool(measures.over(np.array([total - good]), np.array([total]))[0]) or late > 0.01 * total
+
+    # --- the run ---
+
+    @property
+    def _patience(self) -> float:
+        """How long requests in flight are waited for."""
+        return scenarios.load(self._options.scenario).timeout_seconds + GRACE_SECONDS
+
+    def _drive(self) -> tuple[Summary, Path]:
+        if not self._parts:
+            raise BadRun("no worker is connected; expected at least one")
+        options, scenario = self._options, scenarios.load(self._options.scenario)
+        said = payloads.ask_model(options.host)
+        model = Served.from_json(said)
+        seed = scenario.seed if options.seed is None else options.seed
+        rows = (
+            payloads.rows_from_file(Path(options.payload), model.schema)
+            if options.payload
+            else payloads.rows_for(model.schema, payloads.ROWS, seed)
+        )
+        order = {"host": options.host, "model": said, "rows": rows.tobytes(), "scenario": scenario.model_dump()}
+        plan = Plan(scenario, self._base(scenario, order), seed)
+        directory = new_directory(Path(options.out), Path(options.scenario).stem)
+        logger.info("%s: %d requests in %.0f s", options.scenario, len(plan.times), plan.seconds)
+        self._prepare(plan, order)
+        run, started = self._watched(plan, directory)
+        environment = self._described(model, started)
+        summary = summarise(run, Path(options.scenario).stem, environment)
+        write(directory, run, summary)
+        return summary, directory
+
+    def _base(self, scenario: Scenario, order: Message) -> float:
+        """Requests per second at a factor of 1."""
+        if self._options.rate is not None:
+            return self._options.rate
+        if scenario.rate != "capacity":
+            return scenario.rate
+        first = next(iter(self._parts))
+        self._tell({"what": "measure", **order}, to=first)
+        until = time.monotonic() + PREPARE_SECONDS + CLOSED_SECONDS
+        while self._parts[first].per_s is None and time.monotonic() < until and not self._problem:
+            self._news.clear()
+            self._news.wait(0.2)
+        if not (per_s := self._parts[first].per_s):
+            raise BadRun(self._problem or "the capacity could not be measured: nothing was answered")
+        logger.info("capacity, closed loop: %.0f requests/s", per_s)
+        return per_s
+
+    def _prepare(self, plan: Plan, order: Message) -> None:
+        for index, name in enumerate(self._parts):
+            part = {"index": index, "of": len(self._parts), "base": plan.base, "seed": plan.seed}
+            self._tell({"what": "prepare", **order, **part}, to=name)
+        if not self._wait(PREPARE_SECONDS, for_all="ready"):
+            raise BadRun(f"a worker did not get ready in {PREPARE_SECONDS:g} s")
+
+    def _watched(self, plan: Plan, directory: Path) -> tuple[Run, datetime]:
+        """The run itself, while the server is watched; and the time of day of its begin."""
+        longest = plan.seconds + self._patience + REPORT_SECONDS
+        timeline = Timeline(self._options.host, longest, directory / "timeline.jsonl")
+        begin, started = time.monotonic() + BEGIN_SECONDS, datetime.now(UTC)
+        try:
+            if not self._stopped:
+                self._tell({"what": "begin", "in": BEGIN_SECONDS})
+                self._wait(BEGIN_SECONDS + longest, for_all="done")
+        finally:
+            samples = timeline.stop(begin)
+        return self._run_of(plan, samples), started
+
+    def _run_of(self, plan: Plan, samples: list[results.Sample]) -> Run:
+        """Everything that was reported, as one run."""
+        parts, revisions = self._parts.values(), list[str]()
+        requests = np.concatenate([part.requests(revisions) for part in parts])
+        requests = requests[np.argsort(requests["intended"], kind="stable")]
+        seconds = plan.seconds
+        if self._stopped:
+            seconds = float(requests["intended"][-1]) if len(requests) else 1e-3
+        return Run(
+            plan=plan,
+            requests=requests,
+            revisions=revisions,
+            seconds=seconds,
+            stopped=self._stopped or None,
+            workers=len(self._parts),
+            peak_in_flight=max(part.peak for part in parts),
+            cpu_share=max(part.cpu for part in parts),
+            missing=[name for name, part in self._parts.items() if not part.done],
+            timeline=samples,
+        )
+
+    def _described(self, model: Served, started: datetime) -> results.Environment:
+        versions = {name: version(name) for name in ("locust", "gevent", "geventhttpclient", "numpy")}
+        return results.Environment(
+            host=self._options.host,
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            started=started.isoformat(timespec="seconds"),
+            machine={**machine.computer(), **versions},
+            model=results.Model(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
+        )
+
+
+def new_directory(parent: Path, name: str) -> Path:
+    """A new directory for a run."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for suffix in ["", *(f"-{number}" for number in range(2, 100))]:
+        path = parent / f"{name}-{stamp}{suffix}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        else:
+            return path
+    raise BadRun(f"--out: {parent} has a hundred runs of this second; expected fewer")
+
+
+def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
+    """All measures of a run, and its verdict."""
+    phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
+    recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
+    length, buckets = measures.buckets(run)
+    judged = verdict.judge(
+        slo, phases, generator=generator, budget=budget, recovery=recovery, capacity=capacity, stopped=run.stopped
+    )
+    return Summary(
+        scenario=name,
+        about=run.plan.scenario.about,
+        seed=run.plan.seed,
+        base_per_s=run.plan.base,
+        duration_s=run.seconds,
+        stopped=run.stopped,
+        verdict=judged,
+        slo=slo,
+        environment=environment,
+        generator=generator,
+        phases=phases,
+        recovery=recovery,
+        budget=budget,
+        capacity=capacity,
+        revisions=measures.revisions(run),
+        kinds=measures.kinds(run),
+        bucket_s=length,
+        buckets=buckets,
+        timeline=run.timeline,
+        histograms=measures.histograms(run),
+    )
+
+
+def write(directory: Path, run: Run, summary: Summary) -> None:
+    """The run's files."""
+    names = results.Names(
+        [span.phase.name for span in run.plan.spans],
+        [payload.name for payload in run.plan.scenario.payloads],
+        run.revisions,
+    )
+    results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
+    results.write_summary(directory / results.SUMMARY, summary)

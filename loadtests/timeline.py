@@ -1,0 +1,177 @@
+"""What the server looks like while it is under load, once a second, on the run's axis.
+
+python -m loadtests.timeline --host http://127.0.0.1:3000 --seconds 60
+
+Runs in a process of its own, so that it neither disturbs the generator nor waits for it. Prints a JSON line a sample,
+whose `at` is `time.monotonic` (the same clock in every process of a machine), until its time is over or it is told to
+end. From /readyz and /metrics come readiness, queue and requests in flight; CPU and memory come from the processes that
+serve the port where they are on this machine and may be seen, and from /metrics, of one process, where not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import psutil
+
+from loadtests.results import Sample
+from loadtests.subjects import ROOT
+
+EVERY_SECONDS = 1.0
+ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
+CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
+
+
+class Usage(NamedTuple):
+    """Processes, their resident bytes, and the CPU seconds that they have used so far."""
+
+    processes: int
+    resident: float
+    cpu_seconds: float
+
+
+class Watcher:
+    """Looks at the server at the URL `host`."""
+
+    def __init__(self, host: str):
+        self._host, parts = host.rstrip("/"), urlsplit(host)
+        self._port = (parts.port or 80) if parts.hostname in LOOPBACK else None
+        self._before: tuple[float, Usage] | None = None
+
+    def sample(self) -> Sample:
+        """How it is now; what can't be read is left out, and why is said."""
+        at = time.monotonic()
+        ready, problem = self._ready()
+        try:
+            values = _gauges(self._get("/metrics"))
+        except (OSError, ValueError) as error:
+            values, problem = {}, problem or f"/metrics: {error}"
+        usage = usage_of(self._port) if self._port else None
+        if usage is None and RESIDENT in values:
+            usage = Usage(1, values[RESIDENT], values.get(CPU, 0.0))
+        return Sample(
+            at=at,
+            ready=ready,
+            problem=problem,
+            processes=usage and usage.processes,
+            rss_mb=usage and usage.resident / 1e6,
+            cpu_cores=self._cores(at, usage),
+            **{ours: values.get(theirs) for theirs, ours in GAUGES.items()},
+        )
+
+    def _cores(self, at: float, usage: Usage | None) -> float | None:
+        """CPU used since the sample before; nothing where processes came or went."""
+        before, self._before = self._before, (at, usage) if usage else None
+        if usage is None or before is None or before[1].processes != usage.processes:
+            return None
+        return max(0.0, usage.cpu_seconds - before[1].cpu_seconds) / (at - before[0])
+
+    def _ready(self) -> tuple[bool | None, str | None]:
+        try:
+            self._get("/readyz")
+        except HTTPError as error:
+            return False, f"/readyz: {error.code}"
+        except (OSError, ValueError) as error:
+            return None, f"/readyz: {error}"
+        return True, None
+
+    def _get(self, path: str) -> str:
+        with urlopen(f"{self._host}{path}", timeout=ASK_SECONDS) as answer:  # noqa: S310 - the host that the user named
+            return str(answer.read().decode())
+
+
+def _gauges(exposition: str) -> dict[str, float]:
+    """Series without labels, by name."""
+    lines = (line.split() for line in exposition.splitlines() if not line.startswith("#"))
+    return {words[0]: float(words[1]) for words in lines if len(words) == 2 and "{" not in words[0]}
+
+
+def usage_of(port: int) -> Usage | None:
+    """What the processes that listen on a local port use, with their descendants; None where they can't be seen."""
+    try:
+        listening = {
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid
+        }
+    except psutil.AccessDenied:
+        return None
+    resident, cpu, processes = 0, 0.0, _with_descendants(listening)
+    for process in processes:
+        with suppress(psutil.Error), process.oneshot():
+            times = process.cpu_times()
+            resident, cpu = resident + process.memory_info().rss, cpu + times.user + times.system
+    return Usage(len(processes), resident, cpu) if processes else None
+
+
+def _with_descendants(pids: set[int]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found |= {process, *process.children(recursive=True)}
+    return found
+
+
+def watch(host: str, seconds: float) -> Iterator[Sample]:
+    """A sample a second, for so long."""
+    watcher, started = Watcher(host), time.monotonic()
+    for number in range(int(seconds / EVERY_SECONDS) + 1):
+        time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
+        yield watcher.sample()
+
+
+class Timeline:
+    """A process that watches, and writes its samples to a file."""
+
+    def __init__(self, host: str, seconds: float, file: Path):
+        self._file = file
+        command = [sys.executable, "-m", "loadtests.timeline", "--host", host, "--seconds", str(seconds)]
+        with file.open("wb") as output:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603 - our own
+
+    def stop(self, begin: float) -> list[Sample]:
+        """End it; gives its samples since `begin` on `time.monotonic`, at seconds since then."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(2 * ASK_SECONDS + 1)
+        self._process.kill()
+        self._process.wait()
+        with self._file.open(encoding="utf-8", errors="replace") as lines:
+            samples = list(_samples(lines))
+        self._file.unlink(missing_ok=True)
+        return [s.model_copy(update={"at": s.at - begin}) for s in samples if s.at >= begin]
+
+
+def _samples(lines: IO[str]) -> Iterator[Sample]:
+    """Whole lines only: the last one may have been cut off."""
+    for line in lines:
+        with suppress(ValueError):
+            yield Sample.model_validate_json(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="http://127.0.0.1:3000", help="URL (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="(default: %(default)s)")
+    options: dict[str, Any] = vars(parser.parse_args())
+    for sample in watch(**options):
+        sys.stdout.write(json.dumps(sample.model_dump(exclude_none=True)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
