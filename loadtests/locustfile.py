@@ -10,7 +10,9 @@ Exit codes: 0 Passed, 1 Failed, 2 Invalid (the generator could not do what the s
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,34 @@ _workers: list[session.Worker] = []
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def options(parser: Any) -> None:
-    add = parser.add_argument_group("Open-loop load").add_argument
-    add("--scenario", default="steady", help=f"{', '.join(scenarios.names())}, or a .yaml file (steady)")
-    add("--rate", type=float, help="requests/s, instead of the scenario's")
-    add("--seed", type=int, help="of the schedule and the rows, instead of the scenario's")
-    add("--payload", default="", help="a .json or .csv file with the rows to send")
-    add("--out", default="build/load", help="where each run gets a directory (build/load)")
+    """All are text, because that is what Locust's page gives; `session` reads it."""
+    add = parser.add_argument
+    add(
+        "--scenario",
+        default="steady",
+        type=checked(scenarios.load),
+        help=f"{', '.join(scenarios.names())}, or a .yaml file (steady)",
+    )
+    add("--rate", default="", type=checked(session.rate), help="requests/s, instead of the scenario's")
+    add("--seed", default="", type=checked(session.seed), help="of schedule and rows, instead of the scenario's")
+    file = "a .json or .csv file with the rows to send"
+    add("--payload", default="", help=file, include_in_web_ui=False)
+    out = "where each run gets a directory (build/load)"
+    add("--out", default="build/load", help=out, include_in_web_ui=False)
+
+
+def checked(read: Callable[[str], object]) -> Callable[[str], str]:
+    """Text that `read` can read; ends the process where it can't, before there are any others."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except scenarios.BadScenario as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(verdict.EXIT_CODES["Error"]) from None
+        return text
+
+    return check
 
 
 class Schedule(LoadTestShape):
@@ -57,27 +81,21 @@ class Arrivals(User):
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def connect(environment: Environment, runner: Any, **_: Any) -> None:
-    """Check what can be checked, and take part in the messages."""
+    """Take part in the messages."""
+    chosen: Any = environment.parsed_options
     if not isinstance(runner, WorkerRunner):
-        check(environment)
         runner.register_message(session.REPORT, hear)
+        if chosen.headless:  # Locust listens to SIGTERM only once such a run is over
+            gevent.signal_handler(signal.SIGTERM, terminated)
     if not isinstance(runner, MasterRunner):
         _workers.append(session.Worker(environment))
         runner.register_message(session.ORDER, _workers[-1].obey)
 
 
-def check(environment: Environment) -> None:
-    """End the process where the options can't be used."""
-    chosen: Any = environment.parsed_options
-    try:
-        scenarios.load(chosen.scenario)
-        if chosen.rate is not None and not 0 < chosen.rate <= 1e6:
-            raise scenarios.BadScenario(f"--rate: {chosen.rate:g}; expected requests/s, from above 0 to 1000000")
-        if chosen.seed is not None and not 0 <= chosen.seed < 2**31:
-            raise scenarios.BadScenario(f"--seed: {chosen.seed}; expected a number from 0 to 2147483647")
-    except scenarios.BadScenario as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(verdict.EXIT_CODES["Error"]) from None
+def terminated() -> None:
+    if not _coordinators:
+        raise SystemExit(verdict.EXIT_CODES["Error"])
+    _coordinators[-1].stop("it was terminated")
 
 
 def hear(msg: Any, **_: Any) -> None:

@@ -24,7 +24,7 @@ from loadtests.scenarios import Plan, Scenario, Span
 
 LATE_SECONDS = 0.05  # a request that left no later than this after its intended time counts as sent in time
 LATE_SHARE = 0.01  # of late ones is allowed
-DELAY_MS, DELAY_PART = 5.0, 0.1  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
+DELAY_MS, DELAY_PART = 5.0, 0.25  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
 WINDOW_SECONDS, WINDOW_REQUESTS = 1.0, 20  # of the rolling p95: at least so long, and so many requests at base rate
 WINDOW_STEP, WINDOWS = 0.1, 10  # the next window begins so much later; so many in a row make a recovery
 MOST_BUCKETS = 300
@@ -229,7 +229,7 @@ def budget(run: Run) -> list[results.Budget]:
 
 def capacity(run: Run) -> results.Capacity | None:
     """What a staircase found; None where there is none."""
-    steps = [step(run, start, end) for start, end in staircase(run.plan) if start < run.seconds]
+    steps = [step(run, start, end) for start, end in staircase(run.plan) if end <= run.seconds]
     if not steps:
         return None
     ends = (s for s, following in zip(steps, [*steps[1:], steps[-1]], strict=True) if s.problem and following.problem)
@@ -255,7 +255,7 @@ def staircase(plan: Plan) -> list[tuple[float, float]]:
 
 def step(run: Run, start: float, end: float) -> results.Step:
     """One step of a staircase."""
-    where, end = (run.intended >= start) & (run.intended < end), min(end, run.seconds)
+    where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
     return results.Step(
         start=start,

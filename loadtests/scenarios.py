@@ -22,8 +22,9 @@ from loadtests.results import SLO, PhaseName
 
 FOLDER = Path(__file__).parent / "scenarios"
 MAX_REQUESTS = 5_000_000  # of one run, which are all kept in memory
+MAX_RATE = 1_000_000  # requests/s
 
-Positive = Annotated[float, Field(gt=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=MAX_RATE)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -11,6 +11,7 @@ as exact as a message is fast.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import sys
 import time
@@ -59,13 +60,32 @@ class Options(NamedTuple):
     scenario: str
     rate: float | None
     seed: int | None
-    payload: str | None
+    payload: str
     out: str
 
     @classmethod
     def of(cls, environment: Environment) -> Options:
+        """Raises `BadScenario`."""
         o: Any = environment.parsed_options
-        return cls(environment.host or "", o.scenario, o.rate, o.seed, o.payload or None, o.out)
+        return cls(environment.host or "", o.scenario, rate(o.rate), seed(o.seed), o.payload, o.out)
+
+
+def rate(text: str) -> float | None:
+    """Requests per second, or nothing; raises `BadScenario`."""
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 < value <= scenarios.MAX_RATE:
+        raise BadScenario(f"--rate: {text}; expected requests/s, above 0 and at most {scenarios.MAX_RATE:,}")
+    return value
+
+
+def seed(text: str) -> int | None:
+    """A seed, or nothing; raises `BadScenario`."""
+    if text and not (text.isdecimal() and int(text) < 2**31):
+        raise BadScenario(f"--seed: {text}; expected a whole number from 0 to 2147483647")
+    return int(text) if text else None
 
 
 # --- the worker ----------------------------------------------------------------------------------------------------
@@ -232,12 +252,12 @@ class Coordinator:
     def __init__(self, environment: Environment):
         assert environment.runner is not None  # noqa: S101 - a run has begun
         self._environment, self._runner = environment, environment.runner
-        self._options = Options.of(environment)
         names = list(self._runner.clients) if isinstance(self._runner, MasterRunner) else ["local"]
         self._parts = {name: Part() for name in names}
         self._steps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._news, self._stopped, self._problem = Event(), "", ""
         self.over = Event()
+        self._patience = 0.0  # how long requests in flight are waited for
         self.exit_code, self.lines = verdict.EXIT_CODES["Error"], ["error: the run did not end"]
         self._greenlet = gevent.spawn(self._run)
 
@@ -314,7 +334,7 @@ class Coordinator:
         """End the run when two steps in a row did not hold."""
         self._steps[report["number"]].append((report["total"], report["good"], report["late"]))
         if self._broken(report["number"]) and self._broken(report["number"] - 1):
-            self._end(f"the SLO did not hold in two steps in a row, {report['number']} and {report['number'] + 1}")
+            self._end("the SLO did not hold in two steps in a row")
 
     def _broken(self, number: int) -> bool:
         told = self._steps.get(number, [])
@@ -325,31 +345,22 @@ class Coordinator:
 
     # --- the run ---
 
-    @property
-    def _patience(self) -> float:
-        """How long requests in flight are waited for."""
-        return scenarios.load(self._options.scenario).timeout_seconds + GRACE_SECONDS
-
     def _drive(self) -> tuple[Summary, Path]:
         if not self._parts:
             raise BadRun("no worker is connected; expected at least one")
-        options, scenario = self._options, scenarios.load(self._options.scenario)
-        said = payloads.ask_model(options.host)
+        self._options = options = Options.of(self._environment)
+        scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
+        self._patience = scenario.timeout_seconds + GRACE_SECONDS
+        said, chosen = payloads.ask_model(options.host), scenario.seed if options.seed is None else options.seed
         model = Served.from_json(said)
-        seed = scenario.seed if options.seed is None else options.seed
-        rows = (
-            payloads.rows_from_file(Path(options.payload), model.schema)
-            if options.payload
-            else payloads.rows_for(model.schema, payloads.ROWS, seed)
-        )
+        rows = rows_to_send(model, options.payload, chosen)
         order = {"host": options.host, "model": said, "rows": rows.tobytes(), "scenario": scenario.model_dump()}
-        plan = Plan(scenario, self._base(scenario, order), seed)
-        directory = new_directory(Path(options.out), Path(options.scenario).stem)
-        logger.info("%s: %d requests in %.0f s", options.scenario, len(plan.times), plan.seconds)
+        plan = Plan(scenario, self._base(scenario, order), chosen)
+        directory = new_directory(Path(options.out), name)
         self._prepare(plan, order)
+        logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
         run, started = self._watched(plan, directory)
-        environment = self._described(model, started)
-        summary = summarise(run, Path(options.scenario).stem, environment)
+        summary = summarise(run, name, self._described(model, started))
         write(directory, run, summary)
         return summary, directory
 
@@ -420,6 +431,13 @@ class Coordinator:
             machine={**machine.computer(), **versions},
             model=results.Model(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
         )
+
+
+def rows_to_send(model: Served, file: str, chosen_seed: int) -> payloads.Rows:
+    """From the file, where there is one."""
+    if file:
+        return payloads.rows_from_file(Path(file), model.schema)
+    return payloads.rows_for(model.schema, payloads.ROWS, chosen_seed)
 
 
 def new_directory(parent: Path, name: str) -> Path:

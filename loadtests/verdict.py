@@ -27,8 +27,8 @@ def judge(
 ) -> Verdict:
     """The verdict on a run's measures. A run that looked for the capacity fails only where it found none."""
     judged = [phase for phase in phases if phase.name != "warm-up"]
-    searching = capacity is not None
-    if invalid := [*_invalid(judged, generator, None if searching else stopped), *_lagging(judged, generator)]:
+    found = capacity is not None and not capacity.at_least  # that is where such a run stops by itself
+    if invalid := [*_invalid(judged, generator, None if found else stopped), *_lagging(judged, generator)]:
         return Verdict(outcome="Invalid", reasons=invalid)
     if capacity:
         failed = [] if capacity.per_s else [f"no step held the SLO: {capacity.reason}"]
