@@ -14,13 +14,18 @@ import asyncio
 import json
 import random
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import uvloop
 
 from defects.tunnel import SCHEMA
+from loadtests.subjects import ROOT, START_SECONDS, STOP_SECONDS, ask, free_port, get
 
 MODEL = {"name": "defect-classifier", "version": "stub", "digest": "sha256:" + "0" * 64, "engine": "none"}
 PREDICTION = b'{"defect": "ok", "outputs": []}'
@@ -137,6 +142,30 @@ async def serve(script: Script, port: int) -> None:
     behaviour = Behaviour(script)
     async with await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", port, backlog=4096):
         await over.wait()
+
+
+@contextmanager
+def running(*options: object) -> Iterator[str]:
+    """A stub of its own process, with these options; gives its URL once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "loadtests.stub", "--port", str(port), *map(str, options)]
+    process = subprocess.Popen(command, cwd=ROOT)  # noqa: S603 - our own command
+    try:
+        _wait(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError):
+            ask(port, get("/readyz"), 1.0)
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"the stub did not answer on port {port} in {START_SECONDS:g} s")
 
 
 def _stall(text: str) -> Stall:
