@@ -33,10 +33,6 @@ class Segment(NamedTuple):
 Profile = Sequence[Segment]
 
 
-def constant(seconds: float, rate: float) -> list[Segment]:
-    return [Segment(seconds, rate, rate)]
-
-
 def steps(first: float, last: float, factor: float, seconds: float) -> list[Segment]:
     """Rates from `first`, each `factor` times the one before, up to `last`; `seconds` each."""
     rates = [first]
@@ -90,18 +86,6 @@ def times_at(profile: Profile, levels: Times) -> Times:
     return np.maximum.accumulate(starts[index] + np.minimum(x, seconds)) if len(levels) else np.empty(0)
 
 
-def part(values: NDArray[np.generic], index: int, of: int) -> NDArray[np.generic]:
+def part(index: int, of: int) -> slice:
     """What worker `index` of `of` sends: every `of`-th, so that all parts together are the whole, each once."""
-    return values[index::of]
-
-
-def rate_at(profile: Profile, times: Times) -> NDArray[np.float64]:
-    """The planned rate at each time, in requests per second; 0 before the begin and after the end."""
-    ends = np.cumsum([segment.seconds for segment in profile])
-    index = np.searchsorted(ends, times, side="right")
-    inside = (index < len(profile)) & (times >= 0)
-    index = np.minimum(index, len(profile) - 1)
-    segments = np.array(profile, dtype=np.float64)[index]  # [times, 3]
-    into = times - (ends - [segment.seconds for segment in profile])[index]
-    rate = segments[:, 1] + (segments[:, 2] - segments[:, 1]) * into / segments[:, 0]
-    return np.where(inside, rate, 0.0)
+    return slice(index, None, of)

@@ -28,7 +28,7 @@ from gevent.event import Event
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadtests import machine, measures, payloads, results, scenarios, verdict
+from loadtests import arrivals, machine, measures, payloads, results, scenarios, summaries, verdict
 from loadtests.dispatch import GRACE_SECONDS, Dispatcher
 from loadtests.measures import Run
 from loadtests.payloads import BadPayload, Prepared, Served
@@ -135,7 +135,7 @@ class Worker:
     def _prepare(self, order: Message) -> None:
         scenario = Scenario.model_validate(order["scenario"])
         self._plan, self._index = Plan(scenario, order["base"], order["seed"]), order["index"]
-        mine = slice(order["index"], None, order["of"])
+        mine = arrivals.part(order["index"], order["of"])
         self._dispatcher = Dispatcher(
             self._plan.times[mine],
             self._plan.kinds[mine],
@@ -360,8 +360,8 @@ class Coordinator:
         self._prepare(plan, order)
         logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
         run, started = self._watched(plan, directory)
-        summary = summarise(run, name, self._described(model, started))
-        write(directory, run, summary)
+        summary = summaries.summarise(run, name, self._described(model, started))
+        summaries.write(directory, run, summary)
         return summary, directory
 
     def _base(self, scenario: Scenario, order: Message) -> float:
@@ -453,46 +453,3 @@ def new_directory(parent: Path, name: str) -> Path:
         else:
             return path
     raise BadRun(f"--out: {parent} has a hundred runs of this second; expected fewer")
-
-
-def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
-    """All measures of a run, and its verdict."""
-    phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
-    recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
-    length, buckets = measures.buckets(run)
-    judged = verdict.judge(
-        slo, phases, generator=generator, budget=budget, recovery=recovery, capacity=capacity, stopped=run.stopped
-    )
-    return Summary(
-        scenario=name,
-        about=run.plan.scenario.about,
-        seed=run.plan.seed,
-        base_per_s=run.plan.base,
-        duration_s=run.seconds,
-        stopped=run.stopped,
-        verdict=judged,
-        slo=slo,
-        environment=environment,
-        generator=generator,
-        phases=phases,
-        recovery=recovery,
-        budget=budget,
-        capacity=capacity,
-        revisions=measures.revisions(run),
-        kinds=measures.kinds(run),
-        bucket_s=length,
-        buckets=buckets,
-        timeline=run.timeline,
-        histograms=measures.histograms(run),
-    )
-
-
-def write(directory: Path, run: Run, summary: Summary) -> None:
-    """The run's files."""
-    names = results.Names(
-        [span.phase.name for span in run.plan.spans],
-        [payload.name for payload in run.plan.scenario.payloads],
-        run.revisions,
-    )
-    results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
-    results.write_summary(directory / results.SUMMARY, summary)

@@ -2,9 +2,10 @@
 
 python -m loadtests.stub --port 3999 --service-ms 2 --stall 10:2
 
-It answers every prediction after a fixed time, without a model. In a stall it answers nothing, and everything that
-waited when the stall is over, as a server does that stops to collect garbage. Times in scripts are seconds since the
-first prediction. `/model` describes the built-in data's model; answers carry Server-Timing and x-revision as real ones.
+It answers every prediction after a fixed time, without a model; with --capacity, one after the other. In a stall it
+answers nothing, and everything that waited when the stall is over, as a server does that stops to collect garbage.
+Times in scripts are seconds since the first prediction. `/model` describes the built-in data's model; answers carry
+Server-Timing and x-revision as real ones do.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Script:
 
     service_ms: float = 0.0
     queue_ms: float = 0.0  # what it says of its queue; the rest of service_ms is scoring
+    capacity: float = 0.0  # answers per second, one after the other; 0: all at the same time
     stalls: tuple[Stall, ...] = ()
     refuse_share: float = 0.0
     fail_share: float = 0.0
@@ -64,11 +66,7 @@ class Behaviour:
 
     def __init__(self, script: Script):
         self._script, self._random, self._first = script, random.Random(script.seed), -1.0  # noqa: S311 - a script
-        scoring = script.service_ms - script.queue_ms
-        timing = b"server-timing: queue;dur=%.3f, score;dur=%.3f" % (script.queue_ms, scoring)
-        self._answers = [
-            _respond(b"200 OK", PREDICTION, timing, b"x-revision: " + name.encode()) for name in script.revisions
-        ]
+        self._names, self._free = [name.encode() for name in script.revisions], 0.0
         self._shares = list(script.revisions.values())
         self._refusal = _respond(b"503 Service Unavailable", b'{"error": "overloaded"}', b"retry-after: 1")
         self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
@@ -79,16 +77,25 @@ class Behaviour:
         if self._first < 0:
             self._first = now
         at, fate = now - self._first, self._random.random()
-        delay = next(
-            (stall.start + stall.seconds - at for stall in s.stalls if 0 <= at - stall.start < stall.seconds), 0
-        )
+        delay = max((stall.start + stall.seconds - at for stall in s.stalls if stall.start <= at), default=0.0)
+        delay = max(0.0, delay)
         for share, answer in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
             if fate < share:
                 return delay, answer
             fate -= share
         slow = self._random.random() < s.slow_share
-        answer = self._random.choices(self._answers, self._shares)[0] if len(self._answers) > 1 else self._answers[0]
-        return delay + (s.slow_ms if slow else s.service_ms) / 1e3, answer
+        name = self._random.choices(self._names, self._shares)[0] if len(self._names) > 1 else self._names[0]
+        service = (s.slow_ms if slow else s.service_ms) / 1e3
+        queue = self._queued(now) if s.capacity else s.queue_ms / 1e3
+        timing = b"server-timing: queue;dur=%.3f, score;dur=%.3f" % (1e3 * queue, 1e3 * service - s.queue_ms)
+        wait = delay + service + (queue if s.capacity else 0.0)
+        return wait, _respond(b"200 OK", PREDICTION, timing, b"x-revision: " + name)
+
+    def _queued(self, now: float) -> float:
+        """Seconds until those before this request are answered."""
+        waiting = max(0.0, self._free - now)
+        self._free = now + waiting + 1 / self._script.capacity
+        return waiting
 
 
 class Connection(asyncio.Protocol):
@@ -182,6 +189,7 @@ def parse(arguments: list[str] | None = None) -> tuple[int, Script]:
     for name, text in {
         "service-ms": "time of an answer",
         "queue-ms": "of that, what it says was its queue",
+        "capacity": "answers per second, one after the other; 0: all at the same time",
         "refuse-share": "answered 503 with Retry-After",
         "fail-share": "answered 500",
         "drop-share": "whose connection ends without an answer",
