@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 3000
-RUN_TIME ?= 30s
+SCENARIO ?= steady
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 
@@ -50,9 +50,9 @@ bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--qu
 bench-start: setup  ## Measure how long servers take to start, and their memory
 	@$(BIN)/python -m loadtests.bench_start $(ARGS)
 
-load: setup  ## Drive the server at HOST:PORT with realistic scans for half a minute
-	@$(BIN)/locust -f loadtests/locustfile.py --headless --users 8 --run-time $(RUN_TIME) --stop-timeout 10 \
-	    --host http://$(HOST):$(PORT)
+load: setup  ## Drive the server at HOST, a URL or an address with PORT, through SCENARIO; ARGS="--rate 200" for more
+	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) $(ARGS) \
+	    --host $(if $(findstring ://,$(HOST)),$(HOST),http://$(HOST):$(PORT))
 
 lock:  ## Resolve the dependencies anew
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -125,18 +125,20 @@ class Scenario(Strict):
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
         None, description="sent as x-request-timeout-ms"
     )
-    stop_at_slo: bool = Field(default=False, description="end when the SLO does not hold any more")
+    stop_at_slo: bool = Field(default=False, description="end when it does not hold in two steps in a row")
     payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
     phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
     slo: Objective
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _whole(self) -> Self:
         for what, names in (("phases", [p.name for p in self.phases]), ("payloads", [p.name for p in self.payloads])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: {', '.join(names)}; expected each once")
         if not self.judged:
             raise ValueError("phases: only warm-up; expected one that counts")
+        if self.stop_at_slo and not any(phase.steps for phase in self.phases):
+            raise ValueError("stop_at_slo: no phase has steps; expected one, whose steps are judged")
         return self
 
     @property

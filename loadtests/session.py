@@ -407,8 +407,8 @@ class Coordinator:
         requests = np.concatenate([part.requests(revisions) for part in parts])
         requests = requests[np.argsort(requests["intended"], kind="stable")]
         seconds = plan.seconds
-        if self._stopped:
-            seconds = float(requests["intended"][-1]) if len(requests) else 1e-3
+        if self._stopped:  # just after the last request whose time had come
+            seconds = float(np.nextafter(requests["intended"][-1], np.inf)) if len(requests) else 1e-3
         return Run(
             plan=plan,
             requests=requests,

@@ -82,8 +82,9 @@ def test_the_other_commands_succeed(checkout: Path, server: Server, tmp_path: Pa
     commands = [line for block in blocks("sh") if not block.startswith("curl") for line in block.splitlines()]
     assert {shlex.split(c)[0].removeprefix(".venv/bin/") for c in commands} == {"make", "python", "bentoml", "kubectl"}
     for command in commands:
-        done = shell(command.replace("make load", "make load RUN_TIME=3s"), tmp_path, checkout, PORT=port)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        done = shell(command.replace("make load", "make load SCENARIO=smoke"), tmp_path, checkout, PORT=port)
+        reported = command == "make load" and "report: build/load/smoke-" in done.stderr  # any verdict but an error
+        assert done.returncode == 0 or reported, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_path: Path) -> None:
