@@ -109,6 +109,8 @@ class Dispatcher:
         """Write down what came of a request; gives the answer's length and status, and the index of the error."""
         at, response = self._at, reply.response
         at["end"][number], at["error"][number] = end, reply.error
+        if reply.error == NOT_SENT:
+            at["sent"][number] = math.nan
         if response is None:
             return 0, 0, reply.error
         status, body = response.status_code, reply.body

@@ -48,7 +48,7 @@ Requests = NDArray[np.void]  # of REQUEST, in the order of `intended`
 ERRORS = (
     "",
     "unanswered",  # nothing came until the end of the run, plus the time that requests in flight are given
-    "not sent",  # too many were in flight already: the generator's fault
+    "not sent",  # too many were in flight already, or no connection was left for it: the generator's fault
     "connect",  # no connection could be made
     "closed",  # the connection ended before the answer did
     "timeout",

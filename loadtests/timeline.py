@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,7 +49,7 @@ class Watcher:
 
     def __init__(self, host: str):
         self._host, parts = host.rstrip("/"), urlsplit(host)
-        self._port = (parts.port or 80) if parts.hostname in LOOPBACK else None
+        self._processes = Processes(parts.port or 80) if parts.hostname in LOOPBACK else None
         self._before: tuple[float, Usage] | None = None
 
     def sample(self) -> Sample:
@@ -59,7 +60,7 @@ class Watcher:
             values = _gauges(self._get("/metrics"))
         except (OSError, ValueError) as error:
             values, problem = {}, problem or f"/metrics: {error}"
-        usage = usage_of(self._port) if self._port else None
+        usage = self._processes.usage() if self._processes else None
         if usage is None and RESIDENT in values:
             usage = Usage(1, values[RESIDENT], values.get(CPU, 0.0))
         return Sample(
@@ -99,30 +100,39 @@ def _gauges(exposition: str) -> dict[str, float]:
     return {words[0]: float(words[1]) for words in lines if len(words) == 2 and "{" not in words[0]}
 
 
-def usage_of(port: int) -> Usage | None:
-    """What the processes that listen on a local port use, with their descendants; None where they can't be seen."""
-    try:
-        listening = {
-            connection.pid
-            for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid
-        }
-    except psutil.AccessDenied:
-        return None
-    resident, cpu, processes = 0, 0.0, _with_descendants(listening)
-    for process in processes:
-        with suppress(psutil.Error), process.oneshot():
-            times = process.cpu_times()
-            resident, cpu = resident + process.memory_info().rss, cpu + times.user + times.system
-    return Usage(len(processes), resident, cpu) if processes else None
+class Processes:
+    """The processes that listen on a local port, and their descendants.
+
+    Looking for listeners means to look at every open file of the machine, so that is only done when one is gone.
+    """
+
+    def __init__(self, port: int):
+        self._port = port
+        self._listening: set[psutil.Process] = set()
+
+    def usage(self) -> Usage | None:
+        """What they use; None where they can't be seen, or there are none."""
+        if not self._listening or not all(process.is_running() for process in self._listening):
+            self._listening = _listening_on(self._port)
+        found, resident, cpu = set(self._listening), 0, 0.0
+        for process in self._listening:
+            with suppress(psutil.Error):
+                found |= set(process.children(recursive=True))
+        for process in found:
+            with suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                resident, cpu = resident + process.memory_info().rss, cpu + times.user + times.system
+        return Usage(len(found), resident, cpu) if found else None
 
 
-def _with_descendants(pids: set[int]) -> set[psutil.Process]:
+def _listening_on(port: int) -> set[psutil.Process]:
     found: set[psutil.Process] = set()
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            found |= {process, *process.children(recursive=True)}
+    with suppress(psutil.AccessDenied):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
+                with suppress(psutil.Error):
+                    found.add(psutil.Process(connection.pid))
     return found
 
 
@@ -168,6 +178,7 @@ def main() -> None:
     parser.add_argument("--host", default="http://127.0.0.1:3000", help="URL (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="(default: %(default)s)")
     options: dict[str, Any] = vars(parser.parse_args())
+    os.nice(10)  # the generator comes first
     for sample in watch(**options):
         sys.stdout.write(json.dumps(sample.model_dump(exclude_none=True)) + "\n")
         sys.stdout.flush()

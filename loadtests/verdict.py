@@ -47,7 +47,7 @@ def _invalid(judged: Sequence[results.Phase], generator: results.Generator, stop
     for worker in generator.missing:
         yield f"worker {worker} never reported its part"
     if generator.not_sent:
-        yield f"{generator.not_sent} requests could not be sent because too many were in flight already"
+        yield f"{generator.not_sent} requests could not be sent: too many were in flight, or no connection was left"
     for phase in judged:
         kept = phase.counts.answered + phase.counts.refused + phase.counts.failed
         if not stopped and not generator.missing and kept < 0.99 * phase.counts.planned:

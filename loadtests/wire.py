@@ -6,6 +6,7 @@ that the server has closed meanwhile is noticed before it is used, as far as tha
 
 from __future__ import annotations
 
+import errno
 import select
 import time
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import gevent.monkey
 from gevent import socket, ssl
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from loadtests.results import CLOSED, CONNECT, NOT_HTTP, TIMEOUT
+from loadtests.results import CLOSED, CONNECT, NOT_HTTP, NOT_SENT, TIMEOUT
 
 RECEIVE_BYTES = 65_536
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}  # our side's fault
 _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
 
 
@@ -48,8 +50,8 @@ class Connections:
         until = time.perf_counter() + self._timeout
         try:
             connection = self._take()
-        except OSError:
-            return Reply(CONNECT)
+        except OSError as error:
+            return Reply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
         reply = self._converse(connection, request, until)
         if reply.response is None or reply.response.should_close():
             connection.close()

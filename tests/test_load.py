@@ -173,6 +173,24 @@ def test_an_overloaded_generator_calls_its_run_invalid(tmp_path: Path) -> None:
     assert any("left" in reason and "late" in reason for reason in summary.verdict.reasons)
 
 
+def test_requests_for_which_the_generator_has_no_connection_left_make_the_run_invalid(tmp_path: Path) -> None:
+    """It may have 100 open files, and a stall needs more: that is not the server's failure."""
+    file = scenario(tmp_path, phases=BASELINE[1:])
+    with stub.running("--stall", "1:30") as url:
+        done = subprocess.run(
+            ["bash", "-c", 'ulimit -n 100; exec "$@"', "bash", BIN / "locust", *FILE, "--headless", "--host", url,
+             "--scenario", file, "--out", tmp_path / "load"],
+            cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (found,) = (tmp_path / "load").glob("*/summary.json")
+    summary = results.read_summary(found)
+    errors, counts = summary.phases[0].errors, summary.phases[0].counts
+    assert errors.keys() == {"timeout", "not sent"}
+    assert counts.sent == 300 - errors["not sent"]
+    assert f"{errors['not sent']} requests could not be sent" in summary.verdict.reasons[0]
+
+
 # --- all of Locust's modes -------------------------------------------------------------------------------------------
 
 
