@@ -180,19 +180,19 @@ def recovery(run: Run) -> results.Recovery:
     if not bad.any():
         return nothing.model_copy(update={"seconds": 0.0, "after_burst_seconds": 0.0})
     first = int(bad.argmax())
-    breached = starts[first] + width
+    breached = round(float(starts[first] + width), 3)
     # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
     following = np.append(np.flatnonzero(bad), len(bad) + WINDOWS)  # the end of the run is no breach
     runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
     held = np.flatnonzero((runs >= WINDOWS) & (np.arange(len(bad)) > first))
     if not len(held):
-        return nothing.model_copy(update={"breached_at": float(breached)})
-    at = float(starts[held[0]])
+        return nothing.model_copy(update={"breached_at": breached})
+    at = round(float(starts[held[0]]), 3)
     return results.Recovery(
-        breached_at=float(breached),
+        breached_at=breached,
         recovered_at=at,
-        seconds=at - burst.start,
-        after_burst_seconds=max(0.0, at - burst.end),
+        seconds=round(at - burst.start, 3),
+        after_burst_seconds=max(0.0, round(at - burst.end, 3)),
     )
 
 
@@ -237,7 +237,7 @@ def capacity(run: Run) -> results.Capacity | None:
     held = steps[: steps.index(broken)] if broken else steps
     return results.Capacity(
         per_s=held[-1].achieved_per_s if held else None,
-        at_least=broken is None,
+        limited_by=broken.limited_by if broken else None,
         reason=f"at {broken.planned_per_s:.0f}/s {broken.problem}" if broken else "every step held",
         steps=steps,
     )
@@ -257,22 +257,30 @@ def step(run: Run, start: float, end: float) -> results.Step:
     """One step of a staircase."""
     where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
+    lag, problem = _lag(run, where), _broken(run, where)
     return results.Step(
         start=start,
         end=end,
         planned_per_s=planned / (end - start),
         achieved_per_s=counts(run, where, planned).sent / (end - start),
         p95=spread(run.latency[where & run.waited]).p95,
-        problem=_broken(run, where),
+        problem=lag or problem,
+        limited_by="generator" if lag else "server" if problem else None,
     )
+
+
+def _lag(run: Run, where: Mask) -> str | None:
+    """How late the generator was with some requests, if that is too late to say anything about the server."""
+    delay = spread(run.delay[where]).p99
+    if delay is None or delay > run.delay_limit_ms:
+        return f"the generator could not keep up: 1 % of the requests left {delay or 0:.1f} ms late or more"
+    return None
 
 
 def _broken(run: Run, where: Mask) -> str | None:
     """Why the SLO does not hold for some requests, of which refused and failed ones count as infinitely slow."""
     slo, count = run.plan.scenario.slo, int(where.sum())
-    delay, failed = spread(run.delay[where]).p99, int((run.outcome[where] == FAILED).sum())
-    if delay is None or delay > run.delay_limit_ms:
-        return f"the generator could not keep up: 1 % of the requests left {delay or 0:.1f} ms late or more"
+    failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:
         return f"{failed} of {count} requests failed"
     bad = count - int(run.good[where].sum())

@@ -169,13 +169,16 @@ class Step(Record):
     achieved_per_s: float
     p95: Number
     problem: str | None = Field(description="why the SLO did not hold; null: it did")
+    limited_by: Literal["server", "generator"] | None = Field(description="whose problem that is")
 
 
 class Capacity(Record):
     """The rate of the last of a ramp's steps before the SLO did not hold in two in a row, or in the very last."""
 
     per_s: Number
-    at_least: bool = Field(description="no step broke the SLO: the capacity may be higher")
+    limited_by: Literal["server", "generator"] | None = Field(
+        description="what the next steps were too much for; where it was not the server, its capacity may be higher"
+    )
     reason: str
     steps: list[Step]
 

@@ -28,14 +28,20 @@ def judge(
 ) -> Verdict:
     """The verdict on a run's measures. A run that looked for the capacity fails only where it found none."""
     judged = [phase for phase in phases if phase.name != "warm-up"]
-    found = capacity is not None and not capacity.at_least  # that is where such a run stops by itself
-    if invalid := [*_invalid(judged, generator, None if found else stopped), *_lagging(judged, generator)]:
+    found = capacity is not None and capacity.limited_by is not None  # that is where such a run stops by itself
+    lagging = _limited(capacity) if capacity else _lagging(judged, generator)
+    if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging]:
         return Verdict(outcome="Invalid", reasons=invalid)
     if capacity:
         failed = [] if capacity.per_s else [f"no step held the SLO: {capacity.reason}"]
     else:
         failed = [*_slow(judged), *_spent(budget), *_unrecovered(slo, recovery)]
     return Verdict(outcome="Failed" if failed else "Passed", reasons=failed)
+
+
+def _limited(capacity: results.Capacity) -> Iterator[str]:
+    if capacity.limited_by == "generator":
+        yield f"{capacity.reason}; what held until then is no capacity of the server"
 
 
 def _invalid(judged: Sequence[results.Phase], generator: results.Generator, stopped: str | None) -> Iterator[str]:

@@ -149,30 +149,49 @@ def test_the_budget_tells_what_each_cause_used() -> None:
     assert found["late"].spent == pytest.approx(1)
 
 
-def staircase(broken: set[int]) -> results.Capacity:
-    """The capacity where these steps of 100, 200, 400, 800, 1600 requests/s are slow."""
+def staircase(broken: set[int]) -> Run:
+    """A run in which these steps of 100, 200, 400, 800, 1600 requests/s are slow."""
     steps = {"name": "burst", "rate": 1, "steps": {"seconds": 2, "factor": 2, "to": 16}}
     p = plan(phases=[PHASES[0], steps], stop_at_slo=True)
     slow = np.isin((p.times - 2) // 2, list(broken))
-    found = measures.capacity(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
+    return run(p, answered(p.times, np.where(slow, 90.0, 10.0)))
+
+
+def capacity_of(run: Run) -> results.Capacity:
+    found = measures.capacity(run)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize(
-    ("broken", "capacity", "at_least"),
-    [({3, 4}, 400, False), (set(), 1600, True), ({1}, 1600, True), ({4}, 800, False), ({1, 3, 4}, 400, False)],
-)
-def test_the_capacity_is_the_step_before_two_that_break(broken: set[int], capacity: int, at_least: bool) -> None:
-    found = staircase(broken)
-    assert (found.per_s, found.at_least) == (capacity, at_least)
+    ("broken", "capacity", "limit"),
+    [
+        ({3, 4}, 400, "server"), (set(), 1600, None), ({1}, 1600, None), ({4}, 800, "server"),
+        ({1, 3, 4}, 400, "server"),
+    ],
+)  # fmt: skip
+def test_the_capacity_is_the_step_before_two_that_break(broken: set[int], capacity: int, limit: str | None) -> None:
+    found = capacity_of(staircase(broken))
+    assert (found.per_s, found.limited_by) == (capacity, limit)
     assert [s.planned_per_s for s in found.steps] == [100, 200, 400, 800, 1600]
 
 
 def test_no_capacity_where_no_step_holds() -> None:
-    found = staircase({0, 1, 2, 3, 4})
+    seen = staircase({0, 1, 2, 3, 4})
+    found = capacity_of(seen)
     assert found.per_s is None
     assert "took more than 50 ms" in found.reason
+    assert judged(seen).outcome == "Failed"
+
+
+def test_a_ramp_passes_unless_the_generator_was_its_limit() -> None:
+    assert judged(staircase({3, 4})).outcome == "Passed"
+    seen = staircase({3, 4})
+    seen.delay[seen.intended >= 8] += 80
+    assert capacity_of(seen).limited_by == "generator"
+    verdict = judged(seen)
+    assert verdict.outcome == "Invalid"
+    assert "at 800/s the generator could not keep up" in verdict.reasons[0]
 
 
 def late(r: Requests) -> None:
