@@ -253,7 +253,7 @@ class Coordinator:
         assert environment.runner is not None  # noqa: S101 - a run has begun
         self._environment, self._runner = environment, environment.runner
         names = list(self._runner.clients) if isinstance(self._runner, MasterRunner) else ["local"]
-        self._parts = {name: Part() for name in names}
+        self._parts = {name: Part() for name in names if not self._lost(name)}
         self._steps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._news, self._stopped, self._problem = Event(), "", ""
         self.over = Event()
