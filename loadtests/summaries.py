@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtests import measures, results, verdict
+from loadtests import measures, report, results, verdict
 from loadtests.measures import Run
 from loadtests.results import Summary
 
@@ -50,3 +50,4 @@ def write(directory: Path, run: Run, summary: Summary) -> None:
     )
     results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
     results.write_summary(directory / results.SUMMARY, summary)
+    report.write(directory, summary)

@@ -60,9 +60,14 @@ def _invalid(judged: Sequence[results.Phase], generator: results.Generator, stop
             yield f"only {kept} of {phase.counts.planned} planned requests of the {phase.name} had their time"
 
 
+def late_allowed(judged: Sequence[results.Phase]) -> float:
+    """The share of requests that may leave late."""
+    return max(LATE_SHARE, LATE_SHARE * FEW / max(1, sum(phase.counts.sent for phase in judged)))
+
+
 def _lagging(judged: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
     """Where the generator could not keep up."""
-    allowed = max(LATE_SHARE, LATE_SHARE * FEW / max(1, sum(phase.counts.sent for phase in judged)))
+    allowed = late_allowed(judged)
     if generator.late_share > allowed:
         yield (
             f"{generator.late_share:.1%} of the requests left more than {1e3 * LATE_SECONDS:g} ms late; "

@@ -1,0 +1,431 @@
+"""Charts of a run, as SVG: its course on one axis of time, and how its latencies are distributed.
+
+Every chart is drawn for a width, with text of one size: a page shows the one that suits it, and shrinks no letters.
+Colours and line styles are classes, so that a page can choose them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from loadtests import scales
+from loadtests.course import Course, Values
+from loadtests.markup import Markup, element, join, plain
+from loadtests.results import Histogram, Phase, Summary
+from loadtests.scales import Scale, figure
+
+LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
+GAP = 34  # between panels; has the next one's title
+AXIS = 34  # under the last panel
+
+
+@dataclass(frozen=True)
+class Line:
+    """A column of the course, drawn; `bridge` buckets without a value do not interrupt it."""
+
+    key: str
+    label: str
+    steps: bool = False
+    bridge: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines above each other's axis; those in `stack` are areas on top of each other."""
+
+    title: str
+    height: int
+    lines: tuple[Line, ...]
+    stack: tuple[Line, ...] = ()
+    log: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        return [line.key for line in (*self.stack, *self.lines)]
+
+
+PANELS = (
+    Panel("Latency, ms", 200, (Line("p50", "p50"), Line("p95", "p95"), Line("p99", "p99")), log=True),
+    Panel(
+        "Requests per second",
+        140,
+        (Line("sent", "sent", steps=True), Line("planned", "planned", steps=True)),
+        stack=(Line("answered", "answered"), Line("refused", "refused"), Line("failed", "failed")),
+    ),
+    Panel(
+        "Waiting in the server", 76, (Line("in_flight", "in flight", bridge=2), Line("queue_rows", "queue", bridge=2))
+    ),
+    Panel("CPU, cores", 56, (Line("cpu_cores", "CPU", bridge=2),)),
+    Panel("Memory, MB", 56, (Line("rss_mb", "memory", bridge=2),)),
+    Panel("Processes", 40, (Line("processes", "processes", steps=True, bridge=2),)),
+)
+STRIP = 12  # height of the strip of readiness
+
+
+class Frame(NamedTuple):
+    """Where charts of one width have their axis of time."""
+
+    width: int
+    left: int
+    right: int
+    x: Scale
+
+    @classmethod
+    def of(cls, width: int, seconds: float) -> Frame:
+        left, right = (52, width - 88) if width > 500 else (42, width - 70)
+        return cls(width, left, right, Scale(0.0, max(seconds, 1e-3), left, right))
+
+
+class Tag(NamedTuple):
+    """A label beside the end of a line."""
+
+    style: str
+    text: str
+    y: float
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def text(x: float, y: float, content: object, style: str = "", anchor: str = "start") -> Markup:
+    return element("text", content, x=x, y=y, class_=style or None, text_anchor=None if anchor == "start" else anchor)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return element("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=style)
+
+
+def box(x: float, y: float, width: float, height: float, style: str) -> Markup:
+    return element("rect", x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=style)
+
+
+def svg(name: str, width: int, height: float, title: str, description: str, *content: Markup, **more: object) -> Markup:
+    """A whole drawing, which says what it shows to those who don't see it."""
+    labels = element("title", title, id=f"{name}-title"), element("desc", description, id=f"{name}-desc")
+    return element(
+        "svg", *labels, *content,
+        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height:.0f}", width=width, height=f"{height:.0f}",
+        role="img", aria_labelledby=f"{name}-title {name}-desc", class_="chart", **more,
+    )  # fmt: skip
+
+
+def runs(values: Values, bridge: int) -> Iterator[list[int]]:
+    """The indices of values that belong together: those with at most `bridge` missing ones between them."""
+    part: list[int] = []
+    for index, value in enumerate(values):
+        if value is None:
+            continue
+        if part and index - part[-1] > bridge + 1:
+            yield part
+            part = []
+        part.append(index)
+    if part:
+        yield part
+
+
+def curve(course: Course, line: Line, frame: Frame, y: Scale) -> Markup:
+    """The path of a line; a value alone becomes a dot."""
+    values, path = course[line.key], []
+    for part in runs(values, line.bridge):
+        points: list[tuple[float, float]] = []
+        for index in part:
+            level = y(values[index] or 0.0)
+            at = (course.edges[index], course.edges[index + 1]) if line.steps else (course.middle(index),)
+            points += [(frame.x(moment), level) for moment in at]
+        path.append("M" + "L".join(f"{x:.1f} {level:.1f}" for x, level in _thinned(points)))
+        path += ["h0"] if len(points) == 1 else []
+    return element("path", d="".join(path), class_=f"line {line.key}")
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Without those in the middle of a level stretch."""
+    for index, point in enumerate(points):
+        around = points[max(0, index - 1) : index + 2]
+        if len(around) < 3 or len({level for _, level in around}) > 1:
+            yield point
+
+
+def areas(course: Course, stack: Sequence[Line], frame: Frame, y: Scale) -> Iterator[Markup]:
+    """One stepped area on top of the other, of those that are not 0 throughout."""
+    below = [0.0] * (len(course.edges) - 1)
+    for line in stack:
+        above = [low + (value or 0.0) for low, value in zip(below, course[line.key], strict=True)]
+        if any(course[line.key]):
+            there, back = _stairs(course, above, frame, y), _stairs(course, below, frame, y)
+            outline = [*_thinned(there), *reversed(list(_thinned(back)))]
+            path = "L".join(f"{x:.1f} {level:.1f}" for x, level in outline)
+            yield element("path", d=f"M{path}Z", class_=f"area {line.key}")
+        below = above
+
+
+def _stairs(course: Course, levels: Sequence[float], frame: Frame, y: Scale) -> list[tuple[float, float]]:
+    return [
+        (frame.x(edge), y(level))
+        for index, level in enumerate(levels)
+        for edge in (course.edges[index], course.edges[index + 1])
+    ]
+
+
+def tags(found: Sequence[Tag], x: float, top: float, bottom: float) -> Iterator[Markup]:
+    """Labels with a sample of their line, moved apart."""
+    places = scales.apart([tag.y for tag in found], LINE - 1, top + 4, bottom)
+    for tag, y in zip(found, places, strict=True):
+        yield element(
+            "g",
+            rule(x + 5, y, x + 15, y, f"sample {tag.style}"),
+            text(x + 19, y + 4, tag.text, "tag"),
+        )
+
+
+# --- the course -----------------------------------------------------------------------------------------------------
+
+
+def timeline(summary: Summary, course: Course, width: int, name: str) -> Markup:
+    """Every panel that has something to show, on one axis of time, with the phases and what happened."""
+    frame = Frame.of(width, summary.duration_s)
+    head = heading(summary, frame)
+    top = head.height + GAP - 8
+    drawn, bottom = [], top
+    for item in PANELS:
+        if course.has(*item.keys):
+            drawn.append(panel(summary, course, item, frame, bottom))
+            bottom += item.height + GAP
+    if course.has("ready"):
+        drawn.append(readiness(course, frame, bottom))
+        bottom += STRIP + GAP
+    bottom -= GAP
+    bands = [band(phase, frame, top, bottom) for phase in summary.phases]
+    marks = [rule(x, head.height - 2, x, bottom, f"mark {style}") for style, x in head.marks]
+    cursor = rule(frame.left, top, frame.left, bottom, "cursor")
+    return svg(
+        name, width, bottom + AXIS, f"Course of the run {plain(summary.scenario)}", described(summary),
+        *bands, *clock(frame, top, bottom), *drawn, *marks, *head.parts, cursor,
+        data_left=frame.left, data_right=frame.right,
+    )  # fmt: skip
+
+
+class Heading(NamedTuple):
+    """What is above the panels, and where moments are marked through all of them."""
+
+    parts: list[Markup]
+    marks: list[tuple[str, float]]
+    height: float
+
+
+def heading(summary: Summary, frame: Frame) -> Heading:
+    """The names of the phases, and under them the moments that matter."""
+    names = [(frame.x(phase.start), str(phase.name), "phase-name") for phase in summary.phases]
+    parts, height = _labels(names, frame, 0)
+    found = [(frame.x(at), label, f"moment {style}") for at, label, style in moments(summary)]
+    more, height = _labels(found, frame, height)
+    return Heading(parts + more, [(style.split()[-1], x) for x, _, style in found], height)
+
+
+def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
+    """When, what, and its style."""
+    recovery = summary.recovery
+    if recovery.breached_at is not None:
+        yield recovery.breached_at, "SLO broken", "breached"
+    if recovery.recovered_at is not None:
+        yield recovery.recovered_at, f"holds again after {figure(recovery.seconds)} s", "recovered"
+
+
+def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:
+    """Texts at their place, in as many rows as it takes for none to be on top of another; and where those end."""
+    spans = []
+    for x, label, _ in found:
+        length = CHARACTER * len(label) + 8
+        left = max(0.0, min(x, frame.width - length))
+        spans.append((left, left + length))
+    rows = scales.rows_for(spans)
+    parts = [
+        text(left + 3, top + LINE * (row + 1) - 3, label, style)
+        for (left, _), row, (_, label, style) in zip(spans, rows, found, strict=True)
+    ]
+    return parts, top + LINE * (max(rows) + 1 if rows else 0)
+
+
+def band(phase: Phase, frame: Frame, top: float, bottom: float) -> Markup:
+    left, right = frame.x(phase.start), frame.x(phase.end)
+    return join(
+        box(left, top, right - left, bottom - top, f"band {phase.name}"),
+        rule(left, top - 20, left, bottom, "border"),
+    )
+
+
+def clock(frame: Frame, top: float, bottom: float) -> Iterator[Markup]:
+    """Marks of time through all panels, and the seconds under the last."""
+    ticks = frame.x.ticks(10 if frame.width > 500 else 6)
+    for tick in ticks:
+        x = frame.x(tick)
+        yield rule(x, top, x, bottom, "grid")
+        yield text(x, bottom + 16, figure(tick), "tick", "middle")
+    yield text(frame.right + 8, bottom + 16, "s", "tick")
+
+
+def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: float) -> Markup:
+    """One panel with its axis and the labels of its lines."""
+    bottom = top + item.height
+    limits = [phase.p95_limit_ms for phase in summary.phases] if item.log else []
+    y = axis(course, item, limits, top, bottom)
+    lines = [line for line in item.lines if course.has(line.key)]
+    parts = [text(frame.left, top - 8, item.title, "title"), *levels(frame, y)]
+    parts += areas(course, item.stack, frame, y)
+    parts += slo(summary.phases, frame, y) if item.log else []
+    parts += (curve(course, line, frame, y) for line in lines)
+    return join(*parts, *tags([*_tags(course, item, lines, y), *_slo_tag(limits, y)], frame.right, top, bottom))
+
+
+def axis(course: Course, item: Panel, limits: Sequence[float], top: float, bottom: float) -> Scale:
+    """Of all values of a panel; areas on top of each other end at their sum."""
+    values: list[float | None] = [value for line in item.lines for value in course[line.key]]
+    values += limits
+    if item.log:
+        return scales.logarithmic(values, bottom, top)
+    layers = zip(*(course[line.key] for line in item.stack), strict=True)
+    values += [sum(value or 0.0 for value in layer) for layer in layers]
+    return scales.even(values, bottom, top, most_ticks=5 if item.height > 100 else 3)
+
+
+def levels(frame: Frame, y: Scale) -> Iterator[Markup]:
+    """The grid of a panel, with its numbers."""
+    for tick in y.ticks(9 if y.log else 5 if y.start - y.end > 100 else 3):
+        level = y(tick)
+        yield rule(frame.left, level, frame.right, level, "grid" if tick > y.low else "base")
+        yield text(frame.left - 7, level + 4, figure(tick), "tick", "end")
+
+
+def slo(phases: Sequence[Phase], frame: Frame, y: Scale) -> Iterator[Markup]:
+    """What the p95 of each phase may be."""
+    for phase in phases:
+        level = y(phase.p95_limit_ms)
+        yield rule(frame.x(phase.start), level, frame.x(phase.end), level, "line slo")
+
+
+def _slo_tag(limits: Sequence[float], y: Scale) -> list[Tag]:
+    return [Tag("slo", "SLO p95", y(limits[-1]))] if limits else []
+
+
+def _tags(course: Course, item: Panel, lines: Sequence[Line], y: Scale) -> Iterator[Tag]:
+    """A label where each line ends. Areas that are 0 throughout have none."""
+    height = 0.0
+    for line in item.stack:
+        height += course[line.key][-1] or 0.0
+        if any(course[line.key]):
+            yield Tag(f"area {line.key}", line.label, y(height))
+    for line in lines:
+        last = next(value for value in reversed(course[line.key]) if value is not None)
+        yield Tag(line.key, line.label, y(last))
+
+
+def readiness(course: Course, frame: Frame, top: float) -> Markup:
+    """A strip that says when the server was ready. Colour is not all: what is not ready is lower and hatched."""
+    parts = [text(frame.left, top - 8, "Ready", "title")]
+    values = course["ready"]
+    for part in runs(values, 2):
+        for same in _stretches(values, part):
+            left, right = frame.x(course.edges[same[0]]), frame.x(course.edges[same[-1] + 1])
+            ready = values[same[0]] == 1.0
+            lowered = 0.0 if ready else STRIP / 2
+            parts.append(box(left, top + lowered, right - left, STRIP - lowered, "ready" if ready else "unready"))
+    seen = {value for value in values if value is not None}
+    said = "always" if seen == {1.0} else "never" if seen == {0.0} else "not always"
+    return join(*parts, text(frame.right + 5, top + STRIP - 2, said, "tag"))
+
+
+def _stretches(values: Values, indices: Sequence[int]) -> Iterator[list[int]]:
+    """Neighbours with the same value; each reaches to the next."""
+    stretch = [indices[0]]
+    for before, index in pairwise(indices):
+        stretch += range(before + 1, index)
+        if values[index] != values[before]:
+            yield stretch
+            stretch = []
+        stretch.append(index)
+    yield stretch
+
+
+def described(summary: Summary) -> str:
+    """The course in words."""
+    said = [
+        f"{phase.name} from {figure(phase.start)} to {figure(phase.end)} s: {figure(phase.achieved_per_s)} requests "
+        f"per second, p50 {figure(phase.latency.p50)}, p95 {figure(phase.latency.p95)}, p99 "
+        f"{figure(phase.latency.p99)} ms"
+        for phase in summary.phases
+    ]
+    return f"{'; '.join([*said, *(f'{what} at {figure(at)} s' for at, what, _ in moments(summary))])}."
+
+
+# --- the distribution -----------------------------------------------------------------------------------------------
+
+HEIGHT = 46  # of the bars of a phase
+
+
+def distribution(summary: Summary, width: int, name: str) -> Markup:
+    """How many answers took how long, a row for each phase that counts, on one axis."""
+    rows = [(h, p) for h in summary.histograms for p in summary.phases if p.name == h.phase and p.name != "warm-up"]
+    rows = [(histogram, phase) for histogram, phase in rows if any(histogram.counts)]
+    if not rows:
+        return Markup("")
+    left, right = (16, width - 16)
+    bounds = [edge for h, p in rows for edge in (*_extent(h), p.p95_limit_ms)]
+    x, top, step = scales.logarithmic(bounds, left, right), 4.0, HEIGHT + GAP
+    bottom = top + step * len(rows)
+    parts = [rule(x(tick), top + LINE, x(tick), bottom, "grid") for tick in x.ticks(12 if width > 500 else 6)]
+    for number, (histogram, phase) in enumerate(rows):
+        parts += bars(histogram, phase, x, top + step * number)
+    parts += (text(x(tick), bottom + 16, figure(tick), "tick", "middle") for tick in x.ticks(12 if width > 500 else 6))
+    parts.append(text((left + right) / 2, bottom + 32, "latency from the intended time, ms", "tick", "middle"))
+    said = "; ".join(f"{p.name}: p50 {figure(p.latency.p50)}, p99 {figure(p.latency.p99)} ms" for _, p in rows)
+    return svg(name, width, bottom + AXIS + 6, "Latency of answered requests, by phase", f"{said}.", *parts)
+
+
+def _extent(histogram: Histogram) -> tuple[float, float]:
+    """From the first to the last edge around an answer."""
+    there = [index for index, count in enumerate(histogram.counts) if count]
+    return histogram.edges_ms[there[0]], histogram.edges_ms[there[-1] + 1]
+
+
+def bars(histogram: Histogram, phase: Phase, x: Scale, top: float) -> Iterator[Markup]:
+    """One phase: its percentiles in words and as marks, and its bars; none is too low to be seen."""
+    bottom, most = top + GAP + HEIGHT - 10, max(histogram.counts)
+    yield text(x.start, top + LINE, join(element("tspan", phase.name, class_="title"), *percentiles(phase)), "tag")
+    for count, (low, high) in zip(histogram.counts, pairwise(histogram.edges_ms), strict=True):
+        if count:
+            height = max(1.5, HEIGHT * count / most)
+            yield box(x(low), bottom - height, max(0.8, x(high) - x(low) - 0.6), height, "bar")
+    yield rule(x.start, bottom, x.end, bottom, "base")
+    for key in ("p50", "p95", "p99"):
+        if (value := getattr(phase.latency, key)) is not None:
+            yield rule(x(value), bottom - HEIGHT - 2, x(value), bottom + 4, f"line {key}")
+    yield rule(x(phase.p95_limit_ms), bottom - HEIGHT - 2, x(phase.p95_limit_ms), bottom + 4, "line slo")
+
+
+def percentiles(phase: Phase) -> Iterator[Markup]:
+    for key in ("p50", "p95", "p99"):
+        yield element("tspan", f"{key} {figure(getattr(phase.latency, key))}", dx=12, class_=f"word {key}")
+
+
+# --- a picture ------------------------------------------------------------------------------------------------------
+
+
+def picture(summary: Summary, course: Course, style: str, width: int = 860) -> Markup:
+    """The course as a file of its own, with its style and what it shows."""
+    chart = timeline(summary, course, width, "course")
+    inner = Markup(chart.replace("<svg ", '<svg y="52" ', 1))
+    height = float(chart.split('height="', 1)[1].split('"', 1)[0]) + 52
+    machine = summary.environment.machine
+    said = [f"{figure(summary.base_per_s)} requests/s, times the factor of the phase", f"seed {summary.seed}"]
+    said += [f"{machine[key]}{unit}" for key, unit in (("cpu", ""), ("cores", " cores")) if key in machine]
+    headline = f"{summary.scenario}: {summary.verdict.outcome}"
+    return svg(
+        "picture", width, height, headline, plain(summary.about),
+        element("style", Markup(style)),
+        box(0, 0, width, height, "paper"),
+        text(16, 24, headline, "headline"),
+        text(16, 42, "; ".join(said), "tick"),
+        inner,
+    )  # fmt: skip

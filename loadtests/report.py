@@ -1,0 +1,196 @@
+"""The report of a run: one HTML page that needs nothing else, and a summary for a pull request.
+
+python -m loadtests.report RUN                        writes report.html and summary.md beside the run's summary.json
+python -m loadtests.report RUN --picture burst.svg    draws the course alone
+
+Both are made of `summary.json` only. The page works without scripts; with them, it shows the values at any moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from loadtests import charts, markdown, results, run_tables
+from loadtests.course import Course, course
+from loadtests.markup import Markup, element, join, plain
+from loadtests.results import Summary
+from loadtests.run_tables import Cell, Table
+from loadtests.scales import figure
+from loadtests.verdict import EXIT_CODES
+
+PAGE, MARKDOWN = "report.html", "summary.md"
+WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
+FOLDER = Path(__file__).parent
+ADVICE = {
+    "Passed": "",
+    "Failed": "",
+    "Invalid": "The generator did not do what the schedule says, so the numbers below say little about the server.",
+    "Error": "The run could not be made.",
+}
+HOW = (
+    "Requests leave at times that were fixed beforehand, whether or not earlier ones were answered. Latency counts "
+    "from the intended time, so a server that stalls can't hide the requests that it kept waiting.",
+    "A percentile over time is that of one bucket; in the tables it is that of a whole phase, and a value that was "
+    "measured. Requests that were never answered count with the time until they were given up; refusals do not.",
+    "Refused: 429, or 503 with Retry-After: the server's admission at work. Failed: everything else that is no valid "
+    "answer. Late: answered, but slower than the p95 allowed.",
+    "Recovered: from that moment on, ten windows of at least a second in a row had their p95 within the SLO, where "
+    "refused and failed requests count as infinitely slow.",
+    "Invalid: the generator lagged, so repeat the run on a quieter machine, with more processes or at a lower rate.",
+)
+
+
+def write(directory: Path, summary: Summary) -> None:
+    """The run's page and its summary in Markdown."""
+    (directory / PAGE).write_text(page(summary), "utf-8")
+    (directory / MARKDOWN).write_text(markdown.report(summary), "utf-8")
+
+
+def page(summary: Summary) -> str:
+    """The whole page."""
+    run = course(summary)
+    style, script = _own("chart.css") + _own("report.css"), _own("report.js")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"),
+        element("style", Markup(style)),
+    )
+    body = element("body", *_content(summary, run), element("script", Markup(script)))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _own(name: str) -> str:
+    return (FOLDER / name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded and nothing else runs, whatever the texts in the page say."""
+    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return f"default-src 'none'; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; base-uri 'none'"
+
+
+def _content(summary: Summary, run: Course) -> Iterator[Markup]:
+    yield _banner(summary)
+    yield _tiles(summary)
+    if summary.buckets:
+        yield _course(summary, run)
+    distribution = _figure("distribution", "How latency is distributed", lambda *at: charts.distribution(summary, *at))
+    for table in run_tables.everything(summary):
+        yield _table(table)
+        if table.name == "parts":
+            yield distribution
+        if table.name == "budget" and (said := run_tables.recovery(summary)):
+            yield element("p", said, class_="note")
+    yield element("section", element("h2", "How to read it"), _list(HOW, "how"))
+    if summary.buckets:
+        values = run_tables.values(run)
+        yield element("details", element("summary", values.caption), _table(values, exact=False))
+
+
+def _banner(summary: Summary) -> Markup:
+    outcome, said = summary.verdict.outcome, summary.environment
+    title = element("h1", element("span", outcome, class_="outcome"), f": {summary.scenario}")
+    where = f"{summary.about} {figure(summary.duration_s)} s against {said.host}, started {said.started}."
+    parts = [title, element("p", where, class_="about")]
+    if summary.verdict.reasons:
+        parts.append(_list(summary.verdict.reasons, "reasons"))
+    if advice := ADVICE[outcome]:
+        parts.append(element("p", advice, class_="advice"))
+    return element("header", *parts, class_=outcome)
+
+
+def _list(texts: Iterable[str], style: str) -> Markup:
+    return element("ul", *(element("li", text) for text in texts), class_=style)
+
+
+def _tiles(summary: Summary) -> Markup:
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", what), element("dd", element("b", _shown(cell)), unit),
+                    class_="bad" if cell.bad else None)
+            for what, cell, unit in run_tables.tiles(summary)
+        ),
+        class_="tiles",
+    )  # fmt: skip
+
+
+def _course(summary: Summary, run: Course) -> Markup:
+    """The panels over time, with a line for the values at one moment, which the script fills."""
+    hint = "Move over the charts, or focus them and use the arrow keys, to read the values of a moment."
+    readout = element("output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{run.edges[-1]:.6g}")
+    caption = (
+        "Everything by the intended time of requests. Latency is on a logarithmic axis; the dashed red line is what "
+        "the SLO allows the p95."
+    )
+    return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption)
+
+
+def _figure(
+    name: str, title: str, draw: Callable[[int, str], Markup], readout: object = "", caption: str = ""
+) -> Markup:
+    """One drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
+    drawings = [(style, draw(width, f"{name}-{style}")) for style, width in WIDTHS.items()]
+    shown = [element("div", drawing, class_=style) for style, drawing in drawings if drawing]
+    if not shown:
+        return Markup("")
+    under = [element("figcaption", caption)] if caption else []
+    return element("section", element("h2", title), element("figure", readout, *shown, *under), class_=name)
+
+
+def _table(table: Table, *, exact: bool = True) -> Markup:
+    """A table that scrolls by itself where it is too wide."""
+    heads = (
+        element("th", head, scope="col", class_="word" if number < table.left else None)
+        for number, head in enumerate(table.heads)
+    )
+    rows = (
+        element("tr", *(_cell(cell, number < table.left, exact) for number, cell in enumerate(row)))
+        for row in table.rows
+    )
+    whole = element(
+        "table", element("caption", table.caption), element("thead", element("tr", *heads)), element("tbody", *rows),
+        id=table.name,
+    )  # fmt: skip
+    scrolled = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=table.caption)
+    return join(scrolled, *([element("p", table.note, class_="note")] if table.note else []))
+
+
+def _cell(cell: Cell, word: bool, exact: bool) -> Markup:
+    word = word or (cell.value is None and cell.text not in ("–", ""))
+    style = " ".join(name for name, is_so in (("word", word), ("bad", cell.bad), ("outside", cell.outside)) if is_so)
+    return element("td", _shown(cell) if exact else cell.text, class_=style or None)
+
+
+def _shown(cell: Cell) -> Markup:
+    """The text, with the exact number for who reads the page by machine."""
+    return join(cell.text) if cell.value is None else element("data", cell.text, value=repr(cell.value))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="directory of a run")
+    parser.add_argument("--picture", type=Path, help="draw the course into this SVG file, and nothing else")
+    options = parser.parse_args()
+    try:
+        summary = results.read_summary(options.run)
+        if options.picture:
+            options.picture.write_text(charts.picture(summary, course(summary), _own("chart.css")) + "\n", "utf-8")
+        else:
+            write(options.run if options.run.is_dir() else options.run.parent, summary)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {options.run}: {plain(error)}; expected the directory of a run\n")
+        raise SystemExit(EXIT_CODES["Error"]) from None
+
+
+if __name__ == "__main__":
+    main()

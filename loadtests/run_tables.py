@@ -1,0 +1,240 @@
+"""The tables of a run's report, as data: what the page and the Markdown summary show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from loadtests.course import Course
+from loadtests.results import Phase, Spread, Summary
+from loadtests.scales import figure, percent
+from loadtests.verdict import BUSY_SHARE, late_allowed
+
+
+class Cell(NamedTuple):
+    """What is shown, and the number behind it. `bad`: over what was allowed; `outside`: a text from outside."""
+
+    text: str
+    value: float | None = None
+    bad: bool = False
+    outside: bool = False
+
+
+class Table(NamedTuple):
+    """The first `left` columns are text."""
+
+    name: str
+    caption: str
+    heads: Sequence[str]
+    rows: list[list[Cell]]
+    left: int = 1
+    note: str = ""
+
+
+def number(value: float | None, limit: float | None = None, show: Callable[[float | None], str] = figure) -> Cell:
+    """A number, which is bad above the limit."""
+    return Cell(show(value), value, bad=value is not None and limit is not None and value > limit)
+
+
+def spread(values: Spread, *keys: str) -> list[Cell]:
+    return [number(getattr(values, key)) for key in keys]
+
+
+def judged(summary: Summary) -> list[Phase]:
+    return [phase for phase in summary.phases if phase.name != "warm-up"]
+
+
+def everything(summary: Summary) -> list[Table]:
+    """All tables that have rows, in the order in which they are read."""
+    found = [
+        phases(summary), parts(summary), steps(summary), budget(summary), errors(summary), answers(summary),
+        generator(summary), environment(summary),
+    ]  # fmt: skip
+    return [table for table in found if table.rows]
+
+
+def phases(summary: Summary) -> Table:
+    heads = ("Phase", "Seconds", "Planned/s", "Achieved/s", "Goodput/s", "Planned", "Answered", "Refused", "Failed",
+             "p50, ms", "p95, ms", "p99, ms", "Max, ms", "p95 allowed")  # fmt: skip
+    rows = []
+    for p in summary.phases:
+        rates = [number(value) for value in (p.planned_per_s, p.achieved_per_s, p.goodput_per_s)]
+        counts = [number(value) for value in (p.counts.planned, p.counts.answered, p.counts.refused, p.counts.failed)]
+        limit = p.p95_limit_ms if p.name != "warm-up" else None
+        latency = [number(p.latency.p50), number(p.latency.p95, limit), *spread(p.latency, "p99", "max")]
+        span = Cell(f"{figure(p.start)}–{figure(p.end)}")
+        rows.append([Cell(p.name), span, *rates, *counts, *latency, number(p.p95_limit_ms)])
+    note = "Achieved: requests that left. Goodput: answered within the p95 allowed. The warm-up counts for nothing."
+    return Table("phases", "Phases", heads, rows, left=2, note=note)
+
+
+def parts(summary: Summary) -> Table:
+    """Where the time of answered requests went."""
+    heads = ["Phase"]
+    heads += [f"{what} {key}" for what in ("Queue", "Score", "Rest") for key in ("p50", "p95", "p99")]
+    heads += ["Refusal p50", "p99"]
+    rows = []
+    for p in judged(summary):
+        cells = [cell for values in (p.queue, p.score, p.rest) for cell in spread(values, "p50", "p95", "p99")]
+        rows.append([Cell(p.name), *cells, *spread(p.refusal, "p50", "p99")])
+    note = (
+        "Queue and score as the server says; the rest is network, HTTP and the wait to be sent. Percentiles of parts "
+        "do not add up to those of the whole."
+    )
+    return Table("parts", "Where the time goes, ms", heads, rows, note=note)
+
+
+def steps(summary: Summary) -> Table:
+    """Of a ramp."""
+    heads = ("Step, s", "Planned/s", "Achieved/s", "p95, ms", "SLO")
+    found = summary.capacity.steps if summary.capacity else []
+    rows = [
+        [
+            Cell(f"{figure(s.start)}–{figure(s.end)}"), number(s.planned_per_s), number(s.achieved_per_s),
+            number(s.p95, summary.slo.p95_ms), Cell(s.problem or "held", bad=s.problem is not None),
+        ]
+        for s in found
+    ]  # fmt: skip
+    return Table("steps", "Steps of the ramp", heads, rows, note=capacity(summary))
+
+
+def capacity(summary: Summary) -> str:
+    """What a ramp found, in a sentence; nothing where there was none."""
+    found = summary.capacity
+    if found is None:
+        return ""
+    if found.per_s is None:
+        return f"No capacity: {found.reason}."
+    return (
+        f"Capacity at the SLO: {'at least ' if found.at_least else ''}{figure(found.per_s)} requests/s; {found.reason}."
+    )
+
+
+def budget(summary: Summary) -> Table:
+    heads = ("Cause", "Requests", "Share", "Allowed", "Budget spent")
+    rows = [
+        [
+            Cell(part.cause), number(part.count), number(part.share, part.allowed_share, percent),
+            number(part.allowed_share, show=percent), Cell(spent(part.spent), part.spent, bad=over(part.spent)),
+        ]
+        for part in summary.budget
+    ]  # fmt: skip
+    note = "Outside of warm-up. Late: answered, but slower than the p95 allowed, which 5 % may be."
+    return Table("budget", "Error budget", heads, rows, note=note)
+
+
+def spent(share: float | None) -> str:
+    return "nothing is allowed" if share is None else percent(share)
+
+
+def over(share: float | None) -> bool:
+    return share is None or share > 1
+
+
+def recovery(summary: Summary) -> str:
+    """When the SLO held again, in a sentence; nothing where there was no burst."""
+    found, allowed = summary.recovery, summary.slo.recover_seconds
+    within = f" ({figure(allowed)} s are allowed)" if allowed is not None else ""
+    if found.breached_at is None:
+        return "" if found.seconds is None else "The SLO held throughout burst and recovery."
+    start = f"The SLO was broken {figure(found.breached_at)} s into the run"
+    if found.seconds is None:
+        return f"{start} and did not hold again before its end{within}."
+    return (
+        f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}, "
+        f"{figure(found.after_burst_seconds)} s after its end."
+    )
+
+
+def errors(summary: Summary) -> Table:
+    """Failed requests by what went wrong, in each phase."""
+    found = sorted({error for phase in summary.phases for error in phase.errors})
+    rows = [
+        [Cell(error, outside=True), *(number(phase.errors.get(error, 0)) for phase in summary.phases)]
+        for error in found
+    ]
+    return Table("errors", "Failed requests", ["Error", *(phase.name for phase in summary.phases)], rows)
+
+
+def answers(summary: Summary) -> Table:
+    """Who answered, and what was asked."""
+    rows = [
+        [Cell(what), Cell(name, outside=True), number(count), number(count / (sum(found.values()) or 1), show=percent)]
+        for what, found in (("revision", summary.revisions), ("payload", summary.kinds))
+        for name, count in found.items()
+    ]
+    note = "Answers by the revision that gave them; requests by payload."
+    return Table("answers", "Revisions and payloads", ("", "Name", "Requests", "Share"), rows, left=2, note=note)
+
+
+def generator(summary: Summary) -> Table:
+    """Whether the numbers can be trusted."""
+    g = summary.generator
+    worst = max((phase.delay.p99 or 0.0 for phase in judged(summary)), default=None)
+    late = late_allowed(judged(summary))
+    rows = [
+        [Cell("delay p50, ms"), number(g.delay.p50), Cell("")],
+        [Cell("delay p99, ms"), number(g.delay.p99), Cell("")],
+        [Cell("delay p99 of the worst phase, ms"), number(worst, g.delay_limit_ms), number(g.delay_limit_ms)],
+        [Cell("delay max, ms"), number(g.delay.max), Cell("")],
+        [Cell("left more than 50 ms late"), number(g.late_share, late, percent), number(late, show=percent)],
+        [Cell("not sent: too many in flight"), number(g.not_sent, 0), number(0)],
+        [Cell("most in flight, of the busiest worker"), number(g.peak_in_flight), Cell("")],
+        [Cell("CPU of the busiest worker, of a core"), number(g.cpu_share, BUSY_SHARE, percent),
+         number(BUSY_SHARE, show=percent)],
+        [Cell("workers"), number(g.workers), Cell("")],
+        *([Cell("never reported"), Cell(name, bad=True, outside=True), Cell("")] for name in g.missing),
+    ]  # fmt: skip
+    note = "How late requests left, outside of warm-up."
+    return Table("generator", "The generator itself", ("Measure", "Measured", "Allowed"), rows, note=note)
+
+
+def environment(summary: Summary) -> Table:
+    e = summary.environment
+    model = f"{e.model.name} {e.model.version}, {e.model.digest}, {e.model.engine}"
+    rows = [("server", e.host), ("model", model), ("started", e.started), ("command", e.command)]
+    rows += [("scenario", f"{summary.scenario}: {summary.about}"), ("seed", str(summary.seed))]
+    rows += [("rate at a factor of 1", f"{figure(summary.base_per_s)} requests/s")]
+    rows += [(f"generator's {name}", value) for name, value in e.machine.items()]
+    cells = [[Cell(name), Cell(value, outside=True)] for name, value in rows]
+    return Table("environment", "Environment", ("", "Value"), cells, left=2)
+
+
+def values(course: Course) -> Table:
+    """The course in numbers, a row for each bucket."""
+    shown = [column for key, column in course.columns.items() if course.has(key)]
+    rows = [
+        [Cell(figure(start)), *(ready(c.values[n]) if c.key == "ready" else number(c.values[n]) for c in shown)]
+        for n, start in enumerate(course.edges[:-1])
+    ]
+    note = "By the intended time of requests; of several looks at the server in one row, the highest."
+    return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
+
+
+def ready(value: float | None) -> Cell:
+    return Cell("–" if value is None else "yes" if value else "no", value, bad=value == 0.0)
+
+
+def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
+    """What matters most: what it is, the number, and what it is measured by."""
+    counted = judged(summary)
+    busiest = next((p for p in counted if p.name == "burst"), counted[-1] if counted else None)
+    if summary.capacity:
+        yield "capacity at the SLO", number(summary.capacity.per_s), "requests/s"
+    elif busiest:
+        where = f"in the {busiest.name}"
+        yield f"p95 {where}", number(busiest.latency.p95, busiest.p95_limit_ms), (
+            f"ms; {figure(busiest.p95_limit_ms)} allowed"
+        )  # fmt: skip
+        yield f"p99 {where}", number(busiest.latency.p99), "ms"
+        yield f"goodput {where}", number(busiest.goodput_per_s), f"of {figure(busiest.planned_per_s)} requests/s"
+    if summary.recovery.seconds is not None or summary.recovery.breached_at is not None:
+        allowed = summary.slo.recover_seconds
+        yield "time to recover", number(summary.recovery.seconds, allowed), (
+            "s" if allowed is None else f"s; {figure(allowed)} allowed"
+        )  # fmt: skip
+    for part in summary.budget:
+        if part.cause != "late":
+            yield part.cause, number(part.count, show=figure)._replace(bad=over(part.spent)), (
+                f"requests; {percent(part.allowed_share)} allowed"
+            )  # fmt: skip
