@@ -41,6 +41,7 @@ class Panel:
     lines: tuple[Line, ...]
     stack: tuple[Line, ...] = ()
     log: bool = False
+    whole: bool = False  # only whole numbers
 
     @property
     def keys(self) -> list[str]:
@@ -48,35 +49,36 @@ class Panel:
 
 
 PANELS = (
-    Panel("Latency, ms", 200, (Line("p50", "p50"), Line("p95", "p95"), Line("p99", "p99")), log=True),
+    Panel("Latency, ms", 200, (Line("p99", "p99"), Line("p95", "p95"), Line("p50", "p50")), log=True),
     Panel(
         "Requests per second",
         140,
         (Line("sent", "sent", steps=True), Line("planned", "planned", steps=True)),
         stack=(Line("answered", "answered"), Line("refused", "refused"), Line("failed", "failed")),
     ),
-    Panel(
-        "Waiting in the server", 76, (Line("in_flight", "in flight", bridge=2), Line("queue_rows", "queue", bridge=2))
-    ),
-    Panel("CPU, cores", 56, (Line("cpu_cores", "CPU", bridge=2),)),
-    Panel("Memory, MB", 56, (Line("rss_mb", "memory", bridge=2),)),
-    Panel("Processes", 40, (Line("processes", "processes", steps=True, bridge=2),)),
+    Panel("Queue, rows", 56, (Line("queue_rows", "", bridge=2),)),
+    Panel("In flight, requests", 48, (Line("in_flight", "", bridge=2),)),
+    Panel("CPU, cores", 48, (Line("cpu_cores", "", bridge=2),)),
+    Panel("Memory, MB", 40, (Line("rss_mb", "", bridge=2),)),
+    Panel("Processes", 32, (Line("processes", "", steps=True, bridge=2),), whole=True),
 )
+TIMES = (6, 10)  # marks on a narrow and on a wide axis of time, at most
 STRIP = 12  # height of the strip of readiness
 
 
 class Frame(NamedTuple):
-    """Where charts of one width have their axis of time."""
+    """Where charts of one width have their axis of time. Names are of one drawing in the page."""
 
+    name: str
     width: int
     left: int
     right: int
     x: Scale
 
     @classmethod
-    def of(cls, width: int, seconds: float) -> Frame:
-        left, right = (52, width - 88) if width > 500 else (42, width - 70)
-        return cls(width, left, right, Scale(0.0, max(seconds, 1e-3), left, right))
+    def of(cls, name: str, width: int, seconds: float) -> Frame:
+        left, right = (52, width - 88) if width > 500 else (46, width - 78)
+        return cls(name, width, left, right, Scale(0.0, max(seconds, 1e-3), left, right))
 
 
 class Tag(NamedTuple):
@@ -109,6 +111,14 @@ def svg(name: str, width: int, height: float, title: str, description: str, *con
         "svg", *labels, *content,
         xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height:.0f}", width=width, height=f"{height:.0f}",
         role="img", aria_labelledby=f"{name}-title {name}-desc", class_="chart", **more,
+    )  # fmt: skip
+
+
+def hatch(name: str) -> Markup:
+    """A pattern of slanted lines."""
+    return element(
+        "pattern", element("path", d="M0 0V6", class_="hatch"), id=f"{name}-hatch", width=6, height=6,
+        patternUnits="userSpaceOnUse", patternTransform="rotate(45)",
     )  # fmt: skip
 
 
@@ -158,6 +168,8 @@ def areas(course: Course, stack: Sequence[Line], frame: Frame, y: Scale) -> Iter
             outline = [*_thinned(there), *reversed(list(_thinned(back)))]
             path = "L".join(f"{x:.1f} {level:.1f}" for x, level in outline)
             yield element("path", d=f"M{path}Z", class_=f"area {line.key}")
+            if line.key == "failed":  # told apart by more than its colour
+                yield element("path", d=f"M{path}Z", fill=f"url(#{frame.name}-hatch)")
         below = above
 
 
@@ -185,24 +197,25 @@ def tags(found: Sequence[Tag], x: float, top: float, bottom: float) -> Iterator[
 
 def timeline(summary: Summary, course: Course, width: int, name: str) -> Markup:
     """Every panel that has something to show, on one axis of time, with the phases and what happened."""
-    frame = Frame.of(width, summary.duration_s)
+    frame = Frame.of(name, width, summary.duration_s)
     head = heading(summary, frame)
     top = head.height + GAP - 8
-    drawn, bottom = [], top
+    drawn: list[Markup] = []
+    bottom = top
     for item in PANELS:
         if course.has(*item.keys):
+            drawn += bands(summary, frame, bottom, bottom + item.height)
             drawn.append(panel(summary, course, item, frame, bottom))
             bottom += item.height + GAP
     if course.has("ready"):
         drawn.append(readiness(course, frame, bottom))
         bottom += STRIP + GAP
     bottom -= GAP
-    bands = [band(phase, frame, top, bottom) for phase in summary.phases]
     marks = [rule(x, head.height - 2, x, bottom, f"mark {style}") for style, x in head.marks]
     cursor = rule(frame.left, top, frame.left, bottom, "cursor")
     return svg(
         name, width, bottom + AXIS, f"Course of the run {plain(summary.scenario)}", described(summary),
-        *bands, *clock(frame, top, bottom), *drawn, *marks, *head.parts, cursor,
+        hatch(name), *clock(frame, bottom), *drawn, *marks, *head.parts, cursor,
         data_left=frame.left, data_right=frame.right,
     )  # fmt: skip
 
@@ -231,13 +244,17 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
         yield recovery.breached_at, "SLO broken", "breached"
     if recovery.recovered_at is not None:
         yield recovery.recovered_at, f"holds again after {figure(recovery.seconds)} s", "recovered"
+    found = summary.capacity
+    if found and not found.at_least:
+        ends = [step.end for step in found.steps if step.achieved_per_s == found.per_s]
+        yield from ((end, f"capacity: {figure(found.per_s)}/s", "breached") for end in ends)
 
 
 def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:
     """Texts at their place, in as many rows as it takes for none to be on top of another; and where those end."""
     spans = []
     for x, label, _ in found:
-        length = CHARACTER * len(label) + 8
+        length = CHARACTER * len(label) + 14
         left = max(0.0, min(x, frame.width - length))
         spans.append((left, left + length))
     rows = scales.rows_for(spans)
@@ -248,22 +265,23 @@ def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -
     return parts, top + LINE * (max(rows) + 1 if rows else 0)
 
 
-def band(phase: Phase, frame: Frame, top: float, bottom: float) -> Markup:
-    left, right = frame.x(phase.start), frame.x(phase.end)
-    return join(
-        box(left, top, right - left, bottom - top, f"band {phase.name}"),
-        rule(left, top - 20, left, bottom, "border"),
-    )
+def bands(summary: Summary, frame: Frame, top: float, bottom: float) -> Iterator[Markup]:
+    """The phases and marks of time, behind a panel."""
+    for phase in summary.phases:
+        left, right = frame.x(phase.start), frame.x(phase.end)
+        yield box(left, top, right - left, bottom - top, f"band {phase.name}")
+    for tick in frame.x.ticks(TIMES[frame.width > 500]):
+        yield rule(frame.x(tick), top, frame.x(tick), bottom, "grid")
+    yield from (rule(frame.x(phase.start), top, frame.x(phase.start), bottom, "border") for phase in summary.phases)
 
 
-def clock(frame: Frame, top: float, bottom: float) -> Iterator[Markup]:
-    """Marks of time through all panels, and the seconds under the last."""
-    ticks = frame.x.ticks(10 if frame.width > 500 else 6)
+def clock(frame: Frame, bottom: float) -> Iterator[Markup]:
+    """The seconds under the last panel."""
+    ticks = frame.x.ticks(TIMES[frame.width > 500])
     for tick in ticks:
-        x = frame.x(tick)
-        yield rule(x, top, x, bottom, "grid")
-        yield text(x, bottom + 16, figure(tick), "tick", "middle")
-    yield text(frame.right + 8, bottom + 16, "s", "tick")
+        yield text(
+            frame.x(tick), bottom + 16, scales.mark(tick) + (" s" if tick == ticks[-1] else ""), "tick", "middle"
+        )
 
 
 def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: float) -> Markup:
@@ -272,7 +290,7 @@ def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: floa
     limits = [phase.p95_limit_ms for phase in summary.phases] if item.log else []
     y = axis(course, item, limits, top, bottom)
     lines = [line for line in item.lines if course.has(line.key)]
-    parts = [text(frame.left, top - 8, item.title, "title"), *levels(frame, y)]
+    parts = [text(frame.left, top - 8, item.title, "title"), *levels(frame, y, item.whole)]
     parts += areas(course, item.stack, frame, y)
     parts += slo(summary.phases, frame, y) if item.log else []
     parts += (curve(course, line, frame, y) for line in lines)
@@ -287,15 +305,16 @@ def axis(course: Course, item: Panel, limits: Sequence[float], top: float, botto
         return scales.logarithmic(values, bottom, top)
     layers = zip(*(course[line.key] for line in item.stack), strict=True)
     values += [sum(value or 0.0 for value in layer) for layer in layers]
-    return scales.even(values, bottom, top, most_ticks=5 if item.height > 100 else 3)
+    return scales.even(values, bottom, top, most=5 if item.height > 100 else 3, whole=item.whole)
 
 
-def levels(frame: Frame, y: Scale) -> Iterator[Markup]:
+def levels(frame: Frame, y: Scale, whole: bool) -> Iterator[Markup]:
     """The grid of a panel, with its numbers."""
-    for tick in y.ticks(9 if y.log else 5 if y.start - y.end > 100 else 3):
+    ticks = y.ticks(10 if y.log else 5 if y.start - y.end > 100 else 3)
+    for tick in (tick for tick in ticks if not whole or tick == int(tick)):
         level = y(tick)
         yield rule(frame.left, level, frame.right, level, "grid" if tick > y.low else "base")
-        yield text(frame.left - 7, level + 4, figure(tick), "tick", "end")
+        yield text(frame.left - 7, level + 4, scales.mark(tick), "tick", "end")
 
 
 def slo(phases: Sequence[Phase], frame: Frame, y: Scale) -> Iterator[Markup]:
@@ -311,18 +330,20 @@ def _slo_tag(limits: Sequence[float], y: Scale) -> list[Tag]:
 
 def _tags(course: Course, item: Panel, lines: Sequence[Line], y: Scale) -> Iterator[Tag]:
     """A label where each line ends. Areas that are 0 throughout have none."""
-    height = 0.0
+    for line in lines:
+        if line.label:
+            last = next(value for value in reversed(course[line.key]) if value is not None)
+            yield Tag(line.key, line.label, y(last))
+    height, areas = 0.0, list[Tag]()
     for line in item.stack:
         height += course[line.key][-1] or 0.0
         if any(course[line.key]):
-            yield Tag(f"area {line.key}", line.label, y(height))
-    for line in lines:
-        last = next(value for value in reversed(course[line.key]) if value is not None)
-        yield Tag(line.key, line.label, y(last))
+            areas.append(Tag(f"area {line.key}", line.label, y(height)))
+    yield from reversed(areas)
 
 
 def readiness(course: Course, frame: Frame, top: float) -> Markup:
-    """A strip that says when the server was ready. Colour is not all: what is not ready is lower and hatched."""
+    """A strip that says when the server was ready. Colour is not all: the strip is lower where it was not."""
     parts = [text(frame.left, top - 8, "Ready", "title")]
     values = course["ready"]
     for part in runs(values, 2):
@@ -377,7 +398,9 @@ def distribution(summary: Summary, width: int, name: str) -> Markup:
     parts = [rule(x(tick), top + LINE, x(tick), bottom, "grid") for tick in x.ticks(12 if width > 500 else 6)]
     for number, (histogram, phase) in enumerate(rows):
         parts += bars(histogram, phase, x, top + step * number)
-    parts += (text(x(tick), bottom + 16, figure(tick), "tick", "middle") for tick in x.ticks(12 if width > 500 else 6))
+    parts += (
+        text(x(tick), bottom + 16, scales.mark(tick), "tick", "middle") for tick in x.ticks(12 if width > 500 else 6)
+    )
     parts.append(text((left + right) / 2, bottom + 32, "latency from the intended time, ms", "tick", "middle"))
     said = "; ".join(f"{p.name}: p50 {figure(p.latency.p50)}, p99 {figure(p.latency.p99)} ms" for _, p in rows)
     return svg(name, width, bottom + AXIS + 6, "Latency of answered requests, by phase", f"{said}.", *parts)

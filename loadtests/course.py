@@ -62,13 +62,18 @@ LOOKS: dict[str, tuple[str, Callable[[Sample], float | None]]] = {
 
 
 def course(summary: Summary) -> Course:
-    """All columns of a run. Of several samples in a bucket the highest counts; for readiness (1 or 0), the lowest."""
-    starts = [bucket.start for bucket in summary.buckets]
-    edges = [*starts, max(summary.duration_s, starts[-1] + 1e-3)] if starts else [0.0, max(summary.duration_s, 1e-3)]
-    columns = [Column(key, head, [get(b) for b in summary.buckets]) for key, (head, get) in LATENCIES.items()]
+    """All columns of a run. Of several samples in a bucket the highest counts; for readiness (1 or 0), the lowest.
+
+    A last bucket that is cut off in its first half is left out: its rate would be noise.
+    """
+    buckets = [b for b in summary.buckets if not b.start or summary.duration_s - b.start >= summary.bucket_s / 2]
+    starts = [bucket.start for bucket in buckets]
+    end = starts[-1] + summary.bucket_s if starts else summary.bucket_s
+    edges = [*starts, min(end, max(summary.duration_s, 1e-3))]
+    columns = [Column(key, head, [get(b) for b in buckets]) for key, (head, get) in LATENCIES.items()]
     for key, (head, count) in RATES.items():
         lengths = (end - start for start, end in pairwise(edges))
-        rates: Values = [count(bucket) / length for bucket, length in zip(summary.buckets, lengths, strict=False)]
+        rates: Values = [count(bucket) / length for bucket, length in zip(buckets, lengths, strict=False)]
         columns.append(Column(key, head, rates))
     seen = _by_bucket(summary.timeline, starts, summary.bucket_s)
     columns += [Column(key, head, [_most(map(get, samples)) for samples in seen]) for key, (head, get) in LOOKS.items()]

@@ -24,6 +24,8 @@ from loadtests.scales import figure
 from loadtests.verdict import EXIT_CODES
 
 PAGE, MARKDOWN = "report.html", "summary.md"
+LARGE = ("phases", "parts", "steps")  # tables that need the whole width
+SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
 WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
 FOLDER = Path(__file__).parent
 ADVICE = {
@@ -32,6 +34,10 @@ ADVICE = {
     "Invalid": "The generator did not do what the schedule says, so the numbers below say little about the server.",
     "Error": "The run could not be made.",
 }
+DISTRIBUTION = (
+    "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
+    "SLO allows its p95."
+)
 HOW = (
     "Requests leave at times that were fixed beforehand, whether or not earlier ones were answered. Latency counts "
     "from the intended time, so a server that stalls can't hide the requests that it kept waiting.",
@@ -83,13 +89,20 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
     yield _tiles(summary)
     if summary.buckets:
         yield _course(summary, run)
-    distribution = _figure("distribution", "How latency is distributed", lambda *at: charts.distribution(summary, *at))
-    for table in run_tables.everything(summary):
-        yield _table(table)
-        if table.name == "parts":
-            yield distribution
-        if table.name == "budget" and (said := run_tables.recovery(summary)):
-            yield element("p", said, class_="note")
+    distribution = _figure(
+        "distribution",
+        "How latency is distributed",
+        lambda *at: charts.distribution(summary, *at),
+        caption=DISTRIBUTION,
+    )
+    tables = {
+        table.name: element("section", _table(table), class_=table.name) for table in run_tables.everything(summary)
+    }
+    small = [tables.pop(name) for name in SMALL if name in tables]
+    yield from (tables.pop(name) for name in LARGE if name in tables)
+    yield distribution
+    yield element("div", *small, class_="beside")
+    yield from tables.values()
     yield element("section", element("h2", "How to read it"), _list(HOW, "how"))
     if summary.buckets:
         values = run_tables.values(run)
@@ -99,7 +112,9 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
 def _banner(summary: Summary) -> Markup:
     outcome, said = summary.verdict.outcome, summary.environment
     title = element("h1", element("span", outcome, class_="outcome"), f": {summary.scenario}")
-    where = f"{summary.about} {figure(summary.duration_s)} s against {said.host}, started {said.started}."
+    where = (
+        f"{summary.about} {figure(summary.duration_s)} s against {said.host}, started {run_tables.started(summary)}."
+    )
     parts = [title, element("p", where, class_="about")]
     if summary.verdict.reasons:
         parts.append(_list(summary.verdict.reasons, "reasons"))
@@ -127,7 +142,9 @@ def _tiles(summary: Summary) -> Markup:
 def _course(summary: Summary, run: Course) -> Markup:
     """The panels over time, with a line for the values at one moment, which the script fills."""
     hint = "Move over the charts, or focus them and use the arrow keys, to read the values of a moment."
-    readout = element("output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{run.edges[-1]:.6g}")
+    readout = element(
+        "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{summary.duration_s:.6g}"
+    )
     caption = (
         "Everything by the intended time of requests. Latency is on a logarithmic axis; the dashed red line is what "
         "the SLO allows the p95."
@@ -149,13 +166,16 @@ def _figure(
 
 def _table(table: Table, *, exact: bool = True) -> Markup:
     """A table that scrolls by itself where it is too wide."""
+    words = [
+        all(cell.value is None and cell.text not in ("–", "") for cell in column)
+        for column in zip(*table.rows, strict=True)
+    ]
     heads = (
-        element("th", head, scope="col", class_="word" if number < table.left else None)
-        for number, head in enumerate(table.heads)
+        element("th", head, scope="col", class_="word" if word else None)
+        for word, head in zip(words, table.heads, strict=True)
     )
     rows = (
-        element("tr", *(_cell(cell, number < table.left, exact) for number, cell in enumerate(row)))
-        for row in table.rows
+        element("tr", *(_cell(cell, word, exact) for word, cell in zip(words, row, strict=True))) for row in table.rows
     )
     whole = element(
         "table", element("caption", table.caption), element("thead", element("tr", *heads)), element("tbody", *rows),
@@ -166,7 +186,6 @@ def _table(table: Table, *, exact: bool = True) -> Markup:
 
 
 def _cell(cell: Cell, word: bool, exact: bool) -> Markup:
-    word = word or (cell.value is None and cell.text not in ("–", ""))
     style = " ".join(name for name, is_so in (("word", word), ("bad", cell.bad), ("outside", cell.outside)) if is_so)
     return element("td", _shown(cell) if exact else cell.text, class_=style or None)
 

@@ -119,7 +119,7 @@ def budget(summary: Summary) -> Table:
         ]
         for part in summary.budget
     ]  # fmt: skip
-    note = "Outside of warm-up. Late: answered, but slower than the p95 allowed, which 5 % may be."
+    note = f"Outside of warm-up. Late: answered, but slower than the p95 allowed, which 5 % may be. {recovery(summary)}"
     return Table("budget", "Error budget", heads, rows, note=note)
 
 
@@ -164,7 +164,7 @@ def answers(summary: Summary) -> Table:
         for name, count in found.items()
     ]
     note = "Answers by the revision that gave them; requests by payload."
-    return Table("answers", "Revisions and payloads", ("", "Name", "Requests", "Share"), rows, left=2, note=note)
+    return Table("answers", "Revisions and payloads", ("What", "Name", "Requests", "Share"), rows, left=2, note=note)
 
 
 def generator(summary: Summary) -> Table:
@@ -192,12 +192,17 @@ def generator(summary: Summary) -> Table:
 def environment(summary: Summary) -> Table:
     e = summary.environment
     model = f"{e.model.name} {e.model.version}, {e.model.digest}, {e.model.engine}"
-    rows = [("server", e.host), ("model", model), ("started", e.started), ("command", e.command)]
+    rows = [("server", e.host), ("model", model), ("started", started(summary)), ("command", e.command)]
     rows += [("scenario", f"{summary.scenario}: {summary.about}"), ("seed", str(summary.seed))]
     rows += [("rate at a factor of 1", f"{figure(summary.base_per_s)} requests/s")]
     rows += [(f"generator's {name}", value) for name, value in e.machine.items()]
     cells = [[Cell(name), Cell(value, outside=True)] for name, value in rows]
-    return Table("environment", "Environment", ("", "Value"), cells, left=2)
+    return Table("environment", "Environment", ("What", "Value"), cells, left=2)
+
+
+def started(summary: Summary) -> str:
+    """As people read it."""
+    return summary.environment.started.replace("T", " ").replace("+00:00", " UTC")
 
 
 def values(course: Course) -> Table:
@@ -230,7 +235,8 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
         yield f"goodput {where}", number(busiest.goodput_per_s), f"of {figure(busiest.planned_per_s)} requests/s"
     if summary.recovery.seconds is not None or summary.recovery.breached_at is not None:
         allowed = summary.slo.recover_seconds
-        yield "time to recover", number(summary.recovery.seconds, allowed), (
+        seconds = summary.recovery.seconds
+        yield "time to recover", Cell("never", bad=True) if seconds is None else number(seconds, allowed), (
             "s" if allowed is None else f"s; {figure(allowed)} allowed"
         )  # fmt: skip
     for part in summary.budget:

@@ -32,10 +32,10 @@ class Scale(NamedTuple):
         return (_log_ticks if self.log else _even_ticks)(self.low, self.high, most)
 
 
-def even(values: Iterable[float | None], start: float, end: float, most_ticks: int = 4) -> Scale:
-    """From 0 to a round number that no value exceeds."""
+def even(values: Iterable[float | None], start: float, end: float, *, most: int, whole: bool = False) -> Scale:
+    """From 0 to a round number that no value exceeds, of which `most` ticks can mark even parts; or `whole` ones."""
     top = max((value for value in values if value is not None), default=0.0) or 1.0
-    step = _step(top, most_ticks)
+    step = max(1.0, _step(top, most)) if whole else _step(top, most)
     return Scale(0.0, step * math.ceil(top / step - 1e-9), start, end)
 
 
@@ -116,8 +116,13 @@ def figure(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
+def mark(tick: float) -> str:
+    """A round number beside an axis."""
+    return f"{tick:,.10g}"
+
+
 def percent(share: float | None) -> str:
     """A share; of small ones, two digits, and never 0 % where there is something."""
     if share is None:
         return "–"
-    return f"{100 * share:.2g} %" if share and abs(share) < 0.095 else f"{100 * share:,.1f} %".replace(".0 ", " ")
+    return f"{100 * share:.2g} %" if share and abs(share) < 0.095 else f"{figure(round(100 * share, 1))} %"
