@@ -304,7 +304,7 @@ def _group(found: Row, values: Sequence[Value]) -> str:
     mean = math.exp(float(np.mean(np.log(plain_values)))) if ratio else float(np.mean(plain_values))
     low, high = found.measure.show(min(plain_values)), found.measure.show(max(plain_values))
     least = "≥ " if any(v.more for v in values) else ""
-    return f"{least}{found.measure.show(mean)} [{low}–{high}]"
+    return f"{least}{found.measure.show(mean)}" + (f" [{low}–{high}]" if len(values) > 1 else "")
 
 
 def _change(found: Row) -> str:

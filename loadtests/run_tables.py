@@ -140,10 +140,8 @@ def recovery(summary: Summary) -> str:
     start = f"The SLO was broken {figure(found.breached_at)} s into the run"
     if found.seconds is None:
         return f"{start} and did not hold again before its end{within}."
-    return (
-        f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}, "
-        f"{figure(found.after_burst_seconds)} s after its end."
-    )
+    after = f", {figure(found.after_burst_seconds)} s after its end" if found.after_burst_seconds else ""
+    return f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}{after}."
 
 
 def errors(summary: Summary) -> Table:
