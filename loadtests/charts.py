@@ -245,9 +245,10 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
     if recovery.recovered_at is not None:
         yield recovery.recovered_at, f"holds again after {figure(recovery.seconds)} s", "recovered"
     found = summary.capacity
-    if found and not found.at_least:
+    if found and found.limited_by:
+        label = f"{'capacity' if found.limited_by == 'server' else 'the generator did'}: {figure(found.per_s)}/s"
         ends = [step.end for step in found.steps if step.achieved_per_s == found.per_s]
-        yield from ((end, f"capacity: {figure(found.per_s)}/s", "breached") for end in ends)
+        yield from ((end, label, "breached") for end in ends)
 
 
 def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:

@@ -128,7 +128,7 @@ def recovery(run: Summary) -> Value | None:
 
 def capacity(run: Summary) -> Value | None:
     found = run.capacity
-    return Value(found.per_s, found.at_least) if found and found.per_s is not None else None
+    return Value(found.per_s, more=found.limited_by != "server") if found and found.per_s is not None else None
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------

@@ -19,14 +19,18 @@ class Markup(str):
 
 def plain(text: object) -> str:
     """Any value as one line of text that can be shown."""
-    line = _UNSHOWABLE.sub("\ufffd", re.sub(r"\s+", " ", str(text)))
+    line = _clean(text)
     return line if len(line) <= MOST_TEXT else f"{line[:MOST_TEXT]}…"
 
 
+def _clean(text: object) -> str:
+    return _UNSHOWABLE.sub("\ufffd", re.sub(r"\s+", " ", str(text)))
+
+
 def element(name: str, /, *content: object, **attributes: object) -> Markup:
-    """One element. `class_` is class, `aria_label` aria-label; None leaves an attribute out, "" gives it no value."""
+    """One element. `class_` is class, `aria_label` aria-label; None leaves an attribute out."""
     written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value == "" else f'="{html.escape(_short(value))}"')
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_written(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -40,6 +44,6 @@ def join(*content: object) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else html.escape(plain(part)) for part in content))
 
 
-def _short(value: object) -> str:
-    """Numbers without digits that no screen shows."""
-    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+def _written(value: object) -> str:
+    """An attribute's value; numbers without digits that no screen shows."""
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else _clean(value)

@@ -103,7 +103,7 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
     yield distribution
     yield element("div", *small, class_="beside")
     yield from tables.values()
-    yield element("section", element("h2", "How to read it"), _list(HOW, "how"))
+    yield element("section", element("h2", "How to read it"), _list(HOW, "how"), class_="reading")
     if summary.buckets:
         values = run_tables.values(run)
         yield element("details", element("summary", values.caption), _table(values, exact=False))

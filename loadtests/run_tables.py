@@ -31,6 +31,11 @@ class Table(NamedTuple):
     note: str = ""
 
 
+def outside(text: str) -> Cell:
+    """A text that came from outside; where there is none, a word for that."""
+    return Cell(text.strip() or "(nothing)", outside=True)
+
+
 def number(value: float | None, limit: float | None = None, show: Callable[[float | None], str] = figure) -> Cell:
     """A number, which is bad above the limit."""
     return Cell(show(value), value, bad=value is not None and limit is not None and value > limit)
@@ -105,9 +110,12 @@ def capacity(summary: Summary) -> str:
         return ""
     if found.per_s is None:
         return f"No capacity: {found.reason}."
-    return (
-        f"Capacity at the SLO: {'at least ' if found.at_least else ''}{figure(found.per_s)} requests/s; {found.reason}."
-    )
+    return f"Capacity at the SLO: {least(summary)}{figure(found.per_s)} requests/s; {found.reason}."
+
+
+def least(summary: Summary) -> str:
+    """In front of a capacity that may be higher."""
+    return "" if summary.capacity is None or summary.capacity.limited_by == "server" else "at least "
 
 
 def budget(summary: Summary) -> Table:
@@ -147,17 +155,14 @@ def recovery(summary: Summary) -> str:
 def errors(summary: Summary) -> Table:
     """Failed requests by what went wrong, in each phase."""
     found = sorted({error for phase in summary.phases for error in phase.errors})
-    rows = [
-        [Cell(error, outside=True), *(number(phase.errors.get(error, 0)) for phase in summary.phases)]
-        for error in found
-    ]
+    rows = [[outside(error), *(number(phase.errors.get(error, 0)) for phase in summary.phases)] for error in found]
     return Table("errors", "Failed requests", ["Error", *(phase.name for phase in summary.phases)], rows)
 
 
 def answers(summary: Summary) -> Table:
     """Who answered, and what was asked."""
     rows = [
-        [Cell(what), Cell(name, outside=True), number(count), number(count / (sum(found.values()) or 1), show=percent)]
+        [Cell(what), outside(name), number(count), number(count / (sum(found.values()) or 1), show=percent)]
         for what, found in (("revision", summary.revisions), ("payload", summary.kinds))
         for name, count in found.items()
     ]
@@ -181,7 +186,7 @@ def generator(summary: Summary) -> Table:
         [Cell("CPU of the busiest worker, of a core"), number(g.cpu_share, BUSY_SHARE, percent),
          number(BUSY_SHARE, show=percent)],
         [Cell("workers"), number(g.workers), Cell("")],
-        *([Cell("never reported"), Cell(name, bad=True, outside=True), Cell("")] for name in g.missing),
+        *([Cell("never reported"), outside(name)._replace(bad=True), Cell("")] for name in g.missing),
     ]  # fmt: skip
     note = "How late requests left, outside of warm-up."
     return Table("generator", "The generator itself", ("Measure", "Measured", "Allowed"), rows, note=note)
@@ -194,7 +199,7 @@ def environment(summary: Summary) -> Table:
     rows += [("scenario", f"{summary.scenario}: {summary.about}"), ("seed", str(summary.seed))]
     rows += [("rate at a factor of 1", f"{figure(summary.base_per_s)} requests/s")]
     rows += [(f"generator's {name}", value) for name, value in e.machine.items()]
-    cells = [[Cell(name), Cell(value, outside=True)] for name, value in rows]
+    cells = [[outside(name), outside(value)] for name, value in rows]
     return Table("environment", "Environment", ("What", "Value"), cells, left=2)
 
 
@@ -223,7 +228,7 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
     counted = judged(summary)
     busiest = next((p for p in counted if p.name == "burst"), counted[-1] if counted else None)
     if summary.capacity:
-        yield "capacity at the SLO", number(summary.capacity.per_s), "requests/s"
+        yield "capacity at the SLO", number(summary.capacity.per_s), f"requests/s {least(summary).strip()}".strip()
     elif busiest:
         where = f"in the {busiest.name}"
         yield f"p95 {where}", number(busiest.latency.p95, busiest.p95_limit_ms), (

@@ -33,10 +33,10 @@ class Scale(NamedTuple):
 
 
 def even(values: Iterable[float | None], start: float, end: float, *, most: int, whole: bool = False) -> Scale:
-    """From 0 to a round number that no value exceeds, of which `most` ticks can mark even parts; or `whole` ones."""
-    top = max((value for value in values if value is not None), default=0.0) or 1.0
+    """From 0 to a round number that no value reaches, of which `most` ticks can mark even parts; or `whole` ones."""
+    top = 1.02 * (max((value for value in values if value is not None), default=0.0) or 1.0)
     step = max(1.0, _step(top, most)) if whole else _step(top, most)
-    return Scale(0.0, step * math.ceil(top / step - 1e-9), start, end)
+    return Scale(0.0, step * math.ceil(top / step), start, end)
 
 
 def logarithmic(values: Iterable[float | None], start: float, end: float) -> Scale:

@@ -1,0 +1,221 @@
+"""Comparisons of runs find differences that are there, and none that are not; what can't be compared is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_measures import ENVIRONMENT, answered, plan, refuse
+from test_measures import run as run_of
+
+from conftest import run
+from loadtests import compare, results, summaries
+from loadtests.results import Summary
+
+MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
+
+
+def one(number: int, latency_ms: float = 10.0, refused: int = 0, slow_until: float = 0.0, **more: Any) -> Summary:
+    """A run whose latencies vary around `latency_ms`, as does their middle from run to run, by 2 %."""
+    p, random = plan(), np.random.default_rng(number)
+    latency = latency_ms * random.normal(1, 0.02) * random.uniform(0.9, 1.1, len(p.times))
+    requests = answered(p.times, np.where((p.times >= 8) & (p.times < slow_until), 90.0, latency))
+    refuse(requests, slice(1000, 1000 + refused))
+    environment = ENVIRONMENT.model_copy(update={"machine": MACHINE})
+    found = summaries.summarise(run_of(p, requests), "burst", environment)
+    return found.model_copy(update=more)
+
+
+def group(first: int, *, size: int = 5, **more: Any) -> list[Summary]:
+    return [one(number, **more) for number in range(first, first + size)]
+
+
+def words(rows: Sequence[compare.Row]) -> dict[str, str]:
+    return {row.measure.name: row.word for row in rows}
+
+
+def test_runs_of_one_kind_show_no_difference() -> None:
+    found = words(compare.compare(group(0), group(5)))
+    assert set(found.values()) == {"no difference"}
+    assert len(found) == 19
+
+
+def test_slower_runs_are_worse_and_faster_ones_better() -> None:
+    fast, slow = group(0), group(5, latency_ms=12)
+    for a, b, expected in ((fast, slow, "worse"), (slow, fast, "better")):
+        rows = compare.compare(a, b)
+        found = words(rows)
+        assert {word for name, word in found.items() if name.endswith("ms")} == {expected}
+        assert {word for name, word in found.items() if not name.endswith("ms")} == {"no difference"}
+    (change,) = (row.change for row in rows if row.measure.name == "burst p50, ms")
+    assert change
+    assert change.low is not None
+    assert change.high is not None
+    assert change.low < 10 / 12 < change.high < 1
+    assert change.middle == pytest.approx(10 / 12, rel=0.03)
+
+
+def test_refusals_and_lost_goodput_are_worse() -> None:
+    a, b = group(0), [one(number, refused=20 + number) for number in range(5, 10)]
+    found = words(compare.compare(a, b))
+    worse = {name for name, word in found.items() if word == "worse"}
+    assert worse == {"burst refused", "burst goodput/s", "time to recover, s"}  # refusals break the SLO too
+
+
+def test_recovery_is_compared_also_where_it_never_came() -> None:
+    quick = [one(n, slow_until=11 + n / 10) for n in range(5)]
+    slow = [one(n, slow_until=15 + n / 10) for n in range(5, 10)]
+    never = [one(n, slow_until=22) for n in range(10, 15)]
+    assert words(compare.compare(quick, slow))["time to recover, s"] == "worse"
+    assert words(compare.compare(quick, never))["time to recover, s"] == "worse"
+    assert words(compare.compare(never, quick))["time to recover, s"] == "better"
+    both = [*never[:3], *slow[:2]]
+    assert words(compare.compare(never, both))["time to recover, s"] == "can't tell"
+
+
+def test_with_few_runs_nothing_is_told() -> None:
+    a, b = group(0, size=2), group(5, size=5, latency_ms=30)
+    rows = compare.compare(a, b)
+    assert set(words(rows).values()) == {"can't tell"}
+    assert all(row.change is not None and row.change.low is None for row in rows)
+    text = compare.report(a, b, rows, [])
+    assert "No intervals, so no verdicts" in text
+    assert re.search(r"\| burst p50, ms \| .* \| .* \| [23]\.\d\d× \| can't tell \|", text)
+
+
+def test_what_was_not_measured_everywhere_is_not_told() -> None:
+    p = plan()
+    requests = answered(p.times)
+    requests["status"], requests["error"] = 0, results.CONNECT
+    nothing = summaries.summarise(run_of(p, requests), "burst", ENVIRONMENT.model_copy(update={"machine": MACHINE}))
+    found = {row.measure.name: row for row in compare.compare(group(0), [*group(5, size=4), nothing])}
+    assert found["burst p50, ms"].word == "can't tell"
+    assert found["burst p50, ms"].change is None
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(2, 4.303), (3, 3.182), (4, 2.776), (8, 2.306), (30, 2.042)])
+def test_students_quantile(freedom: float, expected: float) -> None:
+    assert compare._student(1.959964, freedom) == pytest.approx(expected, rel=0.032)
+
+
+def covered(draw: Callable[[np.random.Generator, int], Any], n: int, m: int, times: int = 400) -> float:
+    """How often the interval has the true difference, which is 3."""
+    random, hits = np.random.default_rng([n, m]), 0
+    for _ in range(times):
+        low, high = compare.interval(draw(random, n), draw(random, m) + 3, random)
+        hits += low <= 3 <= high
+    return hits / times
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 5), (10, 10), (3, 6)])
+def test_intervals_have_the_truth_as_often_as_they_say(n: int, m: int) -> None:
+    assert 0.9 <= covered(lambda random, size: random.normal(0, 1, size), n, m) <= 0.99
+
+
+def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
+    random = np.random.default_rng(1)
+    a, b = random.normal(0, 1, 8), random.normal(4, 1, 8)
+    low, high = compare.interval(a, b, np.random.default_rng(2))
+    assert 0 < low < b.mean() - a.mean() < high
+    assert compare.interval(a, b, np.random.default_rng(2)) == (low, high)
+    assert compare.interval(np.ones(3), np.ones(3), random) == (0, 0)
+
+
+# --- may they be compared? -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scenario": "spikes"}, "scenario: burst and spikes; expected the same in all runs"),
+        ({"base_per_s": 200.0}, "requests/s at a factor of 1 (--rate fixes it): 100 and 200"),
+        ({"seed": 2}, "seeds: 1 in A and 1, 2 in B; expected the same on both sides"),
+        ({"kinds": {"json x64": 1}}, "payloads: json x1 and json x64"),
+        ({"slo": results.SLO(p95_ms=70, failed_share=0, refused_share=0)}, "SLO: p95_ms 50.0"),
+        ({"environment": ENVIRONMENT}, "machine: a processor, 2, Linux 6 and ?, ?, ?"),
+        (
+            {"verdict": results.Verdict(outcome="Invalid", reasons=["the generator lagged"])},
+            "B3 is Invalid: the generator lagged",
+        ),
+    ],
+    ids=["scenario", "rate", "seed", "payloads", "SLO", "machine", "Invalid"],
+)
+def test_what_differs_is_said(changes: dict[str, Any], said: str) -> None:
+    a, b = group(0, size=3), [*group(5, size=2), one(9, **changes)]
+    (objection,) = compare.objections(a, b)
+    assert objection.startswith(said)
+
+
+def test_equal_groups_have_no_objections_but_the_same_run_twice_has() -> None:
+    assert compare.objections(group(0), group(5)) == []
+    assert compare.objections(group(0), group(0)) == ["a run is given twice; expected each once"]
+    seeds = [{"seed": seed} for seed in (1, 2, 3)]
+    a, b = ([one(first + n, **seeds[n]) for n in range(3)] for first in (0, 5))
+    assert compare.objections(a, b) == []
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def save(parent: Path, runs: Sequence[Summary]) -> list[Path]:
+    """Each in a directory, and of every second the file itself."""
+    found = []
+    for number, summary in enumerate(runs):
+        directory = parent / str(number)
+        directory.mkdir(parents=True)
+        results.write_summary(directory / results.SUMMARY, summary)
+        found.append(directory / results.SUMMARY if number % 2 else directory)
+    return found
+
+
+def command(home: Path, *arguments: object) -> tuple[int, str, str]:
+    done = run(home, "python", "-m", "loadtests.compare", *arguments)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_says_it_with_its_exit_code(tmp_path: Path) -> None:
+    a, same = save(tmp_path / "a", group(0)), save(tmp_path / "same", group(5))
+    slow = save(tmp_path / "slow", group(5, latency_ms=12))
+    code, said, _ = command(tmp_path, *a, "--", *same)
+    assert (code, said.splitlines()[0]) == (0, "# burst: no difference")
+    code, said, _ = command(tmp_path, *a, "--", *slow)
+    assert (code, said.splitlines()[0]) == (1, "# burst: 9 worse")
+    assert re.search(r"\| burst p95, ms \| .* \| 1\.\d\d× \[1\.\d\d× to 1\.\d\d×\] \| \*\*worse\*\* \|", said)
+    assert command(tmp_path, *a, "--", *slow)[1] == said
+    code, said, _ = command(tmp_path, *slow, "--", *a)
+    assert (code, said.splitlines()[0]) == (0, "# burst: 9 better")
+    assert command(tmp_path, *a[:2], "--", *slow)[0] == 2
+
+
+def test_the_command_refuses_unless_told_otherwise(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a", group(0)), save(tmp_path / "b", group(5, scenario="x|y"))
+    code, said, problems = command(tmp_path, *a, "--", *b)
+    assert (code, said) == (2, "")
+    assert problems == "not comparable: scenario: burst and x|y; expected the same in all runs\n"
+    code, said, _ = command(tmp_path, "--anyway", *a, "--", *b)
+    assert code == 0
+    assert "**Compared although:**\n\n- scenario: burst and x\\|y" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("a",), "expected runs, --, and the runs to compare them with"),
+        (("a", "--"), "no runs after --"),
+        (("--sead", "1", "a", "--", "b"), "unrecognized arguments: --sead"),
+        (("--seed", "x", "a", "--", "b"), "argument --seed: invalid int value"),
+        (("/nowhere", "--", "b"), "/nowhere: "),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, arguments: tuple[str, ...], problem: str) -> None:
+    code, said, problems = command(tmp_path, *arguments)
+    assert (code, said) == (3, "")
+    (line,) = problems.splitlines()
+    assert line.startswith(f"error: {problem}")
