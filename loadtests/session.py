@@ -32,6 +32,7 @@ from loadtests import arrivals, machine, measures, payloads, results, scenarios,
 from loadtests.dispatch import GRACE_SECONDS, Dispatcher
 from loadtests.measures import Run
 from loadtests.payloads import BadPayload, Prepared, Served
+from loadtests.report import PAGE
 from loadtests.results import REQUEST, Requests, Summary
 from loadtests.scenarios import BadScenario, Plan, Scenario
 from loadtests.timeline import Timeline
@@ -277,7 +278,7 @@ class Coordinator:
             summary, directory = self._drive()
             self.exit_code = verdict.EXIT_CODES[summary.verdict.outcome]
             self.lines = [f"{summary.verdict.outcome}: {summary.scenario} against {summary.environment.host}"]
-            self.lines += [f"  {reason}" for reason in summary.verdict.reasons] + [f"report: {directory}"]
+            self.lines += [f"  {reason}" for reason in summary.verdict.reasons] + [f"report: {directory / PAGE}"]
         except (BadRun, BadScenario, BadPayload, OSError) as error:
             self.lines = [f"error: {error}"]
         except Exception as error:

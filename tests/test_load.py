@@ -332,7 +332,8 @@ def test_smoke_and_a_short_burst_against_the_real_server(server: Server, tmp_pat
         assert number(last.rss_mb) > 20
         assert len(summary.timeline) >= int(summary.duration_s) - 2
         assert Counter(rows(directory)["outcome"]).keys() == {"answered"}
-        assert sorted(path.name for path in directory.iterdir()) == ["requests.parquet", "summary.json"]
+        files = ["report.html", "requests.parquet", "summary.json", "summary.md"]
+        assert sorted(path.name for path in directory.iterdir()) == files
 
 
 def short_burst(path: Path) -> Path:
