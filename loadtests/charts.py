@@ -442,7 +442,11 @@ def picture(summary: Summary, course: Course, style: str, width: int = 860) -> M
     inner = Markup(chart.replace("<svg ", '<svg y="52" ', 1))
     height = float(chart.split('height="', 1)[1].split('"', 1)[0]) + 52
     machine = summary.environment.machine
-    said = [summary.about, f"{figure(summary.base_per_s)} requests/s at a factor of 1", f"seed {summary.seed}"]
+    said = [
+        summary.about.rstrip("."),
+        f"{figure(summary.base_per_s)} requests/s at a factor of 1",
+        f"seed {summary.seed}",
+    ]
     said += [f"{machine[key]}{unit}" for key, unit in (("cpu", ""), ("cores", " cores")) if key in machine]
     headline = f"{summary.scenario}: {summary.verdict.outcome}"
     return svg(
