@@ -141,7 +141,7 @@ def _tiles(summary: Summary) -> Markup:
 
 def _course(summary: Summary, run: Course) -> Markup:
     """The panels over time, with a line for the values at one moment, which the script fills."""
-    hint = "Move over the charts, or focus them and use the arrow keys, to read the values of a moment."
+    hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
     readout = element(
         "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{summary.duration_s:.6g}"
     )
