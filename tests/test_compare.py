@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_measures import ENVIRONMENT, answered, plan, refuse
-from test_measures import run as run_of
 
 from conftest import run
 from loadtests import compare, results, summaries
 from loadtests.results import Summary
+from test_measures import ENVIRONMENT, answered, plan, refuse
+from test_measures import run as run_of
 
 MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
 

@@ -11,19 +11,19 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-import browser
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
-from test_measures import run as run_of
 
+import browser
 from conftest import run
 from loadtests import charts, markdown, markup, report, results, run_tables, scales, stub, summaries
 from loadtests.course import course
 from loadtests.results import Sample, Summary
+from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
+from test_measures import run as run_of
 
 VOID = {"meta", "br", "col"}
 HOSTILE = (
