@@ -112,7 +112,7 @@ def figure(value: float | None) -> str:
     if value is None:
         return "–"
     size = abs(value)
-    digits = 0 if size >= 99.95 or value == int(value) else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
+    digits = 0 if size >= 99.95 or value == int(value) else 1 if size >= 9.995 else 2 if size >= 0.995 else 3
     return f"{value:,.{digits}f}"
 
 

@@ -21,10 +21,11 @@ SECONDS = 60
 FRAME = """<!doctype html><body style="margin:0"><iframe id="page" srcdoc="{page}" style="border:0;width:{width}px;
 height:{height}px"></iframe><pre id="said"></pre><script>
 const frame = document.getElementById("page");
-frame.onload = () => {{
+const look = () => {{
   const found = ((page, window) => {{ {script} }})(frame.contentDocument, frame.contentWindow);
   document.getElementById("said").textContent = "said:" + JSON.stringify(found) + ":said";
 }};
+frame.onload = () => frame.contentDocument.fonts.ready.then(() => setTimeout(look, 500));  // laid out by then
 </script>"""
 
 
