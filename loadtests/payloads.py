@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,7 +63,7 @@ def ask_model(host: str) -> dict[str, Any]:
         with urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310 - the host that the user named
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
         raise BadPayload(f"no model answers at {url} ({error}); start one with `make serve`") from None
     return said
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
@@ -33,6 +34,7 @@ EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
+UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
 
 
@@ -58,7 +60,7 @@ class Watcher:
         ready, problem = self._ready()
         try:
             values = _gauges(self._get("/metrics"))
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             values, problem = {}, problem or f"/metrics: {error}"
         usage = self._processes.usage() if self._processes else None
         if usage is None and RESIDENT in values:
@@ -85,7 +87,7 @@ class Watcher:
             self._get("/readyz")
         except HTTPError as error:
             return False, f"/readyz: {error.code}"
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             return None, f"/readyz: {error}"
         return True, None
 

@@ -1,8 +1,13 @@
-"""The overload measurement says what a server did."""
+"""The overload measurement says what a server did, and parts of the load test, each by itself."""
 
 from __future__ import annotations
 
 import asyncio
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +16,7 @@ import pytest
 
 from conftest import Serve, quiet
 from defects import artifact, tables, training
-from loadtests import overload
+from loadtests import overload, payloads, timeline
 
 
 def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +49,35 @@ def test_the_overload_figures_are_right() -> None:
     assert (figures["goodput/s"], figures["refused"], figures["failed"]) == (2, 1, 1)
     assert (figures["offered/s"], figures["in time"], figures["sent late"]) == (5, "66.7%", "20.0%")
     np.testing.assert_allclose([figures["p50"], figures["refusal p50"]], [200, 10])
+
+
+@contextmanager
+def saying(*words: bytes | float) -> Iterator[str]:
+    """A server that answers each connection with these bytes, after these seconds, and closes it; gives its URL."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            for word in words:
+                if isinstance(word, bytes):
+                    self.request.sendall(word)
+                else:
+                    time.sleep(word)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"no answer\r\n\r\n"])
+def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said: bytes) -> None:
+    with saying(said) as url:
+        sample = timeline.Watcher(url).sample()
+        assert (sample.ready, sample.queue_rows) == (None, None)
+        assert (sample.problem or "").startswith("/readyz: ")
+        with pytest.raises(payloads.BadPayload, match="no model answers at"):
+            payloads.ask_model(url)
