@@ -65,13 +65,14 @@ class Watcher:
         usage = self._processes.usage() if self._processes else None
         if usage is None and RESIDENT in values:
             usage = Usage(1, values[RESIDENT], values.get(CPU, 0.0))
+        read = time.monotonic()  # the server may have taken its time to answer
         return Sample(
             at=at,
             ready=ready,
             problem=problem,
             processes=usage and usage.processes,
             rss_mb=usage and usage.resident / 1e6,
-            cpu_cores=self._cores(at, usage),
+            cpu_cores=self._cores(read, usage),
             **{ours: values.get(theirs) for theirs, ours in GAUGES.items()},
         )
 
@@ -139,11 +140,12 @@ def _listening_on(port: int) -> set[psutil.Process]:
 
 
 def watch(host: str, seconds: float) -> Iterator[Sample]:
-    """A sample a second, for so long."""
-    watcher, started = Watcher(host), time.monotonic()
-    for number in range(int(seconds / EVERY_SECONDS) + 1):
+    """A sample a second, for so long; what was missed is not made up for, as CPU over a few ms says nothing."""
+    watcher, started, number = Watcher(host), time.monotonic(), 0
+    while number * EVERY_SECONDS <= seconds:
         time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
         yield watcher.sample()
+        number = max(number, int((time.monotonic() - started) / EVERY_SECONDS)) + 1
 
 
 class Timeline:
