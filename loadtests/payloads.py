@@ -26,7 +26,7 @@ from defects.tunnel import SCHEMA, Tunnel
 from loadtests.subjects import post
 
 ROWS = 2048  # different ones, unless a file has fewer or more
-BODIES = 256  # different requests of a payload, at most
+LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
 ASK_SECONDS = 10
 
 Values = list[float | None]
@@ -149,27 +149,36 @@ def v2_binary(values: Rows) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One payload's requests; a good answer contains `proof`."""
+    """One payload's requests, which have `rows` different rows; a good answer contains `proof`."""
 
     name: str
+    rows: int
     requests: tuple[bytes, ...]
     proof: bytes
 
 
 def prepare(kind: str, rows: int, host: str, model: Served, data: Rows, *, deadline_ms: int | None) -> Prepared:
-    """Requests of `rows` rows each for the server at the URL `host`; every row of `data` is in some, if they fit."""
+    """Requests of `rows` rows each for the server at the URL `host`; every row of `data` is in some, if they fit.
+
+    Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`.
+    """
     make = {"json": _json, "v2-json": _v2_json, "v2-binary": _v2_binary}[kind]
-    count = max(8, min(BODIES, -(-len(data) // rows)))
+    count = max(LEAST, -(-len(data) // rows))
     places = np.arange(count * rows).reshape(count, rows) % len(data)
     parts = urlsplit(host)
     headers = {"x_request_timeout_ms": str(deadline_ms)} if deadline_ms else {}
-    requests = []
+    requests: list[bytes] = []
+    size = 0
     for chosen in places:
+        if size >= MOST_BYTES and len(requests) >= LEAST:
+            break
         path, body, more = make(model, data[chosen])
         requests.append(
             post(parts.path.rstrip("/") + path, body, host=parts.netloc.rpartition("@")[2], **more, **headers)
         )
-    return Prepared(f"{kind} x{rows}", tuple(requests), b'"defect"' if kind == "json" else b'"outputs"')
+        size += len(requests[-1])
+    used, proof = min(len(data), len(requests) * rows), b'"defect"' if kind == "json" else b'"outputs"'
+    return Prepared(f"{kind} x{rows}", used, tuple(requests), proof)
 
 
 JSON = {"content_type": "application/json"}

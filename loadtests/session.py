@@ -119,10 +119,14 @@ class Worker:
     def _payloads(self, order: Message, deadline_ms: int | None) -> list[Prepared]:
         model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
         rows = np.frombuffer(order["rows"], np.float32).reshape(-1, len(model.schema.names))
-        return [
+        prepared = [
             payloads.prepare(p.kind, p.rows, order["host"], model, rows, deadline_ms=deadline_ms)
             for p in scenario.payloads
         ]
+        for payload in prepared:
+            if payload.rows < len(rows) and not order.get("index"):  # one worker says it
+                logger.warning("%s: the first %d of %d rows are sent", payload.name, payload.rows, len(rows))
+        return prepared
 
     def _measure(self, order: Message) -> None:
         """Say how many requests are answered in a second, closed loop."""

@@ -16,7 +16,8 @@ import pytest
 
 from conftest import Serve, quiet
 from defects import artifact, tables, training
-from loadtests import overload, payloads, timeline
+from defects.tunnel import SCHEMA
+from loadtests import overload, payloads, stub, timeline
 
 
 def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +82,26 @@ def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said:
         assert (sample.problem or "").startswith("/readyz: ")
         with pytest.raises(payloads.BadPayload, match="no model answers at"):
             payloads.ask_model(url)
+
+
+def test_every_row_is_sent_unless_they_are_too_many_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = payloads.Served.from_json({**stub.MODEL, "schema": SCHEMA.to_json()})
+    rows = payloads.rows_for(model.schema, 1000, seed=1)
+
+    def prepare() -> payloads.Prepared:
+        return payloads.prepare("json", 1, "http://127.0.0.1:3000", model, rows, deadline_ms=None)
+
+    whole = prepare()
+    assert whole.rows == len(set(whole.requests)) == 1000
+    monkeypatch.setattr(payloads, "MOST_BYTES", 50 * len(whole.requests[0]))
+    cut = prepare()
+    assert cut.rows == len(cut.requests) == pytest.approx(50, abs=5)
+
+
+def test_samples_that_were_missed_are_not_made_up_for() -> None:
+    with saying(b"HTTP/1.1 200 OK\r\n\r\n") as url:
+        samples = timeline.watch(url, 3)
+        seen = [next(samples)]
+        time.sleep(2.1)
+        seen += samples
+    assert len(seen) <= 2, "of those at 0, 1, 2 and 3 s, the middle ones were missed"
