@@ -118,7 +118,9 @@ class Scenario(Strict):
     """A whole scenario."""
 
     about: str = Field(min_length=1, max_length=300)
-    rate: Positive | Literal["capacity"] = Field(description="requests/s; capacity: what a closed loop gets answered")
+    rate: Positive | Literal["capacity"] = Field(
+        description="requests/s; capacity: what a closed loop of one worker gets answered"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     spacing: arrivals.Spacing = "poisson"
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
@@ -135,6 +137,10 @@ class Scenario(Strict):
         for what, names in (("phases", [p.name for p in self.phases]), ("payloads", [p.name for p in self.payloads])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what}: {', '.join(names)}; expected each once")
+        if self.rate == "capacity" and len(self.payloads) > 1:
+            raise ValueError(
+                f"rate: capacity is of one payload, not of {len(self.payloads)}; expected one, or a number"
+            )
         if not self.judged:
             raise ValueError("phases: only warm-up; expected one that counts")
         if self.stop_at_slo and not any(phase.steps for phase in self.phases):

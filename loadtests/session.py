@@ -129,7 +129,7 @@ class Worker:
         return prepared
 
     def _measure(self, order: Message) -> None:
-        """Say how many requests are answered in a second, closed loop."""
+        """Say how many requests this worker alone gets answered in a second, closed loop."""
         scenario = Scenario.model_validate(order["scenario"])
         prepared = self._payloads(order, PATIENT_MS)[0]
         connections = Connections(order["host"], scenario.timeout_seconds)
@@ -383,7 +383,7 @@ class Coordinator:
             self._news.wait(0.2)
         if not (per_s := self._parts[first].per_s):
             raise BadRun(self._problem or "the capacity could not be measured: nothing was answered")
-        logger.info("capacity, closed loop: %.0f requests/s", per_s)
+        logger.info("capacity, closed loop of one worker: %.0f requests/s", per_s)
         return per_s
 
     def _prepare(self, plan: Plan, order: Message) -> None:

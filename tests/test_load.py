@@ -405,6 +405,10 @@ def test_what_cannot_run_is_one_line_and_exit_code_3(tmp_path: Path, options: An
         ({"slo": {}}, "slo.p95_ms: is missing"),
         ({"payloads": [{"kind": "grpc"}]}, "payloads.0.kind: expected 'json', 'v2-json' or 'v2-binary', got 'grpc'"),
         ({"phases": BASELINE[:1]}, "phases: only warm-up; expected one that counts"),
+        (
+            {"rate": "capacity", "payloads": [{"kind": "json"}, {"kind": "v2-json"}]},
+            "rate: capacity is of one payload, not of 2; expected one, or a number",
+        ),
         ({"stop_at_slo": True}, "stop_at_slo: no phase has steps"),
         ({"phases": BASELINE + BASELINE[1:]}, "phases: warm-up, baseline, baseline; expected each once"),
         ({"phases": [{"name": "lunch", "seconds": 1, "rate": 1}]}, "phases.0.name: expected 'warm-up'"),
