@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import select
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import gevent.monkey
@@ -20,6 +22,7 @@ from loadtests.results import CLOSED, CONNECT, NOT_HTTP, NOT_SENT, TIMEOUT
 
 RECEIVE_BYTES = 65_536
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}  # our side's fault
+Address = tuple[int, Any]  # family, and what `connect` takes
 _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
 
 
@@ -35,21 +38,27 @@ class Reply(NamedTuple):
 
 
 class Connections:
-    """Kept connections to one server. Its name is looked up once, when this is made; raises `OSError`."""
+    """Kept connections to one server. Its name is looked up once, when this is made; raises `OSError`.
+
+    Of several addresses, as `localhost` may have, the first that can be connected to then is used.
+    """
 
     def __init__(self, url: str, timeout: float):
         parts = urlsplit(url)
         self._timeout, self._name = timeout, parts.hostname
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or (443 if self._tls else 80)
-        self._family, _, _, _, self._address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        self._family, self._address = reachable([(family, address) for family, _, _, _, address in found], timeout)
         self._idle: list[socket.socket] = []
 
     def exchange(self, request: bytes) -> Reply:
         """Send a request and wait for its answer, at most the timeout after which it is given up."""
         until = time.perf_counter() + self._timeout
         try:
-            connection = self._take()
+            connection = self._take(until)
+        except TimeoutError:
+            return Reply(TIMEOUT)
         except OSError as error:
             return Reply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
         reply = self._converse(connection, request, until)
@@ -62,10 +71,10 @@ class Connections:
     def _converse(self, connection: socket.socket, request: bytes, until: float) -> Reply:
         response = HTTPResponse("POST")
         try:
+            connection.settimeout(left(until))
             connection.sendall(request)
             while not response.message_complete or response.status_code < 200:
-                if time.perf_counter() > until:
-                    return Reply(TIMEOUT)
+                connection.settimeout(left(until))
                 data = connection.recv(RECEIVE_BYTES)
                 response.feed(data)
                 if not data and not response.message_complete:
@@ -78,20 +87,21 @@ class Connections:
             return Reply(CLOSED)
         return Reply(0, response)
 
-    def _take(self) -> socket.socket:
+    def _take(self, until: float) -> socket.socket:
         while self._idle:
             connection = self._idle.pop()
             if not _readable(connection):
                 return connection
             connection.close()
-        return self._connect()
+        return self._connect(until)
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, until: float) -> socket.socket:
         connection = socket.socket(self._family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(self._timeout)
+            connection.settimeout(left(until))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.connect(self._address)
+            connection.settimeout(left(until))
             return self._tls.wrap_socket(connection, server_hostname=self._name) if self._tls else connection
         except OSError:
             connection.close()
@@ -100,6 +110,24 @@ class Connections:
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+def left(until: float) -> float:
+    """Seconds until then on `time.perf_counter`, of which there must be some; raises `TimeoutError`."""
+    seconds = until - time.perf_counter()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def reachable(addresses: Sequence[Address], timeout: float) -> Address:
+    """The first that can be connected to; of none, or of one, the first."""
+    for family, address in addresses if len(addresses) > 1 else ():
+        with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(address)
+            return family, address
+    return addresses[0]
 
 
 def _readable(connection: socket.socket) -> bool:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 
-from conftest import Serve, quiet
+from conftest import Serve, free_port, quiet
 from defects import artifact, tables, training
 from defects.tunnel import SCHEMA
-from loadtests import overload, payloads, stub, timeline
+from loadtests import overload, payloads, results, stub, timeline
+from loadtests.subjects import post
+from loadtests.wire import Connections, reachable
 
 
 def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +62,9 @@ def saying(*words: bytes | float) -> Iterator[str]:
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(65_536)
-            for word in words:
-                if isinstance(word, bytes):
-                    self.request.sendall(word)
-                else:
-                    time.sleep(word)
+            with suppress(OSError):  # the other side may have given up
+                for word in words:
+                    self.request.sendall(word) if isinstance(word, bytes) else time.sleep(word)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads, server.block_on_close = True, False
@@ -82,6 +83,34 @@ def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said:
         assert (sample.problem or "").startswith("/readyz: ")
         with pytest.raises(payloads.BadPayload, match="no model answers at"):
             payloads.ask_model(url)
+
+
+def test_a_request_is_given_up_when_its_time_is_over_whatever_came_until_then() -> None:
+    """Each wait is shorter than the timeout, all together are longer."""
+    head, body = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
+    with saying(0.4, head, 0.4, body) as url:
+        for timeout, error in ((0.6, results.TIMEOUT), (30, 0)):
+            with closing(Connections(url, timeout)) as connections:
+                assert connections.exchange(post("/", b"")).error == error
+
+
+def test_a_connection_that_takes_too_long_is_a_timeout() -> None:
+    """Its backlog is full, so that Linux leaves further connections unanswered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        connections = Connections(f"http://127.0.0.1:{full.getsockname()[1]}", 0.3)
+        assert connections.exchange(post("/", b"")).error == results.TIMEOUT
+
+
+def test_the_first_address_that_can_be_connected_to_is_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed, there = ((socket.AF_INET, ("127.0.0.1", port)) for port in (free_port(), server.getsockname()[1]))
+        assert reachable([closed, there], 5) == there
+        assert reachable([there, closed], 5) == there
+        assert reachable([closed, closed], 5) == closed
 
 
 def test_every_row_is_sent_unless_they_are_too_many_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
