@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from loadtests.arrivals import Times
 from loadtests.payloads import Prepared
 from loadtests.results import NOT_SENT, REQUEST, UNANSWERED, WRONG, Requests
+from loadtests.scenarios import Plan
 from loadtests.wire import Connections, Reply
 
-MAX_IN_FLIGHT = 4096  # of one process; each has a connection
+IN_FLIGHT, MARGIN = 4096, 1.25  # at least so many of one process may be, and so many times what a hung server needs
+CPU_SECONDS = 1.0  # over which the use of CPU is measured
 GRACE_SECONDS = 1.0  # beyond their timeout, for requests that are in flight at the end
 BEHIND = 16  # requests that are started in a row where the dispatcher is late, before answers are read again
 NAP_SECONDS = 0.2  # at most, so that an early end is noticed
@@ -37,11 +39,19 @@ Tell = Callable[[str, float, int, int, int], None]
 class Dispatcher:
     """Sends requests at `times` `[n]`, of the payloads `kinds` `[n]`; `run` once, and everything is in `requests`.
 
-    `due` is how many requests of the schedule have had their time, `peak` the most that were in flight together.
+    At most `limit` are in flight together. `due` is how many requests of the schedule have had their time, `peak` the
+    most that were in flight, `cpu_share` the share of a core that this process used in its busiest second.
     """
 
     def __init__(
-        self, times: Times, kinds: NDArray[np.int8], payloads: Sequence[Prepared], connections: Connections, tell: Tell
+        self,
+        times: Times,
+        kinds: NDArray[np.int8],
+        payloads: Sequence[Prepared],
+        connections: Connections,
+        tell: Tell,
+        *,
+        limit: int = IN_FLIGHT,
     ):
         self.requests: Requests = np.zeros(len(times), REQUEST)
         for name in ("sent", "end", "queue_ms", "score_ms"):
@@ -51,7 +61,7 @@ class Dispatcher:
         self._at = {name: self.requests[name] for name in REQUEST.fields or ()}  # its columns
         self.revisions: dict[str, int] = {}
         self.due = self.peak = 0
-        self.cpu_seconds = self.seconds = 0.0  # of the process, while it sent
+        self.cpu_share, self._limit = 0.0, limit
         self._times, self._kinds, self._payloads = times.tolist(), kinds.tolist(), payloads
         self._connections, self._tell = connections, tell
         self._begin, self._flying, self._over = 0.0, 0, False
@@ -61,14 +71,15 @@ class Dispatcher:
         """Send everything, where 0 is `begin` on `time.perf_counter`; then wait for answers, at most `patience` s."""
         self._begin = begin
         gevent.sleep(max(0.0, begin - time.perf_counter()))
-        cpu, started = time.process_time(), time.perf_counter()
         with no_collection():
-            self._send_all()
-            self.cpu_seconds, self.seconds = time.process_time() - cpu, time.perf_counter() - started
+            with self._cpu_watched():
+                self._send_all()
             self._ending.set()
             if self._flying:
                 self._landed.wait(patience + GRACE_SECONDS)
         self._over = True
+        never = ~np.isnan(self._at["sent"]) & np.isnan(self._at["end"])
+        self._at["end"][never] = self._now()  # given up
         self._connections.close()
 
     def end(self) -> None:
@@ -77,6 +88,23 @@ class Dispatcher:
 
     def _now(self) -> float:
         return time.perf_counter() - self._begin
+
+    @contextmanager
+    def _cpu_watched(self) -> Iterator[None]:
+        """Measures `cpu_share` meanwhile."""
+
+        def watch() -> None:
+            while True:
+                since = _clocks()
+                gevent.sleep(CPU_SECONDS)
+                self.cpu_share = max(self.cpu_share, _share_since(since))
+
+        begin, watcher = _clocks(), gevent.spawn(watch)
+        try:
+            yield
+        finally:
+            watcher.kill()
+            self.cpu_share = max(self.cpu_share, _share_since(begin))  # that may be all of a short one
 
     def _send_all(self) -> None:
         for number, intended in enumerate(self._times):
@@ -87,7 +115,7 @@ class Dispatcher:
             if self._ending.is_set():
                 return
             self.due = number + 1
-            if self._flying >= MAX_IN_FLIGHT:
+            if self._flying >= self._limit:
                 self.requests["error"][number] = NOT_SENT
                 continue
             self._flying += 1
@@ -124,6 +152,21 @@ class Dispatcher:
     def _revision(self, response: HTTPResponse) -> int:
         name = _header(response, "x-revision")
         return self.revisions.setdefault(name, len(self.revisions)) if name else -1
+
+
+def most_in_flight(plan: Plan, workers: int) -> int:
+    """How many requests one of the workers may have in flight: more than when none of them is answered in time."""
+    rate = max(max(segment.first, segment.last) for segment in plan.profile)
+    return max(IN_FLIGHT, math.ceil(MARGIN * rate * plan.scenario.timeout_seconds / workers))
+
+
+def _clocks() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
+
+
+def _share_since(since: tuple[float, float]) -> float:
+    cpu, wall = np.subtract(_clocks(), since).tolist()
+    return float(cpu / max(1e-9, wall))
 
 
 def _header(response: HTTPResponse, name: str) -> str:

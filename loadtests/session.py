@@ -29,7 +29,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from loadtests import arrivals, machine, measures, payloads, results, scenarios, summaries, verdict
-from loadtests.dispatch import GRACE_SECONDS, Dispatcher
+from loadtests.dispatch import GRACE_SECONDS, Dispatcher, most_in_flight
 from loadtests.measures import Run
 from loadtests.payloads import BadPayload, Prepared, Served
 from loadtests.report import PAGE
@@ -147,6 +147,7 @@ class Worker:
             self._payloads(order, scenario.deadline_ms),
             Connections(order["host"], scenario.timeout_seconds),
             self._tell,
+            limit=most_in_flight(self._plan, order["of"]),
         )
         self._reported.clear()
         self._report("ready")
@@ -185,7 +186,7 @@ class Worker:
             "done",
             revisions=list(dispatcher.revisions),
             peak=dispatcher.peak,
-            cpu=dispatcher.cpu_seconds / max(1e-9, dispatcher.seconds),
+            cpu=dispatcher.cpu_share,
         )
 
     def _watch(self, dispatcher: Dispatcher, begin: float) -> None:

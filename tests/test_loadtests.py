@@ -12,13 +12,15 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+import gevent
 import numpy as np
 import pytest
 
 from conftest import Serve, free_port, quiet
 from defects import artifact, tables, training
 from defects.tunnel import SCHEMA
-from loadtests import overload, payloads, results, stub, timeline
+from loadtests import dispatch, overload, payloads, results, scenarios, stub, timeline
+from loadtests.dispatch import Dispatcher, Tell
 from loadtests.subjects import post
 from loadtests.wire import Connections, reachable
 
@@ -111,6 +113,56 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
         assert reachable([closed, there], 5) == there
         assert reachable([there, closed], 5) == there
         assert reachable([closed, closed], 5) == closed
+
+
+def dispatcher(url: str, times: list[float], tell: Tell, limit: int = 100) -> Dispatcher:
+    """Sends requests without a body at these times."""
+    prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
+    return Dispatcher(
+        np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), tell, limit=limit
+    )
+
+
+def test_requests_that_nobody_answered_have_taken_until_they_were_given_up() -> None:
+    with saying(3.0) as url:
+        sending = dispatcher(url, [0.0, 0.01], lambda *_: None)
+        sending.run(time.perf_counter(), patience=0)
+        gevent.wait(timeout=10)  # then the server has closed the connections
+    assert sending.requests["error"].tolist() == [results.UNANSWERED] * 2
+    assert (sending.requests["end"] - sending.requests["sent"] >= dispatch.GRACE_SECONDS - 0.1).all()
+
+
+def test_the_generators_busiest_second_counts_and_not_the_average() -> None:
+    """It is busy for 0.7 s of its own time, once, and idle for the rest of 3 s."""
+
+    seconds = iter([0.7, 0.0])
+
+    def burn(*_: object) -> None:
+        until = time.process_time() + next(seconds)
+        while time.process_time() < until:
+            pass
+
+    with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}") as url:
+        sending = dispatcher(url, [0.0, 3.0], burn)
+        cpu, started = time.process_time(), time.perf_counter()
+        sending.run(time.perf_counter(), patience=0)
+        average = (time.process_time() - cpu) / (time.perf_counter() - started)
+    assert (sending.requests["error"] == 0).all()
+    assert sending.cpu_share > 1.2 * average
+
+
+def test_a_hung_server_does_not_use_up_what_may_be_in_flight() -> None:
+    """The burst's 500/s, none of which is answered in 10 s."""
+    plan = scenarios.Plan(scenarios.load("burst"), 50, 1)
+    assert dispatch.most_in_flight(plan, 1) > 500 * 10
+    assert dispatch.most_in_flight(plan, 2) == dispatch.IN_FLIGHT
+    sent = []
+    for limit in (2, 3):
+        with saying(b"") as url:
+            sending = dispatcher(url, [0.0, 0.0, 0.0], lambda *_: None, limit=limit)
+            sending.run(time.perf_counter(), patience=5)
+        sent.append(int((sending.requests["error"] != results.NOT_SENT).sum()))
+    assert sent == [2, 3]
 
 
 def test_every_row_is_sent_unless_they_are_too_many_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

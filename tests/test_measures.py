@@ -108,7 +108,8 @@ def test_latency_counts_from_the_intended_time_and_the_never_answered_are_in_it(
     requests = answered(p.times)
     requests["sent"][200:700] += 0.03
     requests["end"][200:700] += 0.03
-    requests["status"][200], requests["error"][200], requests["end"][200] = 0, UNANSWERED, p.times[200] + 9
+    given_up = p.times[200] + 9  # that is when they end, as `test_loadtests` shows
+    requests["status"][200], requests["error"][200], requests["end"][200] = 0, UNANSWERED, given_up
     baseline = measures.phases(run(p, requests))[1]
     assert baseline.latency.p50 == pytest.approx(40)
     assert baseline.delay.p50 == pytest.approx(30)
