@@ -124,14 +124,16 @@ class Dispatcher:
 
     def _send(self, number: int, intended: float) -> None:
         payload = self._payloads[self._kinds[number]]
-        self._at["sent"][number] = self._now()
-        reply = self._connections.exchange(payload.requests[number % len(payload.requests)])
-        end = self._now()
-        if not self._over:
-            self._tell(payload.name, 1e3 * (end - intended), *self._keep(number, end, reply, payload.proof))
-        self._flying -= 1
-        if not self._flying and self._ending.is_set():
-            self._landed.set()
+        try:
+            self._at["sent"][number] = self._now()
+            reply = self._connections.exchange(payload.requests[number % len(payload.requests)])
+            end = self._now()
+            if not self._over:
+                self._tell(payload.name, 1e3 * (end - intended), *self._keep(number, end, reply, payload.proof))
+        finally:
+            self._flying -= 1
+            if not self._flying and self._ending.is_set():
+                self._landed.set()
 
     def _keep(self, number: int, end: float, reply: Reply, proof: bytes) -> tuple[int, int, int]:
         """Write down what came of a request; gives the answer's length and status, and the index of the error."""

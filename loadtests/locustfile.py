@@ -83,6 +83,9 @@ class Arrivals(User):
 def connect(environment: Environment, runner: Any, **_: Any) -> None:
     """Take part in the messages."""
     chosen: Any = environment.parsed_options
+    # Locust goes through these backwards: only so does a worker report before its runner says that it is gone.
+    environment.events.quitting.add_listener(leave)  # type: ignore[no-untyped-call]
+    gevent.signal_handler(signal.SIGINT, interrupted)
     if not isinstance(runner, WorkerRunner):
         runner.register_message(session.REPORT, hear)
         if chosen.headless:  # Locust listens to SIGTERM only once such a run is over
@@ -90,6 +93,11 @@ def connect(environment: Environment, runner: Any, **_: Any) -> None:
     if not isinstance(runner, MasterRunner):
         _workers.append(session.Worker(environment))
         runner.register_message(session.ORDER, _workers[-1].obey)
+
+
+def interrupted() -> None:
+    """Ctrl-C ends what waits for the run's end, and not whichever request is just being sent."""
+    gevent.get_hub().parent.throw(KeyboardInterrupt)
 
 
 def terminated() -> None:
@@ -112,12 +120,12 @@ def begin(environment: Environment, **_: Any) -> None:
 @events.test_stopping.add_listener  # type: ignore[untyped-decorator]
 def end(environment: Environment, **_: Any) -> None:
     """The schedule is over, or somebody ended the run."""
-    while _coordinators:
-        run = _coordinators[-1]
+    for run in list(_coordinators):
         run.stop("somebody ended it")
         environment.process_exit_code = run.exit_code
-        _coordinators.remove(run)
-        say(environment, run.lines)
+        if run in _coordinators:  # of those that waited for it, the first says what came of it
+            _coordinators.remove(run)
+            say(environment, run.lines)
 
 
 def say(environment: Environment, lines: list[str]) -> None:
@@ -130,7 +138,6 @@ def say(environment: Environment, lines: list[str]) -> None:
         session.logger.warning(text.rstrip())
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def leave(environment: Environment, **_: Any) -> None:
     end(environment)
     for worker in _workers:

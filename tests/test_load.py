@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -218,11 +220,12 @@ def test_processes_share_the_schedule(server: Server, tmp_path: Path) -> None:
 
 
 @contextmanager
-def started(home: Path, *command: object) -> Iterator[subprocess.Popen[str]]:
+def started(home: Path, *command: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """A Locust process, whose output is a pipe."""
     process = subprocess.Popen(
         [BIN / "locust", *map(str, command)],
         cwd=ROOT, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        **more,
     )  # fmt: skip
     try:
         yield process
@@ -277,6 +280,48 @@ def test_a_run_that_is_ended_early_says_so(tmp_path: Path) -> None:
     summary = results.read_summary(found)
     assert summary.stopped == "it was terminated"
     assert 0 < summary.phases[0].counts.answered == summary.phases[0].counts.planned
+
+
+def test_ctrl_c_keeps_the_requests_of_all_processes(tmp_path: Path) -> None:
+    """A terminal sends it to every process of the group."""
+    file = scenario(tmp_path, phases=[{"name": "baseline", "seconds": 60, "rate": 1}])
+    for name, more in (("1", ()), ("2", ("--processes", 2))):
+        out = tmp_path / name
+        with stub.running() as url:
+            command = (*FILE, "--headless", "--host", url, "--scenario", file, "--out", out, *more)
+            with started(tmp_path, *command, start_new_session=True) as process:
+                assert process.stderr
+                next(line for line in process.stderr if "requests in" in line)
+                time.sleep(2)
+                os.killpg(process.pid, signal.SIGINT)
+                _, said = process.communicate(timeout=30)
+                assert process.returncode == 2, said
+        assert "Traceback" not in said
+        (found,) = out.glob("*/summary.json")
+        summary = results.read_summary(found)
+        assert (summary.stopped, summary.generator.missing) == ("somebody ended it", [])
+        assert 0 < summary.phases[0].counts.answered == summary.phases[0].counts.planned
+
+
+def test_a_run_that_is_ended_twice_says_so_once(tmp_path: Path) -> None:
+    """Its requests hang, so that the second end comes while the first waits for them."""
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+    file = scenario(tmp_path, phases=[{"name": "baseline", "seconds": 60, "rate": 1}])
+    with stub.running("--stall", "0:60") as url:
+        command = (*FILE, "--host", url, "--out", tmp_path / "load", "--web-host", "127.0.0.1", "--web-port", port)
+        with started(tmp_path, *command) as process, ThreadPoolExecutor(1) as other:
+            wait_for(lambda: httpx.get(page).status_code == 200)
+            start(page, scenario=str(file), rate="", seed="")
+            wait_for(lambda: list((tmp_path / "load").glob("*/timeline.jsonl")))
+            time.sleep(1)
+            stopped = other.submit(httpx.post, f"{page}/stop", timeout=30)
+            time.sleep(1)
+            process.terminate()
+            _, said = process.communicate(timeout=30)
+            stopped.exception()
+    assert "Traceback" not in said
+    assert said.count("report: ") == 1
 
 
 def test_locusts_page_starts_and_stops_runs(tmp_path: Path) -> None:
