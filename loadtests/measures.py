@@ -169,22 +169,24 @@ def recovery(run: Run) -> results.Recovery:
     """How long it took from the burst's start until the SLO held again.
 
     A rolling window is over the limit when the p95 of its requests, by intended time, is over the SLO's, where requests
-    that were refused or failed count as infinitely slow. The SLO is breached at the end of the first window since the
-    burst's start that is over it, and recovered at the start of the first of `WINDOWS` windows in a row that are not.
+    that were refused or failed count as infinitely slow. The SLO is breached at the first request over the limit in the
+    first window since the burst's start that is over it, and recovered at the start of the first of `WINDOWS` windows
+    in a row, none earlier than that request, that are not.
     """
     nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
     burst = next((span for span in run.plan.spans if span.phase.name == "burst"), None)
     if burst is None or run.plan.scenario.stop_at_slo or burst.start >= run.seconds:
         return nothing
-    starts, bad, width = windows(run, burst.start)
+    starts, bad = windows(run, burst.start)
     if not bad.any():
         return nothing.model_copy(update={"seconds": 0.0, "after_burst_seconds": 0.0})
     first = int(bad.argmax())
-    breached = round(float(starts[first] + width), 3)
+    slow = run.intended[over_limit(run)]
+    breached = round(float(slow[np.searchsorted(slow, starts[first])]), 3)
     # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
     following = np.append(np.flatnonzero(bad), len(bad) + WINDOWS)  # the end of the run is no breach
     runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
-    held = np.flatnonzero((runs >= WINDOWS) & (np.arange(len(bad)) > first))
+    held = np.flatnonzero((runs >= WINDOWS) & (starts >= breached))
     if not len(held):
         return nothing.model_copy(update={"breached_at": breached})
     at = round(float(starts[held[0]]), 3)
@@ -196,14 +198,19 @@ def recovery(run: Run) -> results.Recovery:
     )
 
 
-def windows(run: Run, start: float) -> tuple[Floats, Mask, float]:
-    """Where the rolling windows begin, whether each is over the limit, and how long they are."""
+def over_limit(run: Run) -> Mask:
+    """Which requests were slower than the SLO's p95, refused or failed."""
+    slow: Mask = ~((run.outcome == ANSWERED) & (run.latency <= run.plan.scenario.slo.p95_ms))
+    return slow
+
+
+def windows(run: Run, start: float) -> tuple[Floats, Mask]:
+    """Where the rolling windows begin, and whether each is over the limit."""
     width = max(WINDOW_SECONDS, WINDOW_REQUESTS / run.plan.base)
     starts = np.arange(start, run.seconds - width + 1e-9, WINDOW_STEP)
-    slow = ~((run.outcome == ANSWERED) & (run.latency <= run.plan.scenario.slo.p95_ms))
-    total = np.concatenate([[0], np.cumsum(slow)])
+    total = np.concatenate([[0], np.cumsum(over_limit(run))])
     first, last = np.searchsorted(run.intended, starts), np.searchsorted(run.intended, starts + width)
-    return starts, over(total[last] - total[first], last - first), width
+    return starts, over(total[last] - total[first], last - first)
 
 
 def budget(run: Run) -> list[results.Budget]:

@@ -186,8 +186,8 @@ class Capacity(Record):
 class Recovery(Record):
     """When the SLO held again; see `measures.recovery`. Null throughout where there is no burst."""
 
-    breached_at: Number = Field(description="the first window of the burst or later whose p95 is over the limit")
-    recovered_at: Number = Field(description="from here on, k windows in a row were within it")
+    breached_at: Number = Field(description="the first request over the limit in the first such window")
+    recovered_at: Number = Field(description="from here on, ten windows in a row were within it")
     seconds: Number = Field(description="from the burst's start to `recovered_at`; 0: never breached")
     after_burst_seconds: Number = Field(description="from the burst's end to `recovered_at`; 0: before its end")
 
