@@ -184,7 +184,7 @@ def recovery(run: Run) -> results.Recovery:
     slow = run.intended[over_limit(run)]
     breached = round(float(slow[np.searchsorted(slow, starts[first])]), 3)
     # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
-    following = np.append(np.flatnonzero(bad), len(bad) + WINDOWS)  # the end of the run is no breach
+    following = np.append(np.flatnonzero(bad), len(bad))  # what would come after the end is not known
     runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
     held = np.flatnonzero((runs >= WINDOWS) & (starts >= breached))
     if not len(held):

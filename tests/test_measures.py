@@ -128,6 +128,13 @@ def test_recovery_is_from_the_bursts_start_until_the_slo_holds_again(start: floa
     assert recovery.after_burst_seconds == pytest.approx(max(0, end - 12), abs=0.11)
 
 
+def test_too_few_windows_until_the_end_are_no_recovery() -> None:
+    p = plan()
+    slow = (p.times >= 8) & (p.times < 20.5)
+    recovery = measures.recovery(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
+    assert (recovery.breached_at, recovery.recovered_at) == (pytest.approx(8, abs=0.011), None)
+
+
 def test_refusals_keep_a_run_from_having_recovered() -> None:
     p = plan()
     requests = answered(p.times)
