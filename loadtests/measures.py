@@ -56,6 +56,7 @@ class Run:
         self.outcome = results.outcomes(r)
         self.latency: Floats = 1e3 * (r["end"] - r["intended"])
         self.delay: Floats = 1e3 * (r["sent"] - r["intended"])
+        self.left: Floats = np.sort(r["sent"])
         self.waited: Mask = (self.outcome == ANSWERED) | np.isin(r["error"], (UNANSWERED, TIMEOUT))
         limits = np.array([plan.scenario.limit_ms(span.phase) for span in plan.spans])
         self.good: Mask = (self.outcome == ANSWERED) & (self.latency <= limits[self.phase])
@@ -86,6 +87,11 @@ def over(bad: NDArray[np.integer], count: NDArray[np.integer]) -> Mask:
     """Whether the p95 of `count` values is over a limit that `bad` of them exceed."""
     most: Mask = bad > count - np.ceil(0.95 * count)
     return most
+
+
+def left(run: Run, edges: Sequence[float] | Floats) -> NDArray[np.int64]:
+    """How many requests left between each two edges, whenever they were meant to."""
+    return np.diff(np.searchsorted(run.left, edges))
 
 
 def counts(run: Run, where: Mask, planned: int) -> results.Counts:
@@ -119,7 +125,7 @@ def phase(run: Run, index: int, span: Span) -> results.Phase:
         p95_limit_ms=run.plan.scenario.limit_ms(span.phase),
         counts=counted,
         planned_per_s=planned / (end - span.start),
-        achieved_per_s=counted.sent / (end - span.start),
+        achieved_per_s=int(left(run, [span.start, end])[0]) / (end - span.start),
         goodput_per_s=counted.good / (end - span.start),
         latency=spread(run.latency[where & run.waited]),
         queue=spread(queue[answered]),
@@ -146,6 +152,7 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
     edges = np.arange(0.0, run.seconds, length)
     starts = np.searchsorted(run.intended, [*edges, np.inf])
     planned = np.diff(np.searchsorted(run.planned, [*edges, np.inf]))
+    sent = left(run, [*edges, run.seconds])
     found = []
     for number, start in enumerate(edges):
         where = np.zeros(len(run.intended), np.bool_)
@@ -154,7 +161,7 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
         found.append(
             results.Bucket(
                 start=start,
-                counts=counts(run, where, int(planned[number])),
+                counts=counts(run, where, int(planned[number])).model_copy(update={"sent": int(sent[number])}),
                 p50=latency.p50,
                 p95=latency.p95,
                 p99=latency.p99,
@@ -269,7 +276,7 @@ def step(run: Run, start: float, end: float) -> results.Step:
         start=start,
         end=end,
         planned_per_s=planned / (end - start),
-        achieved_per_s=counts(run, where, planned).sent / (end - start),
+        achieved_per_s=int(left(run, [start, end])[0]) / (end - start),
         p95=spread(run.latency[where & run.waited]).p95,
         problem=lag or problem,
         limited_by="generator" if lag else "server" if problem else None,

@@ -146,8 +146,8 @@ def _course(summary: Summary, run: Course) -> Markup:
         "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{summary.duration_s:.6g}"
     )
     caption = (
-        "Everything by the intended time of requests. Latency is on a logarithmic axis; the dashed red line is what "
-        "the SLO allows the p95."
+        "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
+        "axis; the dashed red line is what the SLO allows the p95."
     )
     return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption)
 

@@ -106,7 +106,7 @@ class Counts(Record):
     """Requests by what became of them: answered + refused + failed = planned, unless the run was stopped."""
 
     planned: int = Field(description="by the schedule")
-    sent: int
+    sent: int = Field(description="that left; of a bucket: that left during it, whenever they were meant to")
     answered: int = Field(description="2xx")
     refused: int = Field(description="429 or 503 with Retry-After: the server's admission at work")
     failed: int = Field(description="any other status, no answer, not sent")
@@ -122,7 +122,7 @@ class Phase(Record):
     p95_limit_ms: float = Field(description="what the SLO allows the p95 of this phase")
     counts: Counts
     planned_per_s: float
-    achieved_per_s: float = Field(description="requests that left")
+    achieved_per_s: float = Field(description="requests that left during it, whenever they were meant to")
     goodput_per_s: float
     latency: Spread = Field(description="from the intended time, of requests that were answered or never answered")
     queue: Spread = Field(description="in the server's queue")
@@ -134,7 +134,7 @@ class Phase(Record):
 
 
 class Bucket(Record):
-    """One bucket of `Summary.bucket_s` seconds, by intended time. Latencies in ms, as in `Phase.latency`."""
+    """One bucket of `Summary.bucket_s` seconds, by intended time; `sent` by when they left. Latencies as in `Phase`."""
 
     start: float
     counts: Counts
@@ -186,7 +186,7 @@ class Capacity(Record):
 class Recovery(Record):
     """When the SLO held again; see `measures.recovery`. Null throughout where there is no burst."""
 
-    breached_at: Number = Field(description="the first request over the limit in the first such window")
+    breached_at: Number = Field(description="first request over the limit, in the first window whose p95 is")
     recovered_at: Number = Field(description="from here on, ten windows in a row were within it")
     seconds: Number = Field(description="from the burst's start to `recovered_at`; 0: never breached")
     after_burst_seconds: Number = Field(description="from the burst's end to `recovered_at`; 0: before its end")

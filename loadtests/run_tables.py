@@ -69,7 +69,10 @@ def phases(summary: Summary) -> Table:
         latency = [number(p.latency.p50), number(p.latency.p95, limit), *spread(p.latency, "p99", "max")]
         span = Cell(f"{figure(p.start)}–{figure(p.end)}")
         rows.append([Cell(p.name), span, *rates, *counts, *latency, number(p.p95_limit_ms)])
-    note = "Achieved: requests that left. Goodput: answered within the p95 allowed. The warm-up counts for nothing."
+    note = (
+        "Achieved: requests that left during the phase. Goodput: answered within the p95 allowed. The warm-up counts "
+        "for nothing."
+    )
     return Table("phases", "Phases", heads, rows, left=2, note=note)
 
 
@@ -215,7 +218,7 @@ def values(course: Course) -> Table:
         [Cell(figure(start)), *(ready(c.values[n]) if c.key == "ready" else number(c.values[n]) for c in shown)]
         for n, start in enumerate(course.edges[:-1])
     ]
-    note = "By the intended time of requests; of several looks at the server in one row, the highest."
+    note = "By the intended time of requests, sent by when they left; of several looks at the server, the highest."
     return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
 
 

@@ -152,7 +152,8 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     assert summary.recovery.seconds == pytest.approx(5, abs=1)
     burst = summary.phases[1]
     assert burst.queue.max == pytest.approx(2000, abs=300)
-    assert burst.planned_per_s == burst.achieved_per_s == 300, "an open loop does not slow down with the server"
+    assert burst.planned_per_s == 300
+    assert burst.achieved_per_s == pytest.approx(300, rel=0.2), "an open loop does not slow down with the server"
 
 
 def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:
