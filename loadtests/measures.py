@@ -243,7 +243,7 @@ def budget(run: Run) -> list[results.Budget]:
 
 def capacity(run: Run) -> results.Capacity | None:
     """What a staircase found; None where there is none."""
-    steps = [step(run, start, end) for start, end in staircase(run.plan) if end <= run.seconds]
+    steps = [step(run, *edges) for edges in staircase(run.plan) if edges[1] <= run.seconds]
     if not steps:
         return None
     ends = (s for s, following in zip(steps, [*steps[1:], steps[-1]], strict=True) if s.problem and following.problem)
@@ -257,21 +257,21 @@ def capacity(run: Run) -> results.Capacity | None:
     )
 
 
-def staircase(plan: Plan) -> list[tuple[float, float]]:
-    """Where the steps of a plan begin and end."""
-    found: list[tuple[float, float]] = []
+def staircase(plan: Plan) -> list[tuple[float, float, float]]:
+    """Where the steps of a plan begin and end, and what their p95 may be, in ms."""
+    found: list[tuple[float, float, float]] = []
     for span in plan.spans:
         if span.phase.steps:
             edges = np.arange(span.start, span.end + 1e-6, span.phase.steps.seconds).tolist()
-            found += pairwise(edges)
+            found += [(start, end, plan.scenario.limit_ms(span.phase)) for start, end in pairwise(edges)]
     return found
 
 
-def step(run: Run, start: float, end: float) -> results.Step:
+def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
     """One step of a staircase."""
     where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
-    lag, problem = _lag(run, where), _broken(run, where)
+    lag, problem = _lag(run, where), _broken(run, where, limit_ms)
     return results.Step(
         start=start,
         end=end,
@@ -291,14 +291,14 @@ def _lag(run: Run, where: Mask) -> str | None:
     return None
 
 
-def _broken(run: Run, where: Mask) -> str | None:
+def _broken(run: Run, where: Mask, limit_ms: float) -> str | None:
     """Why the SLO does not hold for some requests, of which refused and failed ones count as infinitely slow."""
     slo, count = run.plan.scenario.slo, int(where.sum())
     failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:
         return f"{failed} of {count} requests failed"
     bad = count - int(run.good[where].sum())
-    return f"{bad} of {count} requests took more than {slo.p95_ms:g} ms or were refused" if _over(bad, count) else None
+    return f"{bad} of {count} requests took more than {limit_ms:g} ms or were refused" if _over(bad, count) else None
 
 
 def _over(bad: int, count: int) -> bool:

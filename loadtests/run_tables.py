@@ -99,11 +99,16 @@ def steps(summary: Summary) -> Table:
     rows = [
         [
             Cell(f"{figure(s.start)}–{figure(s.end)}"), number(s.planned_per_s), number(s.achieved_per_s),
-            number(s.p95, summary.slo.p95_ms), Cell(s.problem or "held", bad=s.problem is not None),
+            number(s.p95, allowed(summary, s.start)), Cell(s.problem or "held", bad=s.problem is not None),
         ]
         for s in found
     ]  # fmt: skip
     return Table("steps", "Steps of the ramp", heads, rows, note=capacity(summary))
+
+
+def allowed(summary: Summary, at: float) -> float | None:
+    """What the p95 may be, in ms, in the phase of a moment."""
+    return next((phase.p95_limit_ms for phase in summary.phases if phase.start <= at < phase.end), None)
 
 
 def capacity(summary: Summary) -> str:

@@ -192,13 +192,13 @@ class Worker:
     def _watch(self, dispatcher: Dispatcher, begin: float) -> None:
         """Report each step of the staircase once its answers must have come."""
         plan = self._plan
-        for number, (start, end) in enumerate(measures.staircase(plan)):
-            settled = end + plan.scenario.slo.p95_ms / 1e3
+        for number, (start, end, limit_ms) in enumerate(measures.staircase(plan)):
+            settled = end + limit_ms / 1e3
             gevent.sleep(max(0.0, begin + settled - time.perf_counter()))
             first, last = np.searchsorted(dispatcher.requests["intended"], [start, end])
             requests = dispatcher.requests[first:last]
             latency, delay = requests["end"] - requests["intended"], requests["sent"] - requests["intended"]
-            good = (results.outcomes(requests) == results.ANSWERED) & (latency <= plan.scenario.slo.p95_ms / 1e3)
+            good = (results.outcomes(requests) == results.ANSWERED) & (latency <= limit_ms / 1e3)
             late = int((delay > measures.delay_limit_ms(plan.scenario) / 1e3).sum())
             self._report("step", number=number, total=len(requests), good=int(good.sum()), late=late)
 

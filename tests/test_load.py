@@ -157,8 +157,8 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
 
 
 def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:
-    steps = {"name": "burst", "rate": 1, "steps": {"seconds": 1.5, "factor": 1.5, "to": 40}}
-    file = scenario(tmp_path, phases=[steps], stop_at_slo=True, slo={"p95_ms": 60})
+    steps = {"name": "burst", "rate": 1, "p95_ms": 60, "steps": {"seconds": 1.5, "factor": 1.5, "to": 40}}
+    file = scenario(tmp_path, phases=[steps], stop_at_slo=True, slo={"p95_ms": 10_000})
     with stub.running("--capacity", 300) as url:
         code, summary, _ = load(url, file, tmp_path)
     assert code in (0, 2)

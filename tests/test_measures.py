@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loadtests import measures, results, summaries
+from loadtests import measures, results, run_tables, summaries
 from loadtests.measures import Run
 from loadtests.results import CLOSED, NOT_SENT, REQUEST, UNANSWERED, Requests, Verdict
 from loadtests.scenarios import Plan, Scenario
@@ -177,6 +177,18 @@ def staircase(broken: set[int]) -> Run:
     p = plan(phases=[PHASES[0], steps], stop_at_slo=True)
     slow = np.isin((p.times - 2) // 2, list(broken))
     return run(p, answered(p.times, np.where(slow, 90.0, 10.0)))
+
+
+def test_steps_are_held_to_the_limit_of_their_phase() -> None:
+    steps = {"name": "burst", "rate": 1, "p95_ms": 20, "steps": {"seconds": 2, "factor": 2, "to": 16}}
+    p = plan(phases=[PHASES[0], steps], stop_at_slo=True)
+    seen = run(p, answered(p.times, np.where(p.times >= 6, 30.0, 10.0)))
+    found = capacity_of(seen)
+    assert (found.per_s, found.limited_by) == (200, "server")
+    assert "took more than 20 ms" in found.reason
+    assert [limit for _, _, limit in measures.staircase(p)] == [20] * 5
+    table = run_tables.steps(summaries.summarise(seen, "test", ENVIRONMENT))
+    assert [row[3].bad for row in table.rows] == [False, False, True, True, True]
 
 
 def capacity_of(run: Run) -> results.Capacity:
