@@ -173,7 +173,7 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
 
 
 def recovery(run: Run) -> results.Recovery:
-    """How long it took from the burst's start until the SLO held again.
+    """How long it took from the burst's start until the SLO held again; nothing where steps are to break it.
 
     A rolling window is over the limit when the p95 of its requests, by intended time, is over the SLO's, where requests
     that were refused or failed count as infinitely slow. The SLO is breached at the first request over the limit in the
@@ -182,7 +182,7 @@ def recovery(run: Run) -> results.Recovery:
     """
     nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
     burst = next((span for span in run.plan.spans if span.phase.name == "burst"), None)
-    if burst is None or run.plan.scenario.stop_at_slo or burst.start >= run.seconds:
+    if burst is None or burst.start >= run.seconds or any(s.phase.steps for s in run.plan.spans if s.end > burst.start):
         return nothing
     starts, bad = windows(run, burst.start)
     if not bad.any():

@@ -184,7 +184,7 @@ class Capacity(Record):
 
 
 class Recovery(Record):
-    """When the SLO held again; see `measures.recovery`. Null throughout where there is no burst."""
+    """When the SLO held again; see `measures.recovery`. Null throughout without a burst, or with steps since."""
 
     breached_at: Number = Field(description="first request over the limit, in the first window whose p95 is")
     recovered_at: Number = Field(description="from here on, ten windows in a row were within it")

@@ -135,7 +135,11 @@ def budget(summary: Summary) -> Table:
         ]
         for part in summary.budget
     ]  # fmt: skip
-    note = f"Outside of warm-up. Late: answered, but slower than the p95 allowed, which 5 % may be. {recovery(summary)}"
+    ramp = "Steps of a ramp are in it too, but break no promise. " if summary.capacity else ""
+    note = (
+        f"Outside of warm-up. {ramp}Late: answered, but slower than the p95 allowed, which 5 % may be. "
+        f"{recovery(summary)}"
+    )
     return Table("budget", "Error budget", heads, rows, note=note)
 
 

@@ -14,9 +14,7 @@ def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
     recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)
-    judged = verdict.judge(
-        slo, phases, generator=generator, budget=budget, recovery=recovery, capacity=capacity, stopped=run.stopped
-    )
+    judged = verdict.judge(slo, phases, generator=generator, recovery=recovery, capacity=capacity, stopped=run.stopped)
     return Summary(
         scenario=name,
         about=run.plan.scenario.about,

@@ -21,22 +21,26 @@ def judge(
     phases: Sequence[results.Phase],
     *,
     generator: results.Generator,
-    budget: Sequence[results.Budget],
     recovery: results.Recovery,
     capacity: results.Capacity | None,
     stopped: str | None,
 ) -> Verdict:
-    """The verdict on a run's measures. A run that looked for the capacity fails only where it found none."""
+    """The verdict on a run's measures. A ramp fails only where no step held: breaking the SLO is what it is for."""
     judged = [phase for phase in phases if phase.name != "warm-up"]
+    steady = [phase for phase in judged if not is_ramp(phase, capacity)]
     found = capacity is not None and capacity.limited_by is not None  # that is where such a run stops by itself
-    lagging = _limited(capacity) if capacity else _lagging(judged, generator)
+    lagging = [*(_limited(capacity) if capacity else _busy(judged, generator)), *_lagging(steady, generator)]
     if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging]:
         return Verdict(outcome="Invalid", reasons=invalid)
-    if capacity:
-        failed = [] if capacity.per_s else [f"no step held the SLO: {capacity.reason}"]
-    else:
-        failed = [*_slow(judged), *_spent(budget), *_unrecovered(slo, recovery)]
+    failed = [*_slow(steady), *_spent(slo, steady), *_unrecovered(slo, recovery)]
+    if capacity and not capacity.per_s:
+        failed.append(f"no step held the SLO: {capacity.reason}")
     return Verdict(outcome="Failed" if failed else "Passed", reasons=failed)
+
+
+def is_ramp(phase: results.Phase, capacity: results.Capacity | None) -> bool:
+    """Whether a phase has the steps in which the capacity was looked for."""
+    return capacity is not None and any(phase.start <= step.start < phase.end for step in capacity.steps)
 
 
 def _limited(capacity: results.Capacity) -> Iterator[str]:
@@ -65,40 +69,43 @@ def late_allowed(judged: Sequence[results.Phase]) -> float:
     return max(LATE_SHARE, LATE_SHARE * FEW / max(1, sum(phase.counts.sent for phase in judged)))
 
 
-def _lagging(judged: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
-    """Where the generator could not keep up."""
+def _busy(judged: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
+    """Where the generator could not keep up, of the whole run."""
     allowed = late_allowed(judged)
     if generator.late_share > allowed:
         yield (
             f"{generator.late_share:.1%} of the requests left more than {1e3 * LATE_SECONDS:g} ms late; "
             f"expected at most {allowed:.1%}"
         )
-    for phase in judged:
+    if generator.cpu_share > BUSY_SHARE:
+        yield f"the generator used {generator.cpu_share:.0%} of a core; expected at most {BUSY_SHARE:.0%}"
+
+
+def _lagging(phases: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
+    """In which phases the generator could not keep up."""
+    for phase in phases:
         name, delay = ("p95", phase.delay.p95) if phase.counts.sent < FEW else ("p99", phase.delay.p99)
         if delay is not None and delay > generator.delay_limit_ms:
             yield (
                 f"requests of the {phase.name} left late: {name} of the delay was {delay:.1f} ms; "
                 f"expected at most {generator.delay_limit_ms:g} ms"
             )
-    if generator.cpu_share > BUSY_SHARE:
-        yield f"the generator used {generator.cpu_share:.0%} of a core; expected at most {BUSY_SHARE:.0%}"
 
 
-def _slow(judged: Sequence[results.Phase]) -> Iterator[str]:
-    for phase in judged:
+def _slow(phases: Sequence[results.Phase]) -> Iterator[str]:
+    for phase in phases:
         p95 = phase.latency.p95
         if p95 is not None and p95 > phase.p95_limit_ms:
             yield f"p95 in the {phase.name} was {p95:.1f} ms; expected at most {phase.p95_limit_ms:g} ms"
 
 
-def _spent(budget: Sequence[results.Budget]) -> Iterator[str]:
-    for part in budget:
-        if part.cause != "late" and part.share > part.allowed_share:
-            yield (
-                f"{part.count} requests ({part.share:.2%}) were {part.cause}; expected at most {part.allowed_share:.2%}"
-                if part.cause == "refused"
-                else f"{part.count} requests ({part.share:.2%}) failed; expected at most {part.allowed_share:.2%}"
-            )
+def _spent(slo: results.SLO, phases: Sequence[results.Phase]) -> Iterator[str]:
+    counts = [phase.counts for phase in phases]
+    failed, refused = sum(c.failed for c in counts), sum(c.refused for c in counts)
+    total = max(1, failed + refused + sum(c.answered for c in counts))
+    for count, what, allowed in ((failed, "failed", slo.failed_share), (refused, "were refused", slo.refused_share)):
+        if count / total > allowed:
+            yield f"{count} requests ({count / total:.2%}) {what}; expected at most {allowed:.2%}"
 
 
 def _unrecovered(slo: results.SLO, recovery: results.Recovery) -> Iterator[str]:

@@ -228,6 +228,27 @@ def test_a_ramp_passes_unless_the_generator_was_its_limit() -> None:
     assert "at 800/s the generator could not keep up" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("happens", "outcome", "reason"),
+    [
+        (lambda r: r["status"].__setitem__(slice(200, 700), 500), "Failed", "500 requests (100.00%) failed"),
+        (lambda r: refuse(r, slice(200, 250)), "Failed", "50 requests (10.00%) were refused"),
+        (lambda r: r["end"].__setitem__(slice(200, 250), 20), "Failed", "p95 in the baseline was"),
+        (lambda r: r["sent"].__setitem__(slice(200, 250), 7), "Invalid", "requests of the baseline left late"),
+    ],
+    ids=["failing", "refusing", "slow", "late"],
+)
+def test_a_ramp_excuses_no_other_phase(happens: Any, outcome: str, reason: str) -> None:
+    steps = {"name": "burst", "rate": 1, "steps": {"seconds": 2, "factor": 2, "to": 16}}
+    p = plan(phases=[*PHASES[:2], steps], stop_at_slo=True)
+    requests = answered(p.times, np.where(p.times >= 11, 90.0, 10.0))
+    assert judged(run(p, requests)).outcome == "Passed"
+    happens(requests)
+    verdict = judged(run(p, requests))
+    assert (verdict.outcome, len(verdict.reasons)) == (outcome, 1)
+    assert reason in verdict.reasons[0]
+
+
 def late(r: Requests) -> None:
     r["sent"][1000:1100] += 0.06
     r["end"][1000:1100] += 0.06
