@@ -43,6 +43,7 @@ class Run:
     revisions: Sequence[str]
     seconds: float  # until the schedule was over, or the run was stopped
     stopped: str | None = None
+    by_rule: bool = False  # stopped because two steps in a row did not hold
     workers: int = 1
     peak_in_flight: int = 0
     cpu_share: float = 0.0

@@ -262,6 +262,7 @@ class Coordinator:
         self._parts = {name: Part() for name in names if not self._lost(name)}
         self._steps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._news, self._stopped, self._problem = Event(), "", ""
+        self._by_rule = False  # whether it was stopped because the steps of a ramp broke
         self.over = Event()
         self._patience = 0.0  # how long requests in flight are waited for
         self.exit_code, self.lines = verdict.EXIT_CODES["Error"], ["error: the run did not end"]
@@ -340,6 +341,7 @@ class Coordinator:
         """End the run when two steps in a row did not hold."""
         self._steps[report["number"]].append((report["total"], report["good"], report["late"]))
         if self._broken(report["number"]) and self._broken(report["number"] - 1):
+            self._by_rule = self._by_rule or not self._stopped
             self._end("the SLO did not hold in two steps in a row")
 
     def _broken(self, number: int) -> bool:
@@ -421,6 +423,7 @@ class Coordinator:
             revisions=revisions,
             seconds=seconds,
             stopped=self._stopped or None,
+            by_rule=self._by_rule,
             workers=len(self._parts),
             peak_in_flight=max(part.peak for part in parts),
             cpu_share=max(part.cpu for part in parts),

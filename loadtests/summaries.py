@@ -14,7 +14,9 @@ def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
     recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)
-    judged = verdict.judge(slo, phases, generator=generator, recovery=recovery, capacity=capacity, stopped=run.stopped)
+    judged = verdict.judge(
+        slo, phases, generator=generator, recovery=recovery, capacity=capacity, stopped=run.stopped, by_rule=run.by_rule
+    )
     return Summary(
         scenario=name,
         about=run.plan.scenario.about,

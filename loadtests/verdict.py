@@ -24,11 +24,15 @@ def judge(
     recovery: results.Recovery,
     capacity: results.Capacity | None,
     stopped: str | None,
+    by_rule: bool = False,
 ) -> Verdict:
-    """The verdict on a run's measures. A ramp fails only where no step held: breaking the SLO is what it is for."""
+    """The verdict on a run's measures. A ramp fails only where no step held: breaking the SLO is what it is for.
+
+    `by_rule`: it was stopped because its steps broke; any other end before the schedule's makes a run Invalid.
+    """
     judged = [phase for phase in phases if phase.name != "warm-up"]
     steady = [phase for phase in judged if not is_ramp(phase, capacity)]
-    found = capacity is not None and capacity.limited_by is not None  # that is where such a run stops by itself
+    found = by_rule and capacity is not None and capacity.limited_by is not None
     lagging = [*(_limited(capacity) if capacity else _busy(judged, generator)), *_lagging(steady, generator)]
     if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging]:
         return Verdict(outcome="Invalid", reasons=invalid)

@@ -164,6 +164,7 @@ def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:
     assert code in (0, 2)
     assert summary.capacity is not None
     assert summary.stopped == "the SLO did not hold in two steps in a row"
+    assert not any(summary.stopped in reason for reason in summary.verdict.reasons)
     assert summary.duration_s < plan_of(file).seconds
     assert [round(step.planned_per_s) for step in summary.capacity.steps if step.problem][-1] > 300
     assert summary.capacity.per_s is None or summary.capacity.per_s < 300

@@ -179,6 +179,16 @@ def staircase(broken: set[int]) -> Run:
     return run(p, answered(p.times, np.where(slow, 90.0, 10.0)))
 
 
+def test_a_ramp_passes_where_it_ends_itself_and_not_where_somebody_does() -> None:
+    whole = staircase({2, 3, 4})
+    here = whole.requests["intended"] < 10
+    for by_rule, outcome in ((True, "Passed"), (False, "Invalid")):
+        seen = run(whole.plan, whole.requests[here], seconds=10, stopped="why", by_rule=by_rule)
+        assert capacity_of(seen).limited_by == "server"
+        assert judged(seen).outcome == outcome
+    assert judged(seen).reasons == ["the run was stopped early: why"]
+
+
 def test_steps_are_held_to_the_limit_of_their_phase() -> None:
     steps = {"name": "burst", "rate": 1, "p95_ms": 20, "steps": {"seconds": 2, "factor": 2, "to": 16}}
     p = plan(phases=[PHASES[0], steps], stop_at_slo=True)
