@@ -129,6 +129,7 @@ def phase(run: Run, index: int, span: Span) -> results.Phase:
         achieved_per_s=int(left(run, [span.start, end])[0]) / (end - span.start),
         goodput_per_s=counted.good / (end - span.start),
         latency=spread(run.latency[where & run.waited]),
+        from_sent=spread((run.latency - run.delay)[where & run.waited]),
         queue=spread(queue[answered]),
         score=spread(score[answered]),
         rest=spread((run.latency - queue - score)[answered]),
@@ -272,7 +273,8 @@ def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
     """One step of a staircase."""
     where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
-    lag, problem = _lag(run, where), _broken(run, where, limit_ms)
+    problem = _broken(run, where, run.latency, limit_ms)
+    lag = _lag(run, where) or _lag_alone(run, where, limit_ms, problem)
     return results.Step(
         start=start,
         end=end,
@@ -292,13 +294,20 @@ def _lag(run: Run, where: Mask) -> str | None:
     return None
 
 
-def _broken(run: Run, where: Mask, limit_ms: float) -> str | None:
-    """Why the SLO does not hold for some requests, of which refused and failed ones count as infinitely slow."""
+def _lag_alone(run: Run, where: Mask, limit_ms: float, problem: str | None) -> str | None:
+    """The same where that is not too late in itself, but the problem would not be there without it."""
+    if problem is None or _broken(run, where, run.latency - run.delay, limit_ms):
+        return None
+    return f"the generator lagged: {problem}, but not from when they left"
+
+
+def _broken(run: Run, where: Mask, took: Floats, limit_ms: float) -> str | None:
+    """Why the SLO does not hold for some requests that `took` so many ms; refused and failed ones never end."""
     slo, count = run.plan.scenario.slo, int(where.sum())
     failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:
         return f"{failed} of {count} requests failed"
-    bad = count - int(run.good[where].sum())
+    bad = count - int(((run.outcome == ANSWERED) & (took <= limit_ms))[where].sum())
     return f"{bad} of {count} requests took more than {limit_ms:g} ms or were refused" if _over(bad, count) else None
 
 

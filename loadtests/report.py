@@ -47,7 +47,8 @@ HOW = (
     "answer. Late: answered, but slower than the p95 allowed.",
     "Recovered: from that moment on, ten windows of at least a second in a row had their p95 within the SLO, where "
     "refused and failed requests count as infinitely slow.",
-    "Invalid: the generator lagged, so repeat the run on a quieter machine, with more processes or at a lower rate.",
+    "Invalid: the generator lagged, or its delay alone took a p95 over its limit, so repeat the run on a quieter "
+    "machine, with more processes or at a lower rate.",
 )
 
 

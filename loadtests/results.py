@@ -125,6 +125,7 @@ class Phase(Record):
     achieved_per_s: float = Field(description="requests that left during it, whenever they were meant to")
     goodput_per_s: float
     latency: Spread = Field(description="from the intended time, of requests that were answered or never answered")
+    from_sent: Spread | None = Field(default=None, description="as `latency`, but from when they left; null: not known")
     queue: Spread = Field(description="in the server's queue")
     score: Spread = Field(description="being scored")
     rest: Spread = Field(description="latency without queue and score: network, HTTP, the wait to be sent")

@@ -34,6 +34,7 @@ def judge(
     steady = [phase for phase in judged if not is_ramp(phase, capacity)]
     found = by_rule and capacity is not None and capacity.limited_by is not None
     lagging = [*(_limited(capacity) if capacity else _busy(judged, generator)), *_lagging(steady, generator)]
+    lagging += _slow_by_lag(steady)
     if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging]:
         return Verdict(outcome="Invalid", reasons=invalid)
     failed = [*_slow(steady), *_spent(slo, steady), *_unrecovered(slo, recovery)]
@@ -93,6 +94,18 @@ def _lagging(phases: Sequence[results.Phase], generator: results.Generator) -> I
             yield (
                 f"requests of the {phase.name} left late: {name} of the delay was {delay:.1f} ms; "
                 f"expected at most {generator.delay_limit_ms:g} ms"
+            )
+
+
+def _slow_by_lag(phases: Sequence[results.Phase]) -> Iterator[str]:
+    """Where it is only the generator's delay that takes a p95 over its limit, even if the delay is within its own."""
+    for phase in phases:
+        p95, limit = phase.latency.p95, phase.p95_limit_ms
+        own = phase.from_sent.p95 if phase.from_sent else None
+        if p95 is not None and own is not None and own <= limit < p95:
+            yield (
+                f"p95 in the {phase.name} was {p95:.1f} ms, but {own:.1f} ms from when requests left; "
+                f"the limit is {limit:g} ms, so the generator's delay decides"
             )
 
 

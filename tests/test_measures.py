@@ -259,6 +259,19 @@ def test_a_ramp_excuses_no_other_phase(happens: Any, outcome: str, reason: str) 
     assert reason in verdict.reasons[0]
 
 
+def test_a_step_that_only_the_generators_delay_breaks_is_the_generators() -> None:
+    seen = staircase(set())
+    hit = seen.requests["intended"] >= 8
+    seen.requests["sent"][hit] += 0.012
+    seen.requests["end"][hit] += 0.045
+    found = capacity_of(run(seen.plan, seen.requests))
+    assert found.per_s == pytest.approx(400, rel=0.02)
+    assert found.limited_by == "generator"
+    assert "the generator lagged" in found.reason
+    seen.requests["end"][hit] += 0.03
+    assert capacity_of(run(seen.plan, seen.requests)).limited_by == "server"
+
+
 def late(r: Requests) -> None:
     r["sent"][1000:1100] += 0.06
     r["end"][1000:1100] += 0.06
@@ -267,6 +280,12 @@ def late(r: Requests) -> None:
 def delayed(r: Requests) -> None:
     r["sent"] += np.where(np.arange(len(r)) % 50 == 0, 0.02, 0)
     r["end"] += np.where(np.arange(len(r)) % 50 == 0, 0.02, 0)
+
+
+def tipped(r: Requests) -> None:
+    """The delay is within its limit, and the server within its own, but not both together."""
+    r["sent"][700:2700] += 0.012
+    r["end"][700:2700] += 0.045
 
 
 def unsent(r: Requests) -> None:
@@ -294,6 +313,7 @@ def stuck(r: Requests) -> None:
     [
         (late, "Invalid", ["left more than 50 ms late", "requests of the burst left late"]),
         (delayed, "Invalid", ["baseline left late", "burst left late", "recovery left late"]),
+        (tipped, "Invalid", ["p95 in the burst was 55.0 ms, but 43.0 ms from when requests left; the limit is 50 ms"]),
         (unsent, "Invalid", ["1 requests could not be sent"]),
         (slow, "Failed", ["p95 in the baseline was 110.0 ms; expected at most 50 ms"]),
         (failing, "Failed", ["40 requests (1.14%) failed; expected at most 1.00%"]),
