@@ -14,8 +14,8 @@ to 96 % of cases, where plain percentiles do in 83 to 93 %. With fewer than 3 ru
 interval, and nothing is called better or worse.
 
 A run that did not recover counts with the time that it had to; where a better value could change the answer, there is
-none. Runs that are Invalid, or differ in scenario, rate, phases, SLO, seeds, payloads or machine are refused, or, with
-`--anyway`, compared under a list of what differs.
+none. Runs that are Invalid, or differ in scenario (its content too), rate, phases, SLO, seeds, payloads, rows or
+machine are refused, or, with `--anyway`, compared under a list of what differs.
 
 Exit codes: 0 nothing is worse, 1 something is, 2 the runs can't be compared or are too few, 3 error.
 """
@@ -229,6 +229,8 @@ def objections(a: Sequence[Summary], b: Sequence[Summary]) -> list[str]:
     if sorted({run.seed for run in a}) != sorted({run.seed for run in b}):
         found.append(f"seeds: {_seeds(a)} in A and {_seeds(b)} in B; expected the same on both sides")
     runs = [*a, *b]
+    if len({(run.seed, run.load_digest) for run in runs}) > len({run.seed for run in runs}):
+        found.append("load: the scenario's content or the rows differ, or are not known; expected the same in all runs")
     if any(run == other for number, run in enumerate(runs) for other in runs[:number]):
         found.append("a run is given twice; expected each once")
     return found

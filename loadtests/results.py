@@ -262,6 +262,7 @@ class Summary(Record):
     scenario: str
     about: str
     seed: int
+    load_digest: str | None = Field(default=None, description="of the scenario's content and the rows; null: not known")
     base_per_s: float = Field(description="the rate that the scenario's factors multiply")
     duration_s: float = Field(description="until the schedule was over, or was stopped")
     stopped: str | None = Field(description="why, where it ended before its schedule")

@@ -6,6 +6,7 @@ factors of `rate`, which `--rate` replaces.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +151,11 @@ class Scenario(Strict):
     @property
     def judged(self) -> list[Phase]:
         return [phase for phase in self.phases if phase.name != "warm-up"]
+
+    def digest(self, rows: bytes) -> str:
+        """Of all that decides which load is made of these rows, but for rate, seed and SLO, which runs say apart."""
+        said = self.model_dump_json(exclude={"about", "rate", "seed", "slo"}).encode()
+        return f"sha256:{hashlib.sha256(said + rows).hexdigest()}"
 
     def limit_ms(self, phase: Phase) -> float:
         """What the p95 of a phase may be."""

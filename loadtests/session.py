@@ -368,7 +368,8 @@ class Coordinator:
         self._prepare(plan, order)
         logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
         run, started = self._watched(plan, directory)
-        summary = summaries.summarise(run, name, self._described(model, started))
+        digest = scenario.digest(rows.tobytes())
+        summary = summaries.summarise(run, name, self._described(model, started), digest)
         summaries.write(directory, run, summary)
         return summary, directory
 

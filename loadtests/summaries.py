@@ -9,7 +9,7 @@ from loadtests.measures import Run
 from loadtests.results import Summary
 
 
-def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
+def summarise(run: Run, name: str, environment: results.Environment, load_digest: str | None = None) -> Summary:
     """All measures of a run, and its verdict."""
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
     recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
@@ -21,6 +21,7 @@ def summarise(run: Run, name: str, environment: results.Environment) -> Summary:
         scenario=name,
         about=run.plan.scenario.about,
         seed=run.plan.seed,
+        load_digest=load_digest,
         base_per_s=run.plan.base,
         duration_s=run.seconds,
         stopped=run.stopped,

@@ -13,7 +13,7 @@ import pytest
 from conftest import run
 from loadtests import compare, results, summaries
 from loadtests.results import Summary
-from test_measures import ENVIRONMENT, answered, plan, refuse
+from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
 from test_measures import run as run_of
 
 MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
@@ -137,6 +137,7 @@ def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
         ({"scenario": "spikes"}, "scenario: burst and spikes; expected the same in all runs"),
         ({"base_per_s": 200.0}, "requests/s at a factor of 1 (--rate fixes it): 100 and 200"),
         ({"seed": 2}, "seeds: 1 in A and 1, 2 in B; expected the same on both sides"),
+        ({"load_digest": "sha256:1"}, "load: the scenario's content or the rows differ, or are not known"),
         ({"kinds": {"json x64": 1}}, "payloads: json x1 and json x64"),
         ({"slo": results.SLO(p95_ms=70, failed_share=0, refused_share=0)}, "SLO: p95_ms 50.0"),
         ({"environment": ENVIRONMENT}, "machine: a processor, 2, Linux 6 and ?, ?, ?"),
@@ -145,7 +146,7 @@ def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
             "B3 is Invalid: the generator lagged",
         ),
     ],
-    ids=["scenario", "rate", "seed", "payloads", "SLO", "machine", "Invalid"],
+    ids=["scenario", "rate", "seed", "load", "payloads", "SLO", "machine", "Invalid"],
 )
 def test_what_differs_is_said(changes: dict[str, Any], said: str) -> None:
     a, b = group(0, size=3), [*group(5, size=2), one(9, **changes)]
@@ -156,9 +157,28 @@ def test_what_differs_is_said(changes: dict[str, Any], said: str) -> None:
 def test_equal_groups_have_no_objections_but_the_same_run_twice_has() -> None:
     assert compare.objections(group(0), group(5)) == []
     assert compare.objections(group(0), group(0)) == ["a run is given twice; expected each once"]
-    seeds = [{"seed": seed} for seed in (1, 2, 3)]
+    seeds: list[dict[str, Any]] = [{"seed": seed, "load_digest": f"sha256:{seed}"} for seed in (1, 2, 3)]
     a, b = ([one(first + n, **seeds[n]) for n in range(3)] for first in (0, 5))
     assert compare.objections(a, b) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phases": [*PHASES[:3], PHASES[3] | {"seconds": 11}]},
+        {"phases": [*PHASES[:2], PHASES[2] | {"rate": 5}, PHASES[3]]},
+        {"payloads": [{"kind": "json", "share": 2}, {"kind": "v2-json"}]},
+        {"deadline_ms": 100},
+        {"timeout_seconds": 5},
+        {"spacing": "poisson"},
+    ],
+    ids=["length", "rate", "payloads", "deadline", "timeout", "spacing"],
+)
+def test_the_digest_of_a_load_is_of_all_that_decides_it(changes: dict[str, Any]) -> None:
+    usual = plan().scenario.digest(b"rows")
+    assert plan(**changes).scenario.digest(b"rows") != usual
+    assert plan().scenario.digest(b"other rows") != usual
+    assert plan(about="y", rate=50, seed=2).scenario.digest(b"rows") == usual
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

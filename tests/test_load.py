@@ -150,6 +150,7 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     assert code in (1, 2)
     assert summary.recovery.after_burst_seconds == pytest.approx(3, abs=1)
     assert summary.recovery.seconds == pytest.approx(5, abs=1)
+    assert re.fullmatch("sha256:[0-9a-f]{64}", summary.load_digest or "")
     burst = summary.phases[1]
     assert burst.queue.max == pytest.approx(2000, abs=300)
     assert burst.planned_per_s == 300
