@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,6 +127,30 @@ def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
     assert 0 < low < b.mean() - a.mean() < high
     assert compare.interval(a, b, np.random.default_rng(2)) == (low, high)
     assert compare.interval(np.ones(3), np.ones(3), random) == (0, 0)
+
+
+@pytest.mark.parametrize("runs", [3, 5, 10])
+def test_of_many_measures_without_a_difference_hardly_any_seems_to_have_one(runs: int) -> None:
+    """19 independent ones, 100 times: a false word in at most 5 % of comparisons, give or take 3 standard errors."""
+    random, level, wrong = np.random.default_rng(runs), compare.sure(19), 0
+    nothing = compare.Measure("x", lambda _: None)
+    for _ in range(100):
+        values = [[list(map(compare.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
+        wrong += any(compare.row(nothing, a, b, 1, level).word != "no difference" for a, b in values)
+    assert wrong <= 5 + 3 * math.sqrt(5 * 0.95)
+
+
+def test_words_need_more_than_the_bounds_that_are_shown() -> None:
+    random = np.random.default_rng(1)
+    a, b = (list(map(compare.Value, random.normal(middle, 1, 8))) for middle in (0, 1.6))
+    measure = compare.Measure("x", lambda _: None)
+    alone, among = (compare.row(measure, a, b, 1, compare.sure(count)) for count in (1, 1000))
+    assert alone.change
+    assert among.change
+    assert alone.change[:3] == among.change[:3]
+    assert among.change.low is not None
+    assert among.change.low > 0
+    assert (alone.word, among.word) == ("worse", "no difference")
 
 
 # --- may they be compared? -------------------------------------------------------------------------------------------
