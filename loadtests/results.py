@@ -212,7 +212,7 @@ class Generator(Record):
     late_share: float = Field(description="of requests that left more than 50 ms late")
     not_sent: int = Field(description="requests for which too many were in flight")
     peak_in_flight: int = Field(description="of the busiest worker")
-    cpu_share: float = Field(description="of a core, of the busiest worker")
+    cpu_share: float = Field(description="of a core, of the busiest worker in its busiest second")
     missing: list[str] = Field(description="workers that never reported their part")
 
 

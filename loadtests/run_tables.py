@@ -195,7 +195,7 @@ def generator(summary: Summary) -> Table:
         [Cell("left more than 50 ms late"), number(g.late_share, late, percent), number(late, show=percent)],
         [Cell("not sent: too many in flight"), number(g.not_sent, 0), number(0)],
         [Cell("most in flight, of the busiest worker"), number(g.peak_in_flight), Cell("")],
-        [Cell("CPU of the busiest worker, of a core"), number(g.cpu_share, BUSY_SHARE, percent),
+        [Cell("CPU of a core, busiest worker and second"), number(g.cpu_share, BUSY_SHARE, percent),
          number(BUSY_SHARE, show=percent)],
         [Cell("workers"), number(g.workers), Cell("")],
         *([Cell("never reported"), outside(name)._replace(bad=True), Cell("")] for name in g.missing),
