@@ -124,7 +124,7 @@ def requirements_of(model: artifact.Artifact | None, *, sklearn: bool) -> Path:
 
 def wheels(requirements: Path, platform: str | None, scratch: Path) -> Path:
     """A directory with the wheels of `requirements`, and of uv, which BentoML installs with; kept for the next time."""
-    text = requirements.read_text("utf-8") + _pinned("uv", ROOT / "requirements" / "dev.txt")
+    text = requirements.read_text("utf-8") + pinned("uv", ROOT / "requirements" / "dev.txt")
     machine = PLATFORMS.get(platform or "", os.uname().machine)
     kept = ROOT / "build" / "wheels"
     directory = kept / f"{sys.implementation.cache_tag}-{machine}-{sha256(text.encode()).hexdigest()[:12]}"
@@ -150,7 +150,7 @@ def _tags(machine: str) -> list[str]:
     return [word for tag in tags for word in ("--platform", tag)]
 
 
-def _pinned(package: str, lock: Path) -> str:
+def pinned(package: str, lock: Path) -> str:
     """The lines of a lock file that pin one package."""
     found = re.search(rf"^{package}==(?:.*\\\n)*.*$", lock.read_text("utf-8"), re.MULTILINE)
     if not found:
@@ -212,11 +212,11 @@ def finish(
         run(*command, "--file", file, empty)
 
 
-def labels(model: artifact.Artifact | None, version: str, base: str) -> dict[str, str]:
+def labels(model: artifact.Artifact | None, base: str) -> dict[str, str]:
     """What the image says of itself: OCI's own keys, and the model's version and digest."""
     return {
         "org.opencontainers.image.title": NAME,
-        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.version": _version(),
         "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.base.name": base,
         "defects.model.version": model.version if model else "none",
@@ -292,7 +292,7 @@ def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, s
         with packed(wheels(requirements, options.platform, scratch), bento_there):
             say(f"building the image with {engine} on {base}")
             containerize(engine, built, stage, options.platform, options.opt)
-        facts = labels(model, _version(), base)
+        facts = labels(model, base)
         finish(engine, name, facts, {**arguments, "MODEL_DIR": baked or MOUNTED}, options.platform)
     finally:
         with suppress(BuildFailed):  # where it was never made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from html import escape, unescape
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from conftest import CI
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -33,7 +34,7 @@ def chromium() -> str:
     """Skip where it is missing, but not in continuous integration."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        (pytest.fail if "CI" in os.environ else pytest.skip)("chromium is not installed: run .ci/system-packages")
+        (pytest.fail if CI else pytest.skip)("chromium is not installed: run .ci/system-packages")
     return found
 
 

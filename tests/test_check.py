@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 import pytest
 from wrong_server import PAGE, Damage, Exchange, on, wrong_server
 
-from conftest import ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
+from conftest import CI, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
 from defects import artifact, check, check_overload, tables, training
 from defects.check_client import Client
 from defects.check_promises import Run
@@ -501,9 +500,7 @@ def certificate(tmp_path: Path) -> Path:
     """A key and a certificate of its own making, for parcels.example, in one file."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        (pytest.fail if "CI" in os.environ else pytest.skip)(
-            "openssl is not installed; .ci/system-packages installs it"
-        )
+        (pytest.fail if CI else pytest.skip)("openssl is not installed; .ci/system-packages installs it")
     key, made = tmp_path / "key.pem", tmp_path / "both.pem"
     command: Command = [
         openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
