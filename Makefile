@@ -50,8 +50,9 @@ bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--qu
 bench-start: setup  ## Measure how long servers take to start, and their memory
 	@$(BIN)/python -m loadtests.bench_start $(ARGS)
 
-load: setup  ## Drive the server at HOST, a URL or an address with PORT, through SCENARIO; ARGS="--rate 200" for more
-	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) $(ARGS) \
+load: setup  ## Drive the server at HOST, a URL or an address with PORT, through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
+	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) \
+	    $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS) \
 	    --host $(if $(findstring ://,$(HOST)),$(HOST),http://$(HOST):$(PORT))
 
 lock:  ## Resolve the dependencies anew

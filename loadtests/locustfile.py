@@ -23,7 +23,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from loadtests import scenarios, session, verdict
+from loadtests import scenarios, session, verdict, watch
 
 _coordinators: list[session.Coordinator] = []  # the run that is on, if one is
 _workers: list[session.Worker] = []
@@ -39,12 +39,29 @@ def options(parser: Any) -> None:
         type=checked(scenarios.load),
         help=f"{', '.join(scenarios.names())}, or a .yaml file (steady)",
     )
-    add("--rate", default="", type=checked(session.rate), help="requests/s, instead of the scenario's")
+    per_s = "requests/s, instead of the scenario's; or the directory of a run that found them"
+    add("--rate", default="", type=checked(session.rate), help=per_s)
     add("--seed", default="", type=checked(session.seed), help="of schedule and rows, instead of the scenario's")
     file = "a .json or .csv file with the rows to send"
     add("--payload", default="", help=file, include_in_web_ui=False)
     out = "where each run gets a directory (build/load)"
     add("--out", default="build/load", help=out, include_in_web_ui=False)
+    cluster_options(add)
+
+
+def cluster_options(add: Callable[..., Any]) -> None:
+    """What is watched beside the server."""
+    name = "watch this InferenceService: NAME or NAMESPACE/NAME"
+    add("--cluster", default="", type=checked(session.service), help=name, include_in_web_ui=False)
+    for option, text in {
+        "--kubeconfig": "to reach the cluster with (as kubectl would, or the pod's service account)",
+        "--context": "of the kubeconfig (its current one)",
+        "--autoscaler-metrics": "URL of the metrics of Knative's autoscaler",
+        "--image": "of the new revision, where the scenario rolls one out (somebody else does)",
+    }.items():
+        add(option, default="", help=text, include_in_web_ui=False)
+    disruption = "let a scenario delete pods, or change the image"
+    add("--allow-disruption", action="store_true", default=False, help=disruption, include_in_web_ui=False)
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], str]:
@@ -53,7 +70,7 @@ def checked(read: Callable[[str], object]) -> Callable[[str], str]:
     def check(text: str) -> str:
         try:
             read(text)
-        except scenarios.BadScenario as error:
+        except (scenarios.BadScenario, watch.BadCluster) as error:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(verdict.EXIT_CODES["Error"]) from None
         return text

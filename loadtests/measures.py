@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests import results
+from loadtests.facts import AnyFact
 from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEOUT, UNANSWERED, Requests, Spread
 from loadtests.scenarios import Plan, Scenario, Span
 
@@ -32,6 +34,14 @@ EDGES_PER_DECADE = 20
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+
+
+class Watched(NamedTuple):
+    """What the cluster watcher told of an InferenceService until `until`, with times on the run's axis."""
+
+    service: str
+    facts: list[AnyFact]
+    until: float
 
 
 @dataclass
@@ -49,6 +59,7 @@ class Run:
     cpu_share: float = 0.0
     missing: list[str] = field(default_factory=list)
     timeline: list[results.Sample] = field(default_factory=list)
+    watched: Watched | None = None
 
     def __post_init__(self) -> None:
         r, plan = self.requests, self.plan

@@ -27,7 +27,7 @@ from loadtests.subjects import post
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
-ASK_SECONDS = 10
+ASK_SECONDS = 10.0
 
 Values = list[float | None]
 Rows = NDArray[np.float32]  # [rows, features]; NaN where a value is missing
@@ -54,13 +54,13 @@ class Served:
         return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
 
 
-def ask_model(host: str) -> dict[str, Any]:
+def ask_model(host: str, seconds: float = ASK_SECONDS) -> dict[str, Any]:
     """What `/model` answers at the URL `host`, without the card; raises `BadPayload`."""
     if urlsplit(host).scheme not in ("http", "https") or not urlsplit(host).hostname:
         raise BadPayload(f"--host: {host!r} is no URL; expected one such as http://127.0.0.1:3000")
     url = f"{host.rstrip('/')}/model"
     try:
-        with urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310 - the host that the user named
+        with urlopen(url, timeout=seconds) as answer:  # noqa: S310 - the host that the user named
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
     except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:

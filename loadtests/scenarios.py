@@ -110,17 +110,32 @@ class Objective(Strict):
     failed_share: Share = 0.001
     refused_share: Share = 0.0
     recover_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    detect_seconds: Seconds | None = None
+    provision_seconds: Seconds | None = None
+    scale_seconds: Seconds | None = None
+    cold_start_seconds: Seconds | None = None
+    down_seconds: Seconds | None = None
+    zero_seconds: Seconds | None = None
 
     def record(self) -> SLO:
         return SLO(**self.model_dump())
+
+
+class Platform(Strict):
+    """What is asked of the cluster; such a scenario needs one to watch."""
+
+    from_zero_seconds: Seconds | None = Field(None, description="wait at most so long for no replica before the begin")
+    to_zero_seconds: Seconds | None = Field(None, description="and so long for that after the last request")
+    disruption: Literal["delete-pod", "new-revision"] | None = Field(None, description="when the burst begins")
 
 
 class Scenario(Strict):
     """A whole scenario."""
 
     about: str = Field(min_length=1, max_length=300)
-    rate: Positive | Literal["capacity"] = Field(
-        description="requests/s; capacity: what a closed loop of one worker gets answered"
+    rate: Positive | Literal["capacity", "replica"] = Field(
+        description="requests/s; capacity: what a closed loop of one worker gets answered; "
+        "replica: what one replica holds, by --rate"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     spacing: arrivals.Spacing = "poisson"
@@ -132,6 +147,7 @@ class Scenario(Strict):
     payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
     phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
     slo: Objective
+    cluster: Platform | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -146,6 +162,8 @@ class Scenario(Strict):
             raise ValueError("phases: only warm-up; expected one that counts")
         if self.stop_at_slo and not any(phase.steps for phase in self.phases):
             raise ValueError("stop_at_slo: no phase has steps; expected one, whose steps are judged")
+        if self.cluster and self.cluster.disruption and "burst" not in [p.name for p in self.phases]:
+            raise ValueError("cluster.disruption: there is no burst; expected one, at whose begin it happens")
         return self
 
     @property

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,19 +29,21 @@ from gevent.event import Event
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadtests import arrivals, machine, measures, payloads, results, scenarios, summaries, verdict
+from loadtests import arrivals, machine, measures, payloads, results, scaling, scenarios, summaries, verdict, watch
 from loadtests.dispatch import GRACE_SECONDS, Dispatcher, most_in_flight
-from loadtests.measures import Run
+from loadtests.measures import Run, Watched
 from loadtests.payloads import BadPayload, Prepared, Served
 from loadtests.report import PAGE
 from loadtests.results import REQUEST, Requests, Summary
 from loadtests.scenarios import BadScenario, Plan, Scenario
 from loadtests.timeline import Timeline
+from loadtests.watch import BadCluster, Watch
 from loadtests.wire import Connections
 
 ORDER, REPORT = "load-order", "load-report"  # names of messages, to workers and back
 BEGIN_SECONDS = 0.5  # after it is told, so that all have been told by then
 PREPARE_SECONDS = 60.0
+LISTED_SECONDS = 30.0  # for the cluster watcher to have listed everything
 REPORT_SECONDS = 30.0  # beyond the last request's time, for workers to report
 CHUNK = 50_000  # requests in a message
 CLOSED_LOOP, CLOSED_SECONDS = 16, 3.0  # connections and time in which the capacity is measured
@@ -59,26 +62,61 @@ class Options(NamedTuple):
 
     host: str
     scenario: str
-    rate: float | None
+    rate: str
     seed: int | None
     payload: str
     out: str
+    cluster: watch.Target | None
+    autoscaler_metrics: str
+    allow_disruption: bool
+    image: str
 
     @classmethod
     def of(cls, environment: Environment) -> Options:
-        """Raises `BadScenario`."""
+        """Raises `BadScenario` or `BadCluster`."""
         o: Any = environment.parsed_options
-        return cls(environment.host or "", o.scenario, rate(o.rate), seed(o.seed), o.payload, o.out)
+        target = service(o.cluster)
+        if target:
+            target = target._replace(kubeconfig=o.kubeconfig, context=o.context)
+        disrupt = (o.autoscaler_metrics, o.allow_disruption, o.image)
+        return cls(environment.host or "", o.scenario, o.rate, seed(o.seed), o.payload, o.out, target, *disrupt)
+
+    def check(self, scenario: Scenario) -> None:
+        """Raises `BadScenario` where the scenario needs other options."""
+        if scenario.rate == "replica" and not self.rate:
+            what = "what one replica holds, in requests/s, or the directory of a run of `ramp`"
+            raise BadScenario(f"--rate: the rates of {self.scenario} are in replicas; expected {what}")
+        if Path(self.rate).is_dir():
+            scaling.check_alike(Path(self.rate), scenario)
+        if scenario.cluster and not self.cluster:
+            raise BadScenario(f"--cluster: {self.scenario} watches one; expected NAMESPACE/NAME of an InferenceService")
+        if self.disruption(scenario) and not self.allow_disruption:
+            what = "deletes a pod" if self.disruption(scenario) == "delete-pod" else "changes the image"
+            raise BadScenario(f"--allow-disruption: {self.scenario} {what}; expected this option where that is wanted")
+
+    def disruption(self, scenario: Scenario) -> str | None:
+        """What the run does to the cluster. Without an image, a new revision is somebody else's doing."""
+        asked = scenario.cluster.disruption if scenario.cluster else None
+        return None if asked == "new-revision" and not self.image else asked
+
+    def watcher(self, scenario: Scenario) -> list[str]:
+        """Options of the cluster watcher."""
+        disruption, found = self.disruption(scenario), list[str]()
+        found += ["--autoscaler-metrics", self.autoscaler_metrics] if self.autoscaler_metrics else []
+        return found + (["--disruption", disruption, "--image", self.image] if disruption else [])
 
 
 def rate(text: str) -> float | None:
-    """Requests per second, or nothing; raises `BadScenario`."""
+    """Requests per second, given or as a run found it, or nothing; raises `BadScenario`."""
+    if text and Path(text).is_dir():
+        return scaling.replica_capacity(Path(text))
     try:
         value = float(text) if text else None
     except ValueError:
         value = math.nan
     if value is not None and not 0 < value <= scenarios.MAX_RATE:
-        raise BadScenario(f"--rate: {text}; expected requests/s, above 0 and at most {scenarios.MAX_RATE:,}")
+        what = f"requests/s, above 0 and at most {scenarios.MAX_RATE:,}, or the directory of a run that found them"
+        raise BadScenario(f"--rate: {text}; expected {what}")
     return value
 
 
@@ -87,6 +125,11 @@ def seed(text: str) -> int | None:
     if text and not (text.isdecimal() and int(text) < 2**31):
         raise BadScenario(f"--seed: {text}; expected a whole number from 0 to 2147483647")
     return int(text) if text else None
+
+
+def service(text: str) -> watch.Target | None:
+    """An InferenceService, or nothing; raises `BadCluster`."""
+    return watch.service(text) if text else None
 
 
 # --- the worker ----------------------------------------------------------------------------------------------------
@@ -265,6 +308,7 @@ class Coordinator:
         self._by_rule = False  # whether it was stopped because the steps of a ramp broke
         self.over = Event()
         self._patience = 0.0  # how long requests in flight are waited for
+        self._watch: Watch | None = None
         self.exit_code, self.lines = verdict.EXIT_CODES["Error"], ["error: the run did not end"]
         self._greenlet = gevent.spawn(self._run)
 
@@ -285,12 +329,14 @@ class Coordinator:
             self.exit_code = verdict.EXIT_CODES[summary.verdict.outcome]
             self.lines = [f"{summary.verdict.outcome}: {summary.scenario} against {summary.environment.host}"]
             self.lines += [f"  {reason}" for reason in summary.verdict.reasons] + [f"report: {directory / PAGE}"]
-        except (BadRun, BadScenario, BadPayload, OSError) as error:
+        except (BadRun, BadScenario, BadCluster, BadPayload, OSError) as error:
             self.lines = [f"error: {error}"]
         except Exception as error:
             logger.exception("the run failed")
             self.lines = [f"error: {type(error).__name__}: {error}"]
         finally:
+            if self._watch:
+                self._watch.kill()
             self.over.set()
 
     # --- messages ---
@@ -358,14 +404,19 @@ class Coordinator:
             raise BadRun("no worker is connected; expected at least one")
         self._options = options = Options.of(self._environment)
         scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
+        options.check(scenario)
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
-        said, chosen = payloads.ask_model(options.host), scenario.seed if options.seed is None else options.seed
+        said = payloads.ask_model(options.host, max(payloads.ASK_SECONDS, scenario.timeout_seconds))
+        chosen = scenario.seed if options.seed is None else options.seed
         model = Served.from_json(said)
         rows = rows_to_send(model, options.payload, chosen)
         order = {"host": options.host, "model": said, "rows": rows.tobytes(), "scenario": scenario.model_dump()}
         plan = Plan(scenario, self._base(scenario, order), chosen)
         directory = new_directory(Path(options.out), name)
+        self._watch_cluster(plan, directory)
         self._prepare(plan, order)
+        if scenario.cluster and scenario.cluster.from_zero_seconds:
+            self._wait_for_zero(scenario.cluster.from_zero_seconds)
         logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
         run, started = self._watched(plan, directory)
         digest = scenario.digest(rows.tobytes())
@@ -375,9 +426,9 @@ class Coordinator:
 
     def _base(self, scenario: Scenario, order: Message) -> float:
         """Requests per second at a factor of 1."""
-        if self._options.rate is not None:
-            return self._options.rate
-        if scenario.rate != "capacity":
+        if (given := rate(self._options.rate)) is not None:
+            return given
+        if isinstance(scenario.rate, float):
             return scenario.rate
         first = next(iter(self._parts))
         self._tell({"what": "measure", **order}, to=first)
@@ -397,20 +448,75 @@ class Coordinator:
         if not self._wait(PREPARE_SECONDS, for_all="ready"):
             raise BadRun(f"a worker did not get ready in {PREPARE_SECONDS:g} s")
 
+    # --- the cluster ---
+
+    def _watch_cluster(self, plan: Plan, directory: Path) -> None:
+        """Begin to watch it, where it is to be watched; raises `BadCluster`."""
+        options, platform = self._options, plan.scenario.cluster
+        if options.cluster is None:
+            return
+        longest = LISTED_SECONDS + PREPARE_SECONDS + BEGIN_SECONDS + plan.seconds + self._patience + REPORT_SECONDS
+        if platform:
+            longest += (platform.from_zero_seconds or 0) + (platform.to_zero_seconds or 0)
+        self._watch = Watch(options.cluster, longest, directory, options.watcher(plan.scenario))
+        if not self._until(self._watch.begun, LISTED_SECONDS) and not self._stopped:
+            raise BadCluster(
+                f"--cluster: nothing was listed in {LISTED_SECONDS:g} s; expected an API server that answers"
+            )
+
+    def _until(self, true: Callable[[], bool], seconds: float) -> bool:
+        """Whether it became true in time, unless the run was stopped."""
+        until = time.monotonic() + seconds
+        while not self._stopped and not self._problem and time.monotonic() < until:
+            if true():
+                return True
+            self._news.clear()
+            self._news.wait(0.2)
+        return False
+
+    def _none_left(self) -> bool:
+        return self._watch is not None and self._watch.replicas() == 0
+
+    def _wait_for_zero(self, seconds: float) -> None:
+        logger.info("waiting for no replica, at most %g s", seconds)
+        if not self._until(self._none_left, seconds) and not self._stopped:
+            raise BadRun(f"there were still replicas after {seconds:g} s; expected a service that scales to zero")
+
+    def _order_disruption(self, plan: Plan, begin: float) -> None:
+        """What is to happen to the cluster happens as the burst begins."""
+        burst = next((span for span in plan.spans if span.phase.name == "burst"), None)
+        if burst is None or self._watch is None or plan.scenario.cluster is None:
+            return
+        if self._options.disruption(plan.scenario):
+            self._watch.order(begin + burst.start)
+        elif plan.scenario.cluster.disruption:
+            logger.info("from %.0f s to %.0f s: roll a new revision out", burst.start, burst.end)
+
+    # --- everything together ---
+
     def _watched(self, plan: Plan, directory: Path) -> tuple[Run, datetime]:
         """The run itself, while the server is watched; and the time of day of its begin."""
         longest = plan.seconds + self._patience + REPORT_SECONDS
-        timeline = Timeline(self._options.host, longest, directory / "timeline.jsonl")
+        # Looking at a cluster's service from outside would keep it from scaling to zero: its watcher looks inside.
+        timeline = None if self._watch else Timeline(self._options.host, longest, directory / "timeline.jsonl")
         begin, started = time.monotonic() + BEGIN_SECONDS, datetime.now(UTC)
+        watched = None
         try:
             if not self._stopped:
+                self._order_disruption(plan, begin)
                 self._tell({"what": "begin", "in": BEGIN_SECONDS})
                 self._wait(BEGIN_SECONDS + longest, for_all="done")
+                if plan.scenario.cluster and plan.scenario.cluster.to_zero_seconds:
+                    with suppress(BadCluster):  # then it is just not known
+                        self._until(self._none_left, plan.scenario.cluster.to_zero_seconds)
         finally:
-            samples = timeline.stop(begin)
-        return self._run_of(plan, samples), started
+            samples = timeline.stop(begin) if timeline else []
+            if self._watch and self._options.cluster:
+                until = time.monotonic() - begin
+                watched = Watched(self._options.cluster.name, self._watch.stop(begin), until)
+        return self._run_of(plan, samples, watched), started
 
-    def _run_of(self, plan: Plan, samples: list[results.Sample]) -> Run:
+    def _run_of(self, plan: Plan, samples: list[results.Sample], watched: Watched | None) -> Run:
         """Everything that was reported, as one run."""
         parts, revisions = self._parts.values(), list[str]()
         requests = np.concatenate([part.requests(revisions) for part in parts])
@@ -430,6 +536,7 @@ class Coordinator:
             cpu_share=max(part.cpu for part in parts),
             missing=[name for name, part in self._parts.items() if not part.done],
             timeline=samples,
+            watched=watched,
         )
 
     def _described(self, model: Served, started: datetime) -> results.Environment:

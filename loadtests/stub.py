@@ -68,12 +68,14 @@ class Behaviour:
         self._script, self._random, self._first = script, random.Random(script.seed), -1.0  # noqa: S311 - a script
         self._names, self._free = [name.encode() for name in script.revisions], 0.0
         self._shares = list(script.revisions.values())
+        self.predictions = 0
         self._refusal = _respond(b"503 Service Unavailable", b'{"error": "overloaded"}', b"retry-after: 1")
         self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
 
     def next(self) -> tuple[float, bytes]:
         """Seconds until the next request's answer, and the answer; empty: the connection ends."""
         now, s = time.perf_counter(), self._script
+        self.predictions += 1
         if self._first < 0:
             self._first = now
         at, fate = now - self._first, self._random.random()
@@ -129,8 +131,11 @@ class Connection(asyncio.Protocol):
                 self._write(answer)
         elif path == b"/model":
             self._write(_respond(b"200 OK", json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()))
-        elif path in (b"/readyz", b"/metrics"):
-            self._write(_respond(b"200 OK", b"defects_queue_rows 0\n" if path == b"/metrics" else b'{"ready": true}'))
+        elif path == b"/readyz":
+            self._write(_respond(b"200 OK", b'{"ready": true}'))
+        elif path == b"/metrics":
+            lines = b"defects_queue_rows 0\nstub_predictions_total %d\n" % self._behaviour.predictions
+            self._write(_respond(b"200 OK", lines))
         else:
             self._write(_respond(b"404 Not Found", b'{"error": "no such path"}'))
 

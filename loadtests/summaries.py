@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtests import measures, report, results, verdict
+from loadtests import measures, report, results, scaling, verdict
 from loadtests.measures import Run
 from loadtests.results import Summary
 
@@ -14,8 +14,16 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
     recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)
+    cluster, timeline = scaling.measure(run, run.watched, recovery) if run.watched else (None, run.timeline)
     judged = verdict.judge(
-        slo, phases, generator=generator, recovery=recovery, capacity=capacity, stopped=run.stopped, by_rule=run.by_rule
+        slo,
+        phases,
+        generator=generator,
+        recovery=recovery,
+        capacity=capacity,
+        stopped=run.stopped,
+        by_rule=run.by_rule,
+        cluster=cluster,
     )
     return Summary(
         scenario=name,
@@ -37,8 +45,9 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
         kinds=measures.kinds(run),
         bucket_s=length,
         buckets=buckets,
-        timeline=run.timeline,
+        timeline=timeline,
         histograms=measures.histograms(run),
+        cluster=cluster,
     )
 
 

@@ -25,6 +25,7 @@ def judge(
     capacity: results.Capacity | None,
     stopped: str | None,
     by_rule: bool = False,
+    cluster: results.Cluster | None = None,
 ) -> Verdict:
     """The verdict on a run's measures. A ramp fails only where no step held: breaking the SLO is what it is for.
 
@@ -35,9 +36,10 @@ def judge(
     found = by_rule and capacity is not None and capacity.limited_by is not None
     lagging = [*(_limited(capacity) if capacity else _busy(judged, generator)), *_lagging(steady, generator)]
     lagging += _slow_by_lag(steady)
-    if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging]:
+    undone = cluster.problems if cluster else []
+    if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging, *undone]:
         return Verdict(outcome="Invalid", reasons=invalid)
-    failed = [*_slow(steady), *_spent(slo, steady), *_unrecovered(slo, recovery)]
+    failed = [*_slow(steady), *_spent(slo, steady), *_unrecovered(slo, recovery), *_unscaled(cluster)]
     if capacity and not capacity.per_s:
         failed.append(f"no step held the SLO: {capacity.reason}")
     return Verdict(outcome="Failed" if failed else "Passed", reasons=failed)
@@ -135,3 +137,10 @@ def _unrecovered(slo: results.SLO, recovery: results.Recovery) -> Iterator[str]:
             f"it took {recovery.seconds:.1f} s from the burst's start until the SLO held again; "
             f"expected at most {slo.recover_seconds:g} s"
         )
+
+
+def _unscaled(cluster: results.Cluster | None) -> Iterator[str]:
+    for time in cluster.times if cluster else ():
+        if time.met is False and time.name != "recover":  # that one is judged with or without a cluster
+            took = f"it took {time.seconds:.1f} s" if time.seconds is not None else time.why
+            yield f"{time.name} ({time.of}): {took}; expected at most {time.limit_seconds:g} s"

@@ -44,7 +44,7 @@ def scenario(path: Path, **changes: Any) -> Path:
 
 def plan_of(file: Path) -> Plan:
     loaded = scenarios.load(str(file))
-    assert loaded.rate != "capacity"
+    assert isinstance(loaded.rate, float)
     return Plan(loaded, loaded.rate, loaded.seed)
 
 
@@ -484,10 +484,15 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_scenario_that_comes_along_is_sound() -> None:
-    assert set(scenarios.names()) == {"smoke", "steady", "burst", "spikes", "ramp", "overload", "mixed"}
+    platform = {"scale-up", "scale-from-zero", "scale-down", "rolling", "chaos"}
+    assert set(scenarios.names()) == {"smoke", "steady", "burst", "spikes", "ramp", "overload", "mixed"} | platform
     for name in scenarios.names():
         loaded = scenarios.load(name)
-        plan = Plan(loaded, 100.0 if loaded.rate == "capacity" else loaded.rate, loaded.seed)
-        assert plan.seconds <= 90
+        plan = Plan(loaded, loaded.rate if isinstance(loaded.rate, float) else 100.0, loaded.seed)
+        assert plan.seconds <= (400 if name in platform else 90)
+        assert (loaded.cluster is not None, loaded.rate == "replica") == (name in platform,) * 2
+        if name in platform:  # so that the capacity that `ramp` finds is one of theirs
+            ramp = scenarios.load("ramp")
+            assert (loaded.payloads, loaded.slo.p95_ms) == (ramp.payloads, ramp.slo.p95_ms)
         assert len(plan.kinds) == len(plan.times) > 100
         assert set(plan.phase_of(plan.times)) == set(range(len(loaded.phases)))

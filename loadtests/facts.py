@@ -1,0 +1,330 @@
+"""What the cluster watcher tells: facts, one a line, read from Kubernetes objects.
+
+`at` of a fact is `time.monotonic` of this machine, when it came. `live` says whether it came by a watch as it happened;
+what came by a list, or by a watch that caught up after an interruption, may have happened long before. Times called
+`…_stamp` are what an object says itself: seconds since 1970 by the clock of whoever wrote it (the API server's for
+creation and deletion, a kubelet's for containers and conditions), which mostly are whole seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+OF_SERVICE = "serving.kserve.io/inferenceservice"  # label with the InferenceService's name
+REVISION_LABELS = ("serving.knative.dev/revision", "pod-template-hash")
+MODE = "serving.kserve.io/deploymentMode"
+MODES = {"Knative": "Knative", "Serverless": "Knative", "Standard": "Standard", "RawDeployment": "Standard"}
+CONTAINER = "kserve-container"
+MESSAGE_CHARS = 300  # of an event's message or a condition's, at most
+
+Object = Mapping[str, Any]
+Stamp = float | None
+
+
+class Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: float
+    live: bool = True
+
+
+class Pod(Fact):
+    """A pod as it is; `gone`: as it was before it vanished."""
+
+    what: Literal["pod"] = "pod"
+    name: str
+    revision: str | None
+    created_stamp: Stamp
+    scheduled_stamp: Stamp
+    initialised_stamp: Stamp
+    started_stamp: Stamp = Field(description="of the predictor's container, for the first time that is known")
+    ready_stamp: Stamp
+    deleted_stamp: Stamp = Field(description="when it was told to end")
+    ready: bool
+    restarts: int = 0
+    waiting: str | None = Field(default=None, description="why it does not run, such as ImagePullBackOff")
+    ip: str | None = None
+    port: int | None = None
+    ended: bool = Field(default=False, description="its containers have ended for good, as those of an evicted pod")
+    gone: bool = False
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is a replica, ready or on its way to it."""
+        return not self.gone and not self.ended and self.deleted_stamp is None
+
+
+class Scale(Fact):
+    """What decides on the number of replicas, as it is; for Knative, one for each revision."""
+
+    what: Literal["scale"] = "scale"
+    kind: Literal["PodAutoscaler", "HorizontalPodAutoscaler", "Deployment"]
+    name: str
+    desired: int | None
+    gone: bool = False
+
+
+class Service(Fact):
+    """The InferenceService. `traffic`: revision -> share."""
+
+    what: Literal["service"] = "service"
+    mode: Literal["Knative", "Standard"] | None
+    conditions: dict[str, str]
+    traffic: dict[str, float]
+
+
+class Revision(Fact):
+    what: Literal["revision"] = "revision"
+    name: str
+    created_stamp: Stamp
+    conditions: dict[str, str]
+    gone: bool = False
+
+
+class Event(Fact):
+    what: Literal["event"] = "event"
+    stamp: Stamp
+    kind: str
+    name: str
+    reason: str
+    message: str
+    part: str = Field(default="", description="which container it is about")
+
+
+class Autoscaler(Fact):
+    """What Knative's autoscaler says of a revision; concurrencies are averages over replicas."""
+
+    what: Literal["autoscaler"] = "autoscaler"
+    revision: str
+    stable: float | None = None
+    panic: float | None = None
+    panicking: bool | None = None
+
+
+class Inside(Fact):
+    """What a pod says of itself: seconds of its start by phase, and its queue."""
+
+    what: Literal["inside"] = "inside"
+    name: str
+    startup: dict[str, float]
+    queue_rows: float | None
+    in_flight: float | None
+
+
+class Clock(Fact):
+    """The API server's clock is `time.monotonic` + `offset`, give or take `error`; `skew`: what it is ahead of ours."""
+
+    what: Literal["clock"] = "clock"
+    offset: float
+    error: float
+    skew: float
+    answers: int
+
+
+class Unseen(Fact):
+    """Something that could not be watched."""
+
+    what: Literal["unseen"] = "unseen"
+    text: str
+
+
+class Gap(Fact):
+    """For so long until `at`, a watch was interrupted."""
+
+    what: Literal["gap"] = "gap"
+    resource: str
+    seconds: float
+    why: str
+
+
+class Begun(Fact):
+    """Everything has been listed once."""
+
+    what: Literal["begun"] = "begun"
+
+
+class Disrupted(Fact):
+    """What was done to the cluster; `problem`: why it was not."""
+
+    what: Literal["disrupted"] = "disrupted"
+    text: str
+    problem: str | None = None
+
+
+class Problem(Fact):
+    """Nothing can be watched at all."""
+
+    what: Literal["problem"] = "problem"
+    text: str
+
+
+AnyFact = (
+    Pod | Scale | Service | Revision | Event | Autoscaler | Inside | Clock | Unseen | Gap | Begun | Disrupted | Problem
+)
+_ANY: TypeAdapter[AnyFact] = TypeAdapter(Annotated[AnyFact, Field(discriminator="what")])
+
+
+def read(lines: Iterable[str]) -> Iterator[AnyFact]:
+    """Facts from their lines; one that was cut off is left out."""
+    for line in lines:
+        with suppress(ValidationError):
+            yield _ANY.validate_json(line)
+
+
+def shifted(fact: AnyFact, begin: float) -> AnyFact:
+    """The same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
+    changes = {"at": fact.at - begin}
+    if isinstance(fact, Clock):
+        changes["offset"] = fact.offset + begin
+    return fact.model_copy(update=changes)
+
+
+# --- from Kubernetes objects -----------------------------------------------------------------------------------------
+
+
+def seconds(text: str | None) -> Stamp:
+    """Seconds since 1970 of an RFC 3339 time; the middle of the second where it names no part of it."""
+    if not text:
+        return None
+    value = datetime.fromisoformat(text).timestamp()
+    return value if "." in text else value + 0.5
+
+
+def revision_of(labels: Object) -> str | None:
+    return next((str(labels[name]) for name in REVISION_LABELS if name in labels), None)
+
+
+def conditions_of(thing: Object) -> dict[str, str]:
+    """Its conditions, each as `True`, `False: reason` or `Unknown: reason`."""
+    found = thing.get("status", {}).get("conditions") or []
+    return {
+        c["type"]: ": ".join(filter(None, (c["status"], c.get("reason") if c["status"] != "True" else None)))
+        for c in found
+    }
+
+
+def pod(thing: Object, at: float, live: bool, gone: bool = False) -> Pod:
+    meta, status, labels = thing["metadata"], thing.get("status", {}), thing["metadata"].get("labels") or {}
+    since = {
+        c["type"]: seconds(c.get("lastTransitionTime")) for c in status.get("conditions") or [] if c["status"] == "True"
+    }
+    containers = status.get("containerStatuses") or []
+    ours = next((c for c in containers if c["name"] == CONTAINER), containers[0] if containers else {})
+    return Pod(
+        at=at,
+        live=live,
+        name=meta["name"],
+        revision=revision_of(labels),
+        created_stamp=seconds(meta.get("creationTimestamp")),
+        scheduled_stamp=since.get("PodScheduled"),
+        initialised_stamp=since.get("Initialized"),
+        started_stamp=_started(ours),
+        ready_stamp=since.get("Ready"),
+        deleted_stamp=_deleted(meta),
+        ready="Ready" in since and "deletionTimestamp" not in meta and not gone,
+        restarts=sum(c.get("restartCount", 0) for c in containers),
+        waiting=_unschedulable(status) or _waiting([*(status.get("initContainerStatuses") or []), *containers]),
+        ip=status.get("podIP"),
+        port=_port(thing),
+        ended=status.get("phase") in ("Failed", "Succeeded"),
+        gone=gone,
+    )
+
+
+def _started(container: Object) -> Stamp:
+    """When a container began to run, or did so last."""
+    state, last = container.get("state") or {}, container.get("lastState") or {}
+    found = state.get("running") or state.get("terminated") or last.get("terminated") or {}
+    return seconds(found.get("startedAt"))
+
+
+def _deleted(meta: Object) -> Stamp:
+    """The object says when its grace period ends."""
+    end = seconds(meta.get("deletionTimestamp"))
+    return None if end is None else end - (meta.get("deletionGracePeriodSeconds") or 0)
+
+
+def _unschedulable(status: Object) -> str | None:
+    for c in status.get("conditions") or []:
+        if c["type"] == "PodScheduled" and c["status"] == "False":
+            return _reason(c)
+    return None
+
+
+def _waiting(containers: Sequence[Object]) -> str | None:
+    """Why one does not run, or last ended, where that is no usual step of a start."""
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return _reason(waiting)
+    ended = ((container.get("lastState") or {}).get("terminated") or {} for container in containers)
+    return next((f"{last.get('reason')}, exit code {last.get('exitCode')}" for last in ended if last), None)
+
+
+def _reason(said: Object) -> str:
+    return ": ".join(filter(None, (said.get("reason"), said.get("message"))))[:MESSAGE_CHARS]
+
+
+def _port(thing: Object) -> int | None:
+    """Where the predictor listens."""
+    containers = thing.get("spec", {}).get("containers") or []
+    ours = next((c for c in containers if c["name"] == CONTAINER), containers[0] if containers else {})
+    ports = ours.get("ports") or []
+    return ports[0].get("containerPort") if ports else None
+
+
+def pod_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+    desired = thing.get("status", {}).get("desiredScale")
+    if desired is not None and desired < 0:  # not decided yet
+        desired = None
+    return Scale(at=at, live=live, gone=gone, kind="PodAutoscaler", name=thing["metadata"]["name"], desired=desired)
+
+
+def horizontal_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+    name, desired = thing["metadata"]["name"], thing.get("status", {}).get("desiredReplicas")
+    return Scale(at=at, live=live, gone=gone, kind="HorizontalPodAutoscaler", name=name, desired=desired)
+
+
+def deployment(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+    name, desired = thing["metadata"]["name"], thing.get("spec", {}).get("replicas", 1)
+    return Scale(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired)
+
+
+def revision(thing: Object, at: float, live: bool, gone: bool = False) -> Revision:
+    meta = thing["metadata"]
+    created, conditions = seconds(meta.get("creationTimestamp")), conditions_of(thing)
+    return Revision(at=at, live=live, gone=gone, name=meta["name"], created_stamp=created, conditions=conditions)
+
+
+def service(thing: Object, at: float, live: bool, gone: bool = False) -> Service:
+    annotations, status = thing["metadata"].get("annotations") or {}, thing.get("status", {})
+    mode: Any = MODES.get(status.get("deploymentMode") or annotations.get(MODE, ""))
+    traffic: dict[str, float] = {}
+    for target in status.get("components", {}).get("predictor", {}).get("traffic") or []:
+        name, share = target.get("revisionName"), (target.get("percent") or 0) / 100
+        if name and share:  # a revision with a URL of its own is there twice
+            traffic[name] = traffic.get(name, 0.0) + share
+    conditions = {} if gone else conditions_of(thing)
+    return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic)
+
+
+def event(thing: Object, at: float, live: bool, gone: bool = False) -> Event | None:
+    if gone:  # forgotten, not taken back
+        return None
+    about = thing.get("involvedObject") or {}
+    stamp = thing.get("eventTime") or thing.get("lastTimestamp") or thing.get("firstTimestamp")
+    return Event(
+        at=at,
+        live=live,
+        stamp=seconds(stamp),
+        kind=about.get("kind", ""),
+        name=about.get("name", ""),
+        reason=thing.get("reason") or "",
+        message=(thing.get("message") or "")[:MESSAGE_CHARS],
+        part=about.get("fieldPath") or "",
+    )

@@ -1,0 +1,114 @@
+"""The cluster watcher's process, as a run sees it: started before the load, asked for what it has seen, and ended."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from loadtests import facts
+from loadtests.facts import AnyFact
+from loadtests.subjects import ROOT
+
+FACTS = "cluster.jsonl"  # in the run's directory: every fact, with times on the run's axis
+STOP_SECONDS = 3.0
+
+
+class BadCluster(ValueError):
+    """The cluster can't be watched; one line with the option and what was expected."""
+
+
+class Target(NamedTuple):
+    """What is watched, and how the API is reached; empty: as kubectl would."""
+
+    service: str
+    namespace: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+
+    @property
+    def name(self) -> str:
+        return "/".join(filter(None, (self.namespace, self.service)))
+
+
+def service(text: str) -> Target:
+    """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
+    if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
+        raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
+    namespace, _, name = text.rpartition("/")
+    return Target(name, namespace)
+
+
+class Watch:
+    """A process that watches the cluster, and writes facts to a file in `directory`."""
+
+    def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
+        self._file, self._found, self._read = directory / FACTS, list[AnyFact](), 0
+        command = [
+            *(sys.executable, "-m", "loadtests.cluster", "--cluster", target.name, "--seconds", str(seconds)),
+            *("--kubeconfig", target.kubeconfig, "--context", target.context, *options),
+        ]
+        with self._file.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output
+            )
+
+    def begun(self) -> bool:
+        """Whether everything has been listed; raises `BadCluster` where that can't be."""
+        ended = self._process.poll() is not None  # asked first: what it wrote is complete then
+        found = self.facts()
+        for fact in found:
+            if isinstance(fact, facts.Problem):
+                raise BadCluster(fact.text)
+        if ended:
+            lines = self._file.read_text("utf-8", "replace").strip().splitlines()
+            raise BadCluster(f"--cluster: the watcher ended: {lines[-1] if lines else 'it said nothing'}")
+        return any(isinstance(fact, facts.Begun) for fact in found)
+
+    def facts(self) -> list[AnyFact]:
+        """What it has told so far."""
+        with self._file.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        self._read += len(whole) + bool(whole)
+        self._found += facts.read(whole.decode("utf-8", "replace").splitlines())
+        return self._found
+
+    def replicas(self) -> int:
+        """How many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
+        pods: dict[str, bool] = {}
+        for fact in self.facts():
+            if isinstance(fact, facts.Pod):
+                pods[fact.name] = fact.stays
+            elif isinstance(fact, facts.Unseen) and fact.text.startswith("pods:"):
+                raise BadCluster(f"--cluster: {fact.text}; expected a role that may, to know when there is none left")
+        return sum(pods.values())
+
+    def order(self, at: float) -> None:
+        """Have it do, at `at` on `time.monotonic`, what it was started for."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        self._process.stdin.write(json.dumps({"at": at}).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def stop(self, begin: float) -> list[AnyFact]:
+        """End it; gives its facts with times in seconds since `begin` on `time.monotonic`, and leaves them so."""
+        self.kill()
+        found = [facts.shifted(fact, begin) for fact in self.facts()]
+        self._file.write_text("".join(fact.model_dump_json() + "\n" for fact in found), "utf-8")
+        return found
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()

@@ -1,0 +1,773 @@
+"""The cluster watcher, against a Kubernetes API whose timelines are known, and what is made of what it saw."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step, kubeconfig, play, serving
+from test_measures import ENVIRONMENT, answered
+
+from conftest import BIN, ROOT, run
+from loadtests import cluster, facts, results, scaling, scenarios, stub, summaries, watch
+from loadtests.measures import Run, Watched
+from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
+from loadtests.scenarios import BadScenario, Plan, Scenario
+from loadtests.watch import Watch
+
+SAMPLE = 0.5  # seconds: how far what was seen may be from what was scripted
+OLD, NEW = f"{SERVICE}-predictor-00001", f"{SERVICE}-predictor-00002"
+AHEAD = 3600.25  # seconds that the scripted API server's clock is ahead
+LISTED_SECONDS = 30.0
+
+
+def plan(phases: list[dict[str, Any]], **changes: Any) -> Plan:
+    given = {
+        "about": "x", "rate": "replica", "spacing": "even", "payloads": [{"kind": "json"}], "phases": phases,
+        "slo": {"p95_ms": 50}, "cluster": {},
+    }  # fmt: skip
+    return Plan(Scenario.model_validate(given | changes), base=50, seed=1)
+
+
+BURST = [
+    {"name": "baseline", "seconds": 2.5, "rate": 0.5},
+    {"name": "burst", "seconds": 4, "rate": 3.9},
+    {"name": "recovery", "seconds": 0.5, "rate": 0.5},
+]
+
+
+class Seen:
+    """A watch, from everything listed until it is stopped."""
+
+    def __init__(self, api: KubernetesApi, path: Path, *options: str):
+        target = watch.Target(SERVICE, NAMESPACE, str(kubeconfig(api, path)))
+        self.watch, self.begin = Watch(target, 60, path, options), 0.0
+
+    def wait(self) -> None:
+        """Until everything is listed; the run's zero is a moment later."""
+        until = time.monotonic() + LISTED_SECONDS
+        while not self.watch.begun():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        self.begin = time.monotonic() + 0.2
+
+    def summary(self, plan: Plan, requests: results.Requests | None = None, revisions: Any = ("r1",)) -> Summary:
+        until = time.monotonic() - self.begin
+        watched = Watched(SERVICE, self.watch.stop(self.begin), until)
+        return summarised(plan, watched, requests, revisions)
+
+
+def summarised(
+    plan: Plan, watched: Watched, requests: results.Requests | None = None, revisions: Any = ("r1",)
+) -> Summary:
+    requests = answered(plan.times) if requests is None else requests
+    seen = Run(plan=plan, requests=requests, revisions=list(revisions), seconds=plan.seconds, watched=watched)
+    return summaries.summarise(seen, "test", ENVIRONMENT)
+
+
+def cluster_of(summary: Summary) -> Cluster:
+    assert summary.cluster is not None
+    return summary.cluster
+
+
+def times(found: Cluster) -> dict[tuple[str, str], ScalingTime]:
+    return {(time.name, "pod" if time.name == "cold start" else time.of): time for time in found.times}
+
+
+@pytest.fixture
+def api() -> Iterator[KubernetesApi]:
+    with serving(KubernetesApi(AHEAD)) as api:
+        api.serve_traffic({OLD: 100})
+        yield api
+
+
+@pytest.fixture
+def see(api: KubernetesApi, tmp_path: Path) -> Iterator[Callable[..., Seen]]:
+    """Begin to watch `api`, with these options."""
+    made: list[Seen] = []
+
+    def begin(*options: str) -> Seen:
+        made.append(Seen(api, tmp_path, *options))
+        made[-1].wait()
+        return made[-1]
+
+    yield begin
+    for seen in made:
+        seen.watch.kill()
+
+
+class Fleet:
+    """Pods that are started when their time has come."""
+
+    def __init__(self, api: KubernetesApi):
+        self.api, self.pods = api, dict[str, ScriptedPod]()
+
+    def life(self, name: str, at: float, *later: float, revision: str = OLD) -> list[Step]:
+        """Created at `at`; then, at the times of `later`: scheduled, initialised, pulled, started, ready and so on."""
+
+        def create() -> None:
+            self.pods[name] = ScriptedPod(self.api, name, revision)
+
+        names = ("scheduled", "initialised", "pulled", "started", "ready", "terminating", "gone")
+        return [(at, create), *(self.step(name, when, what) for when, what in zip(later, names, strict=False))]
+
+    def step(self, name: str, at: float, what: str) -> Step:
+        """One of a pod that may not be there yet."""
+
+        def take() -> None:
+            getattr(self.pods[name], what)()
+
+        return at, take
+
+
+def zero_to_four_and_back(api: KubernetesApi) -> list[Step]:
+    """0 → 1 with the first request, → 4 with the burst at 2.5 s, → 0 after its end at 6.5 s."""
+    fleet = Fleet(api)
+    steps: list[Step] = [
+        (0.4, lambda: api.desire(OLD, 1)),
+        (3.1, lambda: api.desire(OLD, 4)),
+        (7.2, lambda: api.desire(OLD, 0)),
+        *fleet.life(f"{OLD}-a", 0.5, 0.55, 0.6, 0.9, 1.0, 2.0, 7.3, 8.2),
+    ]
+    for name, offset in (("b", 0.0), ("c", 0.3), ("d", 0.7)):
+        start = (3.2, 3.25, 3.3, 4.0 + offset, 4.1 + offset, 4.6 + offset, 7.3 + offset / 2, 8.2)
+        steps += fleet.life(f"{OLD}-{name}", *start)
+    return steps
+
+
+def truth(api: KubernetesApi, begin: float, name: str, note: str) -> float:
+    return api.when[name, note] - begin
+
+
+def check_zero_to_four(api: KubernetesApi, begin: float, summary: Summary) -> None:
+    """Every measure is what was played."""
+    found = cluster_of(summary)
+    a, d = f"{OLD}-a", f"{OLD}-d"
+
+    def at(name: str, note: str) -> float:
+        return truth(api, begin, name, note)
+
+    burst = 2.5
+    last_request = float(plan(BURST).times[-1])
+    wanted = {
+        ("detect", "first request"): at(OLD, "desired 1"),
+        ("provision", "first request"): at(a, "ready") - at(OLD, "desired 1"),
+        ("scale", "first request"): at(a, "ready"),
+        ("detect", "burst"): at(OLD, "desired 4") - burst,
+        ("provision", "burst"): at(d, "ready") - at(OLD, "desired 4"),
+        ("scale", "burst"): at(d, "ready") - burst,
+        ("cold start", "pod"): at(d, "ready") - at(d, "created"),
+        ("down", "burst's end"): at(f"{OLD}-c", "terminating") - 6.5,
+        ("zero", "last request"): at(d, "terminating") - last_request,
+    }
+    measured = times(found)
+    assert {key: measured[key].seconds for key in wanted} == pytest.approx(wanted, abs=SAMPLE)
+    assert measured["cold start", "pod"].of == d
+    for pod in found.pods:
+        seen = {name: getattr(pod, name) for name in (*scaling.MOMENTS, "terminating", "gone")}
+        scripted = {name: at(pod.name, name) for name in seen}
+        assert seen == pytest.approx(scripted, abs=SAMPLE)
+    assert [pod.name[-1] for pod in found.pods] == ["a", "b", "c", "d"]
+    ready = [(at(f"{OLD}-{name}", "ready"), 1) for name in "abcd"]
+    ended = [(at(f"{OLD}-{name}", "terminating"), -1) for name in "abcd"]
+    assert found.over_replica_seconds == pytest.approx(over(ready + ended), abs=3 * SAMPLE)
+    assert max(replicas.ready for replicas in found.replicas) == 4
+    assert found.replicas[-1].model_dump(exclude={"at"}) == {"desired": 0, "existing": 0, "ready": 0, "needed": 0}
+
+
+def over(changes: list[tuple[float, int]]) -> float:
+    """Replica-seconds beyond need, by the millisecond."""
+    grid = np.arange(0, 9, 0.001)
+    ready = sum(np.where(grid >= at, change, 0) for at, change in changes)
+    needed = np.select([grid < 2.5, grid < 6.5, grid < 7], [1, 4, 1], 0)
+    return float(np.maximum(0, ready - needed).sum() * 0.001)
+
+
+@pytest.mark.parametrize("trouble", [False, True], ids=["", "cut off and expired"])
+def test_zero_to_four_and_back_is_measured_as_it_was_played(
+    api: KubernetesApi, see: Callable[..., Seen], trouble: bool
+) -> None:
+    api.gone_as_status, api.may = {"podautoscalers"}, {("get", "pods/proxy")}
+    seen = see()
+    steps = zero_to_four_and_back(api)
+    if trouble:
+        steps += [(1.5, lambda: api.cut("pods")), (1.6, lambda: api.cut("podautoscalers"))]
+        steps += [(3.6, lambda: api.expire("pods")), (5.5, lambda: api.expire("podautoscalers"))]
+    play(seen.begin, *steps, (8.7, lambda: None))
+    summary = seen.summary(plan(BURST))
+    check_zero_to_four(api, seen.begin, summary)
+    found = cluster_of(summary)
+    assert (found.mode, found.desired_from, found.replica_per_s) == ("Knative", "PodAutoscaler", 50)
+    assert bool(found.not_seen) == trouble
+    assert all("the watch was interrupted for" in text for text in found.not_seen)
+    assert found.clock is not None
+    assert found.clock.skew_seconds == pytest.approx(AHEAD, abs=found.clock.error_seconds + 0.05)
+    assert found.clock.error_seconds < 0.5
+    bookmarked = [request for request in api.requests if "allowWatchBookmarks=true" in request]
+    assert bookmarked
+
+
+def test_what_was_there_before_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    """Put on the run's axis although the API server's clock is an hour ahead."""
+    pod = ScriptedPod(api, f"{OLD}-a", OLD)
+    time.sleep(1.1)
+    pod.up()
+    api.desire(OLD, 1)
+    seen = see()
+    (found,) = cluster_of(seen.summary(plan(BURST))).pods
+    assert set(found.stamped) == {"created", "scheduled", "initialised", "started", "ready"}
+    for name in ("created", "ready"):
+        assert getattr(found, name) == pytest.approx(truth(api, seen.begin, pod.name, name), abs=0.5 + 0.3)
+    assert found.cold_start_seconds is None
+
+
+def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    """Without autoscalers, the pods that there are say what was desired."""
+    api.forbidden = {"podautoscalers", "events", "horizontalpodautoscalers", "deployments"}
+    api.absent = {"revisions"}
+    seen = see()
+    fleet = Fleet(api)
+    play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3), (1.6, lambda: None))
+    found = cluster_of(seen.summary(plan(BURST)))
+    (pod,) = found.pods
+    assert pod.pulled is None
+    assert [phase.name for phase in pod.phases][2:] == ["pulling and starting", "getting ready"]
+    assert found.desired_from == "Pod"
+    assert times(found)["detect", "first request"].seconds == pytest.approx(
+        truth(api, seen.begin, pod.name, "created"), abs=SAMPLE
+    )
+    assert {text.partition(":")[0] for text in found.not_seen} == api.forbidden | {"the pods' own metrics"}
+
+
+def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    seen = see()
+    fleet = Fleet(api)
+    pulling, crashing = f"{OLD}-pulling", f"{OLD}-crashing"
+    play(
+        seen.begin,
+        (0.1, lambda: api.desire(OLD, 2)),
+        *fleet.life(pulling, 0.2, 0.3, 0.4),
+        (0.6, lambda: fleet.pods[pulling].stuck("ImagePullBackOff", "no such image")),
+        *fleet.life(crashing, 0.2, 0.3, 0.4, 0.5, 0.6),
+        (0.9, lambda: fleet.pods[crashing].stuck("CrashLoopBackOff", "back-off restarting", restarts=1)),
+        fleet.step(crashing, 1.2, "started"),
+        (1.4, lambda: fleet.pods[crashing].stuck("CrashLoopBackOff", "back-off restarting", restarts=2)),
+        (1.7, lambda: None),
+    )  # fmt: skip
+    summary = seen.summary(plan(BURST, slo={"p95_ms": 50, "scale_seconds": 3}))
+    found = cluster_of(summary)
+    pods = {pod.name: pod for pod in found.pods}
+    assert pods[pulling].problem == "ImagePullBackOff: no such image"
+    assert (pods[crashing].problem, pods[crashing].restarts) == ("CrashLoopBackOff: back-off restarting", 2)
+    assert all(pod.ready is None and pod.cold_start_seconds is None for pod in found.pods)
+    assert pods[pulling].started is None
+    assert pods[crashing].started == pytest.approx(truth(api, seen.begin, crashing, "started") - 0.6, abs=SAMPLE)
+    scale = times(found)["scale", "burst"]
+    assert (scale.seconds, scale.met, scale.why) == (None, False, "4 were never ready together")
+    assert "scale (burst): 4 were never ready together; expected at most 3 s" in summary.verdict.reasons
+
+
+def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    """HPA 1 → 3; the Deployment follows a moment later, and Knative is not installed."""
+    api.absent = {"revisions", "podautoscalers"}
+    api.serve_traffic({}, mode="Standard")
+    name = f"{SERVICE}-predictor"
+
+    def scale(replicas: int) -> None:
+        meta = {"name": name, "labels": {facts.OF_SERVICE: SERVICE}}
+        api.put(
+            "horizontalpodautoscalers", {"metadata": meta, "status": {"desiredReplicas": replicas}}, f"hpa {replicas}"
+        )
+        time.sleep(0.2)
+        api.put("deployments", {"metadata": meta, "spec": {"replicas": replicas}})
+
+    scale(1)
+    ScriptedPod(api, f"{name}-a", "hash").up()
+    seen = see()
+    fleet = Fleet(api)
+    steps = [step for pod in "bc" for step in fleet.life(f"{name}-{pod}", 1.6, 1.7, 1.8, 1.9, 2.0, 2.2)]
+    play(seen.begin, (1.2, lambda: scale(3)), *steps, (2.6, lambda: None))
+    phases = [{"name": "baseline", "seconds": 0.5, "rate": 1}, {"name": "burst", "seconds": 2, "rate": 3}]
+    found = cluster_of(seen.summary(plan(phases)))
+    assert (found.mode, found.desired_from, found.not_seen) == (
+        "Standard",
+        "HorizontalPodAutoscaler",
+        ["the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"],
+    )
+    measured = times(found)
+    assert measured["detect", "burst"].seconds == pytest.approx(truth(api, seen.begin, name, "hpa 3") - 0.5, abs=SAMPLE)
+    ready = truth(api, seen.begin, f"{name}-c", "ready")
+    assert measured["scale", "burst"].seconds == pytest.approx(ready - 0.5, abs=SAMPLE)
+    assert ("detect", "first request") not in measured
+
+
+METRICS = """\
+# TYPE defects_startup_seconds gauge
+defects_startup_seconds{phase="interpreter"} 0.2
+defects_startup_seconds{phase="model"} 0.7
+defects_startup_seconds{phase="ready"} 1.1
+defects_queue_rows 12
+defects_requests_in_flight 3
+"""
+AUTOSCALER = """\
+kn_revision_concurrency_stable{k8s_namespace_name="defects",kn_revision_name="parcels-predictor-00001"} 2.5
+kn_revision_concurrency_panic{k8s_namespace_name="defects",kn_revision_name="parcels-predictor-00001"} 9
+kn_revision_panic_mode{k8s_namespace_name="defects",kn_revision_name="parcels-predictor-00001"} 1
+kn_revision_panic_mode{k8s_namespace_name="other",kn_revision_name="parcels-predictor-00001"} 0
+autoscaler_stable_request_concurrency{namespace_name="defects",revision_name="parcels-predictor-00002"} 1
+"""
+
+
+def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
+    api: KubernetesApi, see: Callable[..., Seen]
+) -> None:
+    api.may = {("get", "pods/proxy")}
+    pod = f"{OLD}-a"
+    api.metrics = {"autoscaler": AUTOSCALER, pod: METRICS}
+    seen = see("--autoscaler-metrics", f"{api.url}/autoscaler/metrics")
+    fleet = Fleet(api)
+    play(seen.begin, *fleet.life(pod, 0.1, 0.15, 0.2, 0.25, 0.3, 2.2), (3.5, lambda: None))
+    summary = seen.summary(plan(BURST))
+    found = cluster_of(summary)
+    assert found.pods[0].startup == {"interpreter": 0.2, "model": 0.7, "ready": 1.1}
+    assert found.pods[0].slowest == "getting ready: model"
+    said = {(s.revision, s.stable, s.panic, s.panicking) for s in found.autoscaler}
+    assert said == {(OLD, 2.5, 9.0, True), (NEW, 1.0, None, None)}
+    last = summary.timeline[-1]
+    assert (last.queue_rows, last.in_flight, last.replicas_ready, last.ready) == (12, 3, 1, True)
+    assert found.not_seen == []
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+Done = subprocess.CompletedProcess[str]
+STEADY = [{"name": "baseline", "seconds": 2, "rate": 1}, {"name": "burst", "seconds": 4, "rate": 1}]
+
+
+def scenario(path: Path, **changes: Any) -> Path:
+    content = {
+        "about": "a test", "rate": "replica", "spacing": "even", "timeout_seconds": 4, "payloads": [{"kind": "json"}],
+        "phases": STEADY, "slo": {"p95_ms": 500}, "cluster": {},
+    }  # fmt: skip
+    (path / "test.yaml").write_text(yaml.safe_dump(content | changes))
+    return path / "test.yaml"
+
+
+def locust(
+    url: str, api: KubernetesApi, file: Path | str, out: Path, *options: object
+) -> subprocess.CompletedProcess[str]:
+    return run(
+        out, "locust", "-f", "loadtests/locustfile.py", "--only-summary", "--headless", "--host", url, "--scenario",
+        file, "--out", out / "load", "--rate", 100, "--cluster", f"{NAMESPACE}/{SERVICE}",
+        "--kubeconfig", kubeconfig(api, out), *options,
+    )  # fmt: skip
+
+
+def summary_of(out: Path, done: Done) -> Summary:
+    found = list((out / "load").glob("*/summary.json"))
+    assert len(found) == 1, done.stderr
+    return results.read_summary(found[0])
+
+
+@contextmanager
+def when_load_begins(url: str, *steps: Step) -> Iterator[None]:
+    """Play the steps, from the stub's first prediction on, in the background."""
+    over = threading.Event()
+
+    def follow() -> None:
+        with httpx.Client() as client:
+            while not over.wait(0.02):
+                if "stub_predictions_total 0\n" not in client.get(f"{url}/metrics").text:
+                    play(time.monotonic(), *steps)
+                    return
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_canary_gets_its_share_and_a_run_reports_the_platform(api: KubernetesApi, tmp_path: Path) -> None:
+    """0 → 1 before, → 3 in the run; a fifth of the answers are the new revision's, which wants a fifth."""
+    ScriptedPod(api, "stub-a", "stub").up()
+    api.desire("stub", 1)
+    api.serve_traffic({"stub": 80, "canary": 20})
+    fleet = Fleet(api)
+    steps = [
+        step for pod in "bc" for step in fleet.life(f"canary-{pod}", 3.0, 3.1, 3.2, 3.3, 3.4, 4.4, revision="canary")
+    ]
+    phases = [STEADY[0], {"name": "burst", "seconds": 4, "rate": 2.9}]
+    with (
+        stub.running("--canary-share", 0.2) as url,
+        when_load_begins(url, (2.5, lambda: api.desire("stub", 3)), *steps),
+    ):
+        done = locust(url, api, scenario(tmp_path, phases=phases), tmp_path)
+    summary = summary_of(tmp_path, done)
+    found = cluster_of(summary)
+    assert found.clock is not None
+    begin = found.clock.zero - api.ahead - (time.time() - time.monotonic())
+    assert times(found)["detect", "burst"].seconds == pytest.approx(
+        truth(api, begin, "stub", "desired 3") - 2, abs=SAMPLE
+    )
+    assert times(found)["scale", "burst"].seconds == pytest.approx(
+        truth(api, begin, "canary-c", "ready") - 2, abs=SAMPLE
+    )
+    assert {split.revision: split.wanted_share for split in found.splits} == {"stub": 0.8, "canary": 0.2}
+    assert {split.revision: split.answers for split in found.splits} == summary.revisions
+    assert all(split.within for split in found.splits)
+    assert [sample.replicas_ready for sample in summary.timeline][:2] == [1, 1]
+    assert summary.timeline[-1].replicas_ready == 3
+    kept = [path.name for path in (tmp_path / "load").glob("*/*")]
+    assert sorted(kept) == ["cluster.jsonl", "requests.parquet", "summary.json"]
+
+
+def test_from_zero_waits_until_there_is_no_replica(api: KubernetesApi, tmp_path: Path) -> None:
+    pod = ScriptedPod(api, f"{OLD}-a", OLD).up()
+
+    def leave() -> None:
+        while not any("watch=True" in request or "watch=true" in request for request in api.requests):
+            time.sleep(0.05)
+        play(time.monotonic(), (2.0, pod.terminating), (2.5, pod.gone))
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    phases = [{"name": "baseline", "seconds": 1, "rate": 1}]
+    with stub.running() as url:
+        file = scenario(tmp_path, phases=phases, cluster={"from_zero_seconds": 60, "to_zero_seconds": 5})
+        done = locust(url, api, file, tmp_path)
+    thread.join()
+    found = cluster_of(summary_of(tmp_path, done))
+    assert found.pods[0].terminating is not None
+    assert found.pods[0].terminating < 0, "it began before the last replica was to go"
+    assert times(found)["zero", "last request"].seconds is not None
+
+
+def test_a_run_that_never_gets_to_zero_does_not_take_place(api: KubernetesApi, tmp_path: Path) -> None:
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    with stub.running() as url:
+        done = locust(url, api, scenario(tmp_path, cluster={"from_zero_seconds": 1}), tmp_path)
+    assert done.returncode == 3
+    assert "error: there were still replicas after 1 s; expected a service that scales to zero" in done.stderr
+
+
+def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesApi, tmp_path: Path) -> None:
+    """The stub fails for a while then; another pod takes over."""
+    api.may = {("delete", "pods")}
+    pods = {name: ScriptedPod(api, name, OLD).up() for name in (f"{OLD}-a", f"{OLD}-b")}
+
+    def end(name: str) -> None:
+        play(time.monotonic(), (0.0, pods[name].terminating), (0.6, pods[name].gone))
+
+    api.on_delete = end
+    file = scenario(tmp_path, cluster={"disruption": "delete-pod"})
+    with stub.running("--fail-share", 0.05) as url:
+        done = locust(url, api, file, tmp_path, "--allow-disruption")
+    summary = summary_of(tmp_path, done)
+    found = cluster_of(summary)
+    assert found.problems == []
+    assert found.disruption is not None
+    assert found.disruption.what == f"pod {OLD}-a was deleted"
+    assert found.disruption.at == pytest.approx(2, abs=SAMPLE)
+    a, b = found.pods
+    assert (b.terminating, b.lost_at_end) == (None, 0)
+    assert a.terminating is not None
+    assert a.gone is not None
+    failed = sum(phase.counts.failed for phase in summary.phases)
+    (table,) = (tmp_path / "load").glob("*/requests.parquet")
+    rows = pq.read_table(table).to_pydict()
+    lost = [at for at, outcome in zip(rows["intended_s"], rows["outcome"], strict=True) if outcome == "failed"]
+    assert len(lost) == failed
+    assert a.lost_at_end == sum(a.terminating - 1 <= at <= a.gone + 1 for at in lost) > 0
+    assert found.lost_elsewhere < failed
+
+
+@pytest.mark.parametrize("rolls", [True, False])
+def test_rolling_changes_the_image_and_waits_for_the_new_revision(
+    api: KubernetesApi, tmp_path: Path, rolls: bool
+) -> None:
+    api.may = {("patch", "inferenceservices")}
+    patches: list[Any] = []
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+
+    def roll(change: Any) -> None:
+        patches.append(change)
+        if rolls:
+            ScriptedPod(api, f"{NEW}-a", NEW).up()
+            api.serve_traffic({NEW: 100})
+
+    api.on_patch = roll
+    file = scenario(tmp_path, cluster={"disruption": "new-revision"})
+    with stub.running() as url:
+        done = locust(url, api, file, tmp_path, "--allow-disruption", "--image", "registry.test/defects:2")
+    found = cluster_of(summary := summary_of(tmp_path, done))
+    assert patches == [
+        [{"op": "replace", "path": "/spec/predictor/containers/0/image", "value": "registry.test/defects:2"}]
+    ]
+    if rolls:
+        assert found.problems == []
+        assert [change.shares for change in found.traffic] == [{OLD: 1.0}, {NEW: 1.0}]
+    else:
+        problem = "new-revision: no pod of another revision became ready after the burst's begin"
+        assert (summary.verdict.outcome, summary.verdict.reasons[-1]) == ("Invalid", problem)
+
+
+# --- what can't be run -----------------------------------------------------------------------------------------------
+
+
+def refused(api: KubernetesApi, out: Path, file: Path | str, *options: object) -> str:
+    """The one line that says why a run does not take place."""
+    with stub.running() as url:
+        done = locust(url, api, file, out, *options)
+    assert done.returncode == 3, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("platform", "options", "problem"),
+    [
+        ({"disruption": "delete-pod"}, (), "--allow-disruption: "),
+        ({"disruption": "delete-pod"}, ("--allow-disruption",), "not allowed to delete pods in namespace 'defects'"),
+        ({"disruption": "new-revision"}, ("--image", "x"), "test.yaml changes the image; expected this option"),
+        ({}, ("--cluster", "defects/parcel"), "namespace 'defects' has no InferenceService 'parcel'"),
+        ({}, ("--context", "elsewhere"), "--context: "),
+        ({}, ("--kubeconfig", "/nowhere"), "--kubeconfig: "),
+        ({}, ("--cluster", ""), "test.yaml watches one; expected NAMESPACE/NAME of an InferenceService"),
+        ({}, ("--cluster", "a/b/c"), "--cluster: 'a/b/c'; expected NAME or NAMESPACE/NAME"),
+        ({}, ("--rate", ""), "are in replicas; expected what one replica holds"),
+    ],
+)
+def test_what_cannot_run_is_one_line_and_exit_code_3(
+    api: KubernetesApi, tmp_path: Path, platform: dict[str, Any], options: Any, problem: str
+) -> None:
+    assert problem in refused(api, tmp_path, scenario(tmp_path, cluster=platform), *options)
+
+
+def test_an_api_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with serving(KubernetesApi()) as api:
+        pass
+    assert f"the API server at {api.url} can't be reached" in refused(api, tmp_path, scenario(tmp_path))
+
+
+def ramp(path: Path, ready: int, **changes: Any) -> Path:
+    """The directory of a run that found a capacity of 100/s, with so many replicas from its begin on."""
+    phases = [{"name": "burst", "rate": 1, "steps": {"seconds": 2, "factor": 2, "to": 8}}]
+    p = plan(phases, rate=50, stop_at_slo=True, slo={"p95_ms": 60}, cluster=None, **changes)
+    pods: list[Any] = [pod(-1.0, f"p{number}", ready=True) for number in range(ready)]
+    slow = np.where(p.times >= 4, 90.0, 10.0)
+    summary = summarised(p, Watched(SERVICE, pods, p.seconds), answered(p.times, slow))
+    path.mkdir()
+    results.write_summary(path / results.SUMMARY, summary)
+    return path
+
+
+def test_the_rate_of_a_replica_comes_from_a_run_with_the_same_requests(api: KubernetesApi, tmp_path: Path) -> None:
+    assert scaling.replica_capacity(ramp(tmp_path / "1", 1)) == 100
+    assert scaling.replica_capacity(ramp(tmp_path / "2", 2)) == 50
+    line = refused(api, tmp_path, scenario(tmp_path), "--rate", tmp_path / "1")
+    assert "had other requests or another SLO; expected json x1 with a p95 of 500 ms" in line
+    with stub.running() as url:
+        done = locust(url, api, scenario(tmp_path, slo={"p95_ms": 60}), tmp_path, "--rate", tmp_path / "2")
+    assert cluster_of(summary_of(tmp_path, done)).replica_per_s == 50
+
+
+def test_scenarios_with_a_disruption_need_a_burst(tmp_path: Path) -> None:
+    file = scenario(tmp_path, phases=STEADY[:1], cluster={"disruption": "delete-pod"})
+    with pytest.raises(BadScenario, match="disruption: there is no burst; expected one"):
+        scenarios.load(str(file))
+
+
+# --- measures of facts that are known exactly ------------------------------------------------------------------------
+
+
+def pod(at: float, name: str = "p", *, live: bool = True, **changes: Any) -> facts.Pod:
+    given: dict[str, Any] = dict.fromkeys(
+        ("created_stamp", "scheduled_stamp", "initialised_stamp", "started_stamp", "ready_stamp", "deleted_stamp")
+    )
+    given |= {"revision": OLD, "ready": False, "created_stamp": 1000.5 + at} | changes
+    return facts.Pod(at=at, live=live, name=name, **given)
+
+
+def test_lost_requests_belong_to_the_ends_and_starts_of_pods() -> None:
+    p = plan([{"name": "baseline", "seconds": 20, "rate": 1}])
+    requests = answered(p.times)
+    lost = np.isin(np.round(p.times, 3), [3.5, 3.7, 10.1, 12.0, 18.0])
+    assert lost.sum() == 5
+    requests["status"][lost], requests["error"][lost] = 0, CLOSED
+    found = [
+        pod(2.0),
+        pod(3.0, ready=True),
+        pod(10.0, deleted_stamp=1010.0),
+        pod(11.5, deleted_stamp=1010.0, gone=True),
+    ]
+    summary = summarised(p, Watched(SERVICE, list(found), 20.0), requests)
+    (life,) = cluster_of(summary).pods
+    assert (life.lost_at_start, life.lost_at_end, cluster_of(summary).lost_elsewhere) == (2, 2, 1)
+
+
+def test_over_and_under_provisioning_are_replica_seconds() -> None:
+    """One is needed for 5 s, three for 5 s, one for 5 s; two are ready from 1 s to 18 s."""
+    phases = [
+        {"name": "baseline", "seconds": 5, "rate": 1},
+        {"name": "burst", "seconds": 5, "rate": 3},
+        {"name": "recovery", "seconds": 5, "rate": 1},
+    ]
+    found: list[Any] = [pod(1.0, name, ready=True) for name in "ab"]
+    found += [pod(18.0, name, gone=True) for name in "ab"]
+    seen = cluster_of(summarised(plan(phases), Watched(SERVICE, found, 20.0)))
+    assert seen.over_replica_seconds == pytest.approx(4 + 5 + 2 * 3)
+    assert seen.under_replica_seconds == pytest.approx(1 + 5)
+    needed = [(replicas.at, replicas.needed) for replicas in seen.replicas]
+    assert [n for n in needed if n[0] in (0.0, 5.0, 10.0, 15.0)] == [(0.0, 1), (5.0, 3), (10.0, 1), (15.0, 0)]
+
+
+def test_a_rate_that_is_not_in_replicas_says_nothing_of_need() -> None:
+    p = plan(BURST, rate=50)
+    seen = cluster_of(summarised(p, Watched(SERVICE, [pod(1.0, ready=True)], 9.0)))
+    assert (seen.over_replica_seconds, seen.replica_per_s) == (None, None)
+    assert "it is not known what one replica holds" in str(times(seen)["scale", "burst"].why)
+
+
+@pytest.mark.parametrize(("share", "within"), [(0.2, True), (0.1, False), (0.35, False)])
+def test_a_split_is_within_or_without_its_interval(share: float, within: bool) -> None:
+    p = plan([{"name": "baseline", "seconds": 20, "rate": 1}])
+    requests = answered(p.times)
+    requests["revision"] = np.random.default_rng(1).random(len(requests)) < share
+    traffic = {OLD: 0.8, NEW: 0.2}
+    fact = facts.Service(at=-1.0, mode="Knative", conditions={}, traffic=traffic)
+    seen = cluster_of(summarised(p, Watched(SERVICE, [fact], 20.0), requests, (OLD, NEW)))
+    old, new = seen.splits
+    assert (new.revision, new.within, old.within) == (NEW, within, within)
+    assert new.answers + old.answers == new.total == 1000
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_wilsons_interval_has_the_bounds_that_define_it(total: int, data: st.DataObject) -> None:
+    """A bound is the share p from which the observed one is just z standard deviations of p away."""
+    count = data.draw(st.integers(0, total))
+    for bound in scaling.wilson(count, total):
+        if 0 < bound < 1:
+            distance = abs(count / total - bound) / math.sqrt(bound * (1 - bound) / total)
+            assert distance == pytest.approx(scaling.Z_99, rel=1e-6)
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.lists(st.tuples(st.floats(0, 60), st.floats(0.001, 0.2), st.floats(0, 1)), min_size=1, max_size=30),
+)
+def test_the_clocks_offset_lies_in_what_the_answers_leave(offset: float, answers: list[Any]) -> None:
+    clock = cluster.Clock()
+    for asked, took, when in answers:
+        clock.hear(math.floor(asked + when * took + offset), asked, asked + took)
+    found = clock.fact()
+    assert abs(found.offset - offset) <= found.error + 1e-6
+    assert found.error <= (1 + min(took for _, took, _ in answers)) / 2 + 1e-6
+
+
+def test_a_clock_that_was_set_is_learnt_anew() -> None:
+    clock = cluster.Clock()
+    clock.hear(100, 0.0, 0.1)
+    clock.hear(200, 1.0, 1.1)
+    assert clock.fact().offset == pytest.approx(199.5, abs=0.1)
+
+
+def test_answers_in_other_parts_of_the_second_narrow_the_offset() -> None:
+    clock = cluster.Clock()
+    for number in range(10):
+        clock.hear(math.floor(number * 0.1037 + 50.25), number * 0.1037, number * 0.1037 + 0.002)
+    assert clock.fact().error < 0.1
+
+
+def test_percentages_of_one_revision_add_up() -> None:
+    """A tag makes a second target of the same revision."""
+    traffic = [
+        {"revisionName": NEW, "percent": 20, "latestRevision": True},
+        {"revisionName": OLD, "percent": 80},
+        {"revisionName": NEW, "tag": "latest"},
+    ]
+    thing = {"metadata": {"name": SERVICE}, "status": {"components": {"predictor": {"traffic": traffic}}}}
+    assert facts.service(thing, 0.0, True).traffic == {NEW: 0.2, OLD: 0.8}
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}]},
+         "Unschedulable: no node"),
+        ({"containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {
+            "reason": "OOMKilled", "exitCode": 137}}}]}, "OOMKilled, exit code 137"),
+        ({"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, None),
+    ],
+)  # fmt: skip
+def test_why_a_pod_does_not_run_is_said(status: dict[str, Any], problem: str | None) -> None:
+    assert facts.pod({"metadata": {"name": "p"}, "status": status}, 0.0, True).waiting == problem
+
+
+def test_a_pod_that_ends_was_told_so_its_grace_period_before_what_it_says() -> None:
+    meta = {"name": "p", "deletionTimestamp": "1970-01-01T00:01:30Z", "deletionGracePeriodSeconds": 30}
+    found = facts.pod({"metadata": meta}, 0.0, True)
+    assert (found.deleted_stamp, found.stays) == (60.5, False)
+    assert not facts.pod({"metadata": {"name": "p"}, "status": {"phase": "Failed"}}, 0.0, True).stays
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+def rules(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rules of the roles that the component makes, by the role's name."""
+    shutil.copytree(ROOT / "kserve" / "components" / "load-test-reader", path / "component")
+    folder = path / "overlay"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"components": ["../component"]}))
+    done = subprocess.run([BIN / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+    documents = list(yaml.safe_load_all(done.stdout))
+    bound = {d["roleRef"]["name"] for d in documents if d["kind"] == "RoleBinding"}
+    roles = {d["metadata"]["name"]: d["rules"] for d in documents if d["kind"] == "Role"}
+    assert bound == {"load-test-reader"} < roles.keys()
+    return roles
+
+
+def allows(found: list[dict[str, Any]], group: str, resource: str) -> set[str]:
+    return {
+        verb for rule in found if group in rule["apiGroups"] and resource in rule["resources"] for verb in rule["verbs"]
+    }
+
+
+def test_the_role_lets_the_watcher_read_and_nothing_else(tmp_path: Path) -> None:
+    roles = rules(tmp_path)
+    reader = roles["load-test-reader"]
+    for resource, group in {
+        "pods": "", "events": "", "inferenceservices": "serving.kserve.io", "revisions": "serving.knative.dev",
+        "podautoscalers": "autoscaling.internal.knative.dev", "deployments": "apps",
+        "horizontalpodautoscalers": "autoscaling",
+    }.items():  # fmt: skip
+        assert allows(reader, group, resource) >= {"list", "watch"}, resource
+    assert allows(reader, "", "pods/proxy") == {"get"}
+    assert {verb for rule in reader for verb in rule["verbs"]} == {"get", "list", "watch"}
+    disruption = roles["load-test-disruption"]
+    assert allows(disruption, "", "pods") == {"delete"}
+    assert allows(disruption, "serving.kserve.io", "inferenceservices") == {"patch"}
+
+
+def test_everything_that_is_followed_is_in_the_test_api() -> None:
+    from kubernetes import client
+    from kubernetes_api import KINDS
+
+    assert [r.name for r in cluster.resources(client.ApiClient(), NAMESPACE, SERVICE)] == list(KINDS)
