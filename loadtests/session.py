@@ -86,7 +86,7 @@ class Options(NamedTuple):
         if scenario.rate == "replica" and not self.rate:
             what = "what one replica holds, in requests/s, or the directory of a run of `ramp`"
             raise BadScenario(f"--rate: the rates of {self.scenario} are in replicas; expected {what}")
-        if Path(self.rate).is_dir():
+        if self.rate and Path(self.rate).is_dir():
             scaling.check_alike(Path(self.rate), scenario)
         if scenario.cluster and not self.cluster:
             raise BadScenario(f"--cluster: {self.scenario} watches one; expected NAMESPACE/NAME of an InferenceService")

@@ -433,7 +433,7 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
     [
         ((), f"no model answers at {NOBODY}/model"),
         (("--host", "127.0.0.1:9"), "--host: '127.0.0.1:9' is no URL; expected one such as http://127.0.0.1:3000"),
-        (("--scenario", "bursts"), "no scenario 'bursts'; expected burst, mixed"),
+        (("--scenario", "bursts"), "no scenario 'bursts'; expected burst, chaos"),
         (("--rate", "fast"), "--rate: fast; expected requests/s"),
         (("--seed", "-1"), "--seed: -1; expected a whole number"),
     ],
