@@ -202,7 +202,7 @@ class Follower:
                 if error.status == 410:
                     version = ""
                 self._interrupted(f"HTTP {error.status}")
-            except (HTTPError, OSError, ValueError) as error:
+            except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
                 self._interrupted(type(error).__name__, silent=isinstance(error, SilentError))
             time.sleep(self._wait)
             self._wait = min(2 * self._wait, RETRY_SECONDS[1])
@@ -266,7 +266,7 @@ class Follower:
 
     def _take(self, thing: Object, live: bool, gone: bool = False) -> None:
         """Tell an object's fact, unless it says nothing new."""
-        name, fact = thing["metadata"]["name"], self._resource.read(thing, time.monotonic(), live, gone)
+        name, fact = thing["metadata"]["name"], self._read(thing, live, gone)
         if gone:
             self._known.pop(name, None)
         else:
@@ -275,6 +275,15 @@ class Follower:
         if fact and self._told.get(name) != content:
             self._told[name] = content
             self._tell(fact)
+
+    def _read(self, thing: Object, live: bool, gone: bool) -> Fact | None:
+        """One that is not as expected (of another version of its API?) must not end the others' watch."""
+        try:
+            return self._resource.read(thing, time.monotonic(), live, gone)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[: facts.MESSAGE_CHARS]
+            text = f"{self._resource.name}: {thing['metadata']['name']} could not be read ({reason})"
+            return facts.Unseen(at=time.monotonic(), text=text)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ class Watch:
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def begun(self) -> bool:
         """Whether everything has been listed; raises `BadCluster` where that can't be."""
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
@@ -92,13 +96,18 @@ class Watch:
     def order(self, at: float) -> None:
         """Have it do, at `at` on `time.monotonic`, what it was started for."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe
-        self._process.stdin.write(json.dumps({"at": at}).encode() + b"\n")
-        self._process.stdin.flush()
+        with suppress(OSError):  # it has ended, which `stop` says
+            self._process.stdin.write(json.dumps({"at": at}).encode() + b"\n")
+            self._process.stdin.flush()
 
     def stop(self, begin: float) -> list[AnyFact]:
         """End it; gives its facts with times in seconds since `begin` on `time.monotonic`, and leaves them so."""
+        code = self._process.poll()
         self.kill()
         found = [facts.shifted(fact, begin) for fact in self.facts()]
+        if code is not None:
+            last = found[-1].at if found else 0.0
+            found.append(facts.Unseen(at=last, text=f"anything after {last:.1f} s: the watcher ended ({code})"))
         self._file.write_text("".join(fact.model_dump_json() + "\n" for fact in found), "utf-8")
         return found
 
