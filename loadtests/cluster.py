@@ -443,20 +443,23 @@ class Watcher:
     # --- what pods and the autoscaler say themselves ---
 
     def _scrape_pods(self) -> None:
-        scrape = self._directly if (TOKEN / "token").exists() else self._by_proxy
+        scrape, missed = self._directly if (TOKEN / "token").exists() else self._by_proxy, False
         for _ in every(SCRAPE_SECONDS):
             with self._lock:
                 pods = [pod for pod in self._pods.values() if pod.started_stamp and pod.port and not pod.gone]
             for pod in pods:
                 try:
                     self._tell_inside(pod.name, scrape(pod))
-                except ApiException as error:
-                    if error.status == 403:
-                        text = "the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"
-                        self.tell(facts.Unseen(at=time.monotonic(), text=text))
+                except (ApiException, HTTPError, OSError, ValueError) as error:
+                    if isinstance(error, ApiException) and error.status == 403:
+                        self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
                         return
-                except (HTTPError, OSError, ValueError):
-                    pass  # not up yet, or not any more
+                    if pod.ready and not missed:  # others are not up yet
+                        self._miss(f"the pods' own metrics, not always: {type(error).__name__} at {pod.name}")
+                        missed = True
+
+    def _miss(self, text: str) -> None:
+        self.tell(facts.Unseen(at=time.monotonic(), text=text))
 
     def _directly(self, pod: facts.Pod) -> str:
         with urlopen(f"http://{pod.ip}:{pod.port}/metrics", timeout=SCRAPE_TIMEOUT) as answer:
@@ -495,8 +498,7 @@ class Watcher:
                     self._tell_autoscaler(answer.read().decode())
             except (OSError, ValueError) as error:
                 if not failed:
-                    text = f"the autoscaler's metrics: {error}"
-                    self.tell(facts.Unseen(at=time.monotonic(), text=text))
+                    self._miss(f"the autoscaler's metrics: {error}")
                 failed = True
 
     def _tell_autoscaler(self, exposition: str) -> None:

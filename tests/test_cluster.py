@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step, kubeconfig, play, serving
 from test_measures import ENVIRONMENT, answered
 
-from conftest import BIN, ROOT, run
+from conftest import BIN, ROOT, environment, run
 from loadtests import cluster, facts, results, scaling, scenarios, stub, summaries, watch
 from loadtests.measures import Run, Watched
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
@@ -779,17 +779,23 @@ def test_a_pod_that_ends_was_told_so_its_grace_period_before_what_it_says() -> N
     assert not facts.pod({"metadata": {"name": "p"}, "status": {"phase": "Failed"}}, 0.0, True).stays
 
 
-# --- roles -----------------------------------------------------------------------------------------------------------
+# --- in the cluster ---------------------------------------------------------------------------------------------------
+
+
+def render(path: Path, *components: str) -> list[dict[str, Any]]:
+    """The documents that components make by themselves."""
+    shutil.copytree(ROOT / "kserve", path / "kserve")
+    folder = path / "overlay"
+    folder.mkdir()
+    chosen = {"components": [f"../kserve/components/{name}" for name in components]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(chosen))
+    done = subprocess.run([BIN / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def rules(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The rules of the roles that the component makes, by the role's name."""
-    shutil.copytree(ROOT / "kserve" / "components" / "load-test-reader", path / "component")
-    folder = path / "overlay"
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"components": ["../component"]}))
-    done = subprocess.run([BIN / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
-    documents = list(yaml.safe_load_all(done.stdout))
+    documents = render(path, "load-test-reader")
     bound = {d["roleRef"]["name"] for d in documents if d["kind"] == "RoleBinding"}
     roles = {d["metadata"]["name"]: d["rules"] for d in documents if d["kind"] == "Role"}
     assert bound == {"load-test-reader"} < roles.keys()
@@ -823,3 +829,85 @@ def test_everything_that_is_followed_is_in_the_test_api() -> None:
     from kubernetes_api import KINDS
 
     assert [r.name for r in cluster.resources(client.ApiClient(), NAMESPACE, SERVICE)] == list(KINDS)
+
+
+def job_options(path: Path, **values: object) -> list[str]:
+    """What the Job's container is started with, for these values of its environment."""
+    (job,) = (d for d in render(path, "load-test") if d["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "loadtests.job"]
+    options = container["args"]
+    for name, value in values.items():
+        options = [option.replace(f"$({name})", str(value)) for option in options]
+    assert not [option for option in options if "$(" in option]
+    return [str(option) for option in options]
+
+
+@contextmanager
+def job(api: KubernetesApi, out: Path, options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The Job's process, whose results are in `out`/results."""
+    command: list[str | Path] = [
+        BIN / "python",
+        "-m",
+        "loadtests.job",
+        "--results",
+        out / "results",
+        "--keep-seconds",
+        "60",
+    ]
+    env = environment(out, KUBECONFIG=kubeconfig(api, out))
+    process = subprocess.Popen([*command, *options], cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesApi, tmp_path: Path) -> None:
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    api.desire(OLD, 1)
+    options = job_options(tmp_path, SERVICE=SERVICE, NAMESPACE=NAMESPACE, SCENARIO=scenario(tmp_path), RATE=50)
+    host = options.index(f"--host=http://{SERVICE}-predictor.{NAMESPACE}.svc.cluster.local")
+    with stub.running() as url:
+        options[host] = f"--host={url}"
+        with job(api, tmp_path, options) as process:
+            until = time.monotonic() + 60
+            while not list((tmp_path / "results").glob("*/summary.json")) and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(3)  # in which Locust ends
+            assert process.poll() is None, "it keeps what was not taken"
+            take = "tar -c -C results . && touch results/taken"
+            (tmp_path / "load").mkdir()
+            subprocess.run(f"sh -c '{take}' | tar -x -C load", shell=True, cwd=tmp_path, check=True)  # noqa: S602
+            code = process.wait(30)
+    found = list((tmp_path / "load").glob("*/summary.json"))
+    summary = results.read_summary(found[0])
+    assert code == ["Passed", "Failed", "Invalid"].index(summary.verdict.outcome)
+    assert [pod.name for pod in cluster_of(summary).pods] == [f"{OLD}-a"]
+
+
+def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path: Path) -> None:
+    with stub.running() as url, job(api, tmp_path, ["--", "--host", url, "--scenario", "steady"]) as process:
+        until = time.monotonic() + 60
+        while not list((tmp_path / "results").glob("*/timeline.jsonl")) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(2)
+        process.terminate()
+        assert process.wait(30) == 2
+    assert len(list((tmp_path / "results").glob("*/summary.json"))) == 1
+
+
+def test_workers_find_the_coordinator(tmp_path: Path) -> None:
+    documents = {(d["kind"], d["metadata"]["name"]): d for d in render(tmp_path, "load-test", "load-test-distributed")}
+    main, workers = (documents["Job", name]["spec"] for name in ("load-test", "load-test-workers"))
+    (coordinator,), (worker,) = (job["template"]["spec"]["containers"] for job in (main, workers))
+    expected = next(option for option in coordinator["args"] if option.startswith("--expect-workers="))
+    assert expected == f"--expect-workers={workers['parallelism']}"
+    assert workers["parallelism"] == workers["completions"]
+    assert "--master" in coordinator["args"]
+    service = documents["Service", "load-test"]
+    assert f"--master-host={service['metadata']['name']}" in worker["args"]
+    assert service["spec"]["selector"].items() <= main["template"]["metadata"]["labels"].items()
+    assert not service["spec"]["selector"].items() <= workers["template"]["metadata"]["labels"].items()
+    assert coordinator["image"] == worker["image"]
