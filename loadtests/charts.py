@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from loadtests import scales
-from loadtests.course import Course, Values
+from loadtests.course import Course, Values, seconds
 from loadtests.markup import Markup, element, join, plain
-from loadtests.results import Histogram, Phase, Summary
-from loadtests.scales import Scale, figure
+from loadtests.results import Cluster, Histogram, Phase, Summary
+from loadtests.scales import Scale, figure, percent
 
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
 GAP = 34  # between panels; has the next one's title
@@ -56,6 +56,22 @@ PANELS = (
         (Line("sent", "sent", steps=True), Line("planned", "planned", steps=True)),
         stack=(Line("answered", "answered"), Line("refused", "refused"), Line("failed", "failed")),
     ),
+    Panel(
+        "Replicas",
+        96,
+        (
+            Line("replicas_ready", "ready", steps=True),
+            Line("replicas_desired", "desired", steps=True),
+            Line("replicas_needed", "needed", steps=True),
+        ),
+        stack=(Line("replicas_ready", ""),),
+        whole=True,
+    ),
+    Panel(
+        "Autoscaler: concurrency per replica",
+        64,
+        (Line("panic", "panic", bridge=4), Line("stable", "stable", bridge=4)),
+    ),
     Panel("Queue, rows", 56, (Line("queue_rows", "", bridge=2),)),
     Panel("In flight, requests", 48, (Line("in_flight", "", bridge=2),)),
     Panel("CPU, cores", 48, (Line("cpu_cores", "", bridge=2),)),
@@ -63,7 +79,10 @@ PANELS = (
     Panel("Processes", 32, (Line("processes", "", steps=True, bridge=2),), whole=True),
 )
 TIMES = (6, 10)  # marks on a narrow and on a wide axis of time, at most
-STRIP = 12  # height of the strip of readiness
+STRIP = 12  # height of the strips of readiness and events
+SHARES = 26  # height of the strip of traffic
+MOST_SHIFTS = 6  # changes of the wanted traffic with a label
+MOST_REVISIONS = 4  # with a colour of their own
 
 
 class Frame(NamedTuple):
@@ -197,7 +216,7 @@ def tags(found: Sequence[Tag], x: float, top: float, bottom: float) -> Iterator[
 
 def timeline(summary: Summary, course: Course, width: int, name: str) -> Markup:
     """Every panel that has something to show, on one axis of time, with the phases and what happened."""
-    frame = Frame.of(name, width, summary.duration_s)
+    frame = Frame.of(name, width, seconds(summary))
     head = heading(summary, frame)
     top = head.height + GAP - 8
     drawn: list[Markup] = []
@@ -207,9 +226,9 @@ def timeline(summary: Summary, course: Course, width: int, name: str) -> Markup:
             drawn += bands(summary, frame, bottom, bottom + item.height)
             drawn.append(panel(summary, course, item, frame, bottom))
             bottom += item.height + GAP
-    if course.has("ready"):
-        drawn.append(readiness(course, frame, bottom))
-        bottom += STRIP + GAP
+    for strip, height in strips(summary, course, frame, bottom):
+        drawn.append(strip)
+        bottom += height + GAP
     bottom -= GAP
     marks = [rule(x, head.height - 2, x, bottom, f"mark {style}") for style, x in head.marks]
     cursor = rule(frame.left, top, frame.left, bottom, "cursor")
@@ -249,6 +268,34 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
         label = f"{'capacity' if found.limited_by == 'server' else 'the generator did'}: {figure(found.per_s)}/s"
         ends = [step.end for step in found.steps if step.achieved_per_s == found.per_s]
         yield from ((end, label, "breached") for end in ends)
+    if summary.cluster:
+        yield from platform_moments(summary.cluster)
+
+
+def platform_moments(cluster: Cluster) -> Iterator[tuple[float, str, str]]:
+    """What was done to the replicas, when there were enough of them, and how the wanted traffic changed."""
+    if cluster.disruption:
+        yield max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 40), "disrupted"
+    for time in cluster.times:
+        if time.name == "scale" and time.seconds and time.to_at is not None:
+            yield time.to_at, f"enough replicas after {figure(time.seconds)} s", "recovered"
+    changes = [change for change in cluster.traffic if change.at > 0]
+    for change in changes[:MOST_SHIFTS]:
+        yield change.at, f"traffic: {_split(change.shares)}", "shifted"
+
+
+def _split(shares: dict[str, float]) -> str:
+    """Wanted shares in a few words."""
+    found = [f"{percent(share)} {shortened(name, 12)}" for name, share in shares.items() if share]
+    return ", ".join(found[:3]) + ", …" * (len(found) > 3) or "nobody"
+
+
+def shortened(name: str, most: int) -> str:
+    """A name with at most `most` characters, without its middle: what tells names apart is often at their end."""
+    name = plain(name)
+    return (
+        name if len(name) <= most else f"{name[: (most - 1) // 3]}…{name[len(name) - (most - 1 - (most - 1) // 3) :]}"
+    )
 
 
 def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:
@@ -338,9 +385,52 @@ def _tags(course: Course, item: Panel, lines: Sequence[Line], y: Scale) -> Itera
     height, areas = 0.0, list[Tag]()
     for line in item.stack:
         height += course[line.key][-1] or 0.0
-        if any(course[line.key]):
+        if line.label and any(course[line.key]):
             areas.append(Tag(f"area {line.key}", line.label, y(height)))
     yield from reversed(areas)
+
+
+def strips(summary: Summary, course: Course, frame: Frame, top: float) -> Iterator[tuple[Markup, float]]:
+    """What is no number, under the panels: each with its height."""
+    cluster = summary.cluster
+    if cluster and len({name for change in cluster.traffic for name in change.shares}) > 1:
+        yield traffic(cluster, frame, top), SHARES
+        top += SHARES + GAP
+    if cluster and cluster.events:
+        yield events(cluster, frame, top), STRIP
+        top += STRIP + GAP
+    if course.has("ready"):
+        yield readiness(course, frame, top), STRIP
+
+
+def traffic(cluster: Cluster, frame: Frame, top: float) -> Markup:
+    """The share of requests that each revision was to have; the newest on top."""
+    names = list(dict.fromkeys(name for change in cluster.traffic for name in change.shares))
+    styles = {name: f"revision-{number % MOST_REVISIONS}" for number, name in enumerate(names)}
+    starts = [max(0.0, change.at) for change in cluster.traffic]
+    parts, level = [text(frame.left, top - 8, "Wanted traffic, by revision", "title")], top
+    for change, (start, end) in zip(cluster.traffic, pairwise([*starts, frame.x.high]), strict=True):
+        level, left = top + SHARES, frame.x(start)
+        for name in names:
+            height = SHARES * change.shares.get(name, 0.0)
+            level -= height
+            parts.append(box(left, level, frame.x(end) - left, height, f"share {styles[name]}"))
+    label = int((frame.width - frame.right - 24) / CHARACTER)
+    last = [name for name in names if cluster.traffic[-1].shares.get(name)] or names
+    found = [Tag(f"share {styles[name]}", shortened(name, label), top) for name in reversed(last[-3:])]
+    return join(*parts, *tags(found, frame.right, top - 4, top + SHARES + 6))
+
+
+def events(cluster: Cluster, frame: Frame, top: float) -> Markup:
+    """A mark for each event of the platform; the table has what they say."""
+    places = dict.fromkeys(round(frame.x(max(0.0, event.at)), 1) for event in cluster.events)
+    path = "".join(f"M{x:.1f} {top:.1f}v{STRIP}" for x in places)
+    count = f"{len(cluster.events)} in all"
+    return join(
+        text(frame.left, top - 8, "Events", "title"),
+        element("path", d=path, class_="event"),
+        text(frame.right + 5, top + STRIP - 2, count, "tag"),
+    )
 
 
 def readiness(course: Course, frame: Frame, top: float) -> Markup:

@@ -43,7 +43,7 @@ from loadtests import results
 from loadtests.bench_report import grid
 from loadtests.markdown import code, escaped
 from loadtests.markup import plain
-from loadtests.results import Phase, Summary
+from loadtests.results import Cluster, Phase, Summary
 from loadtests.run_tables import judged
 from loadtests.scales import figure, percent
 
@@ -51,6 +51,15 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST = 3  # runs on a side
 BETTER, WORSE, CANNOT, ERROR = 0, 1, 2, 3  # exit codes
+
+TIMES = {
+    "detect": "time to detect",
+    "provision": "time to provision",
+    "scale": "time to scale",
+    "cold start": "slowest cold start",
+    "down": "time down",
+    "zero": "time to zero",
+}
 
 Word = Literal["better", "worse", "no difference", "can't tell"]
 Floats = NDArray[np.float64]
@@ -106,8 +115,52 @@ def measures(run: Summary) -> Iterator[Measure]:
         yield Measure(f"{name} failed", of_phase(name, lambda p: _share(p, p.counts.failed)), show=percent)
     if any(phase.name == "burst" for phase in run.phases) and run.capacity is None:
         yield Measure("time to recover, s", recovery)
+    yield from cluster_measures(run)
     if run.capacity:
         yield Measure("capacity at the SLO, requests/s", capacity, ratio=True, high=True)
+
+
+def cluster_measures(run: Summary) -> Iterator[Measure]:
+    """What the platform did, where it was watched. `time to recover` is above: it needs no cluster."""
+    if run.cluster is None:
+        return
+    for time in run.cluster.times:
+        if time.from_at is not None and time.name != "recover":
+            of = "" if time.name == "cold start" else f" ({time.of})"  # that of a cold start is a pod's name
+            yield Measure(f"{TIMES[time.name]}{of}, s", of_time(time.name, of and time.of))
+    if run.cluster.over_replica_seconds is not None:
+        yield Measure("over-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.over_replica_seconds))
+        yield Measure("under-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.under_replica_seconds))
+    yield Measure("failed near pods' starts and ends", of_cluster(_lost_near))
+
+
+def of_time(name: str, of: str) -> Callable[[Summary], Value | None]:
+    """One of the times of a cluster; until the end of the watch where what it counts to did not happen."""
+
+    def measured(run: Summary) -> Value | None:
+        found = run.cluster.times if run.cluster else []
+        time = next((time for time in found if time.name == name and time.of == (of or time.of)), None)
+        if time is None or time.from_at is None or run.cluster is None:
+            return None
+        return (
+            Value(run.cluster.watched_until - time.from_at, more=True) if time.seconds is None else Value(time.seconds)
+        )
+
+    return measured
+
+
+def of_cluster(get: Callable[[Cluster], float | None]) -> Callable[[Summary], Value | None]:
+    """A measure of the whole cluster."""
+
+    def measured(run: Summary) -> Value | None:
+        value = get(run.cluster) if run.cluster else None
+        return None if value is None else Value(value)
+
+    return measured
+
+
+def _lost_near(cluster: Cluster) -> float:
+    return sum(pod.lost_at_start + pod.lost_at_end for pod in cluster.pods)
 
 
 def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summary], Value | None]:
@@ -266,6 +319,7 @@ SAME: dict[str, Callable[[Summary], str]] = {
     "phases": lambda run: ", ".join(f"{phase.name} from {figure(phase.start)} s" for phase in run.phases),
     "SLO": lambda run: ", ".join(f"{key} {value}" for key, value in run.slo.model_dump(exclude_none=True).items()),
     "payloads": lambda run: ", ".join(run.kinds),
+    "cluster": lambda run: (run.cluster.mode or "of an unknown mode") if run.cluster else "none",
     "machine": lambda run: ", ".join(run.environment.machine.get(key, "?") for key in ("cpu", "cores", "kernel")),
     "generator's processes": lambda run: str(run.generator.workers),
 }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from loadtests.results import Bucket, Number, Sample, Summary
+from loadtests.results import AutoscalerSample, Bucket, Cluster, Number, Replicas, Sample, Summary
 
 Values = list[float | None]
+Moment = TypeVar("Moment", Sample, AutoscalerSample)
 
 
 class Column(NamedTuple):
@@ -59,35 +61,81 @@ LOOKS: dict[str, tuple[str, Callable[[Sample], float | None]]] = {
     "rss_mb": ("memory, MB", lambda sample: sample.rss_mb),
     "processes": ("processes", lambda sample: sample.processes),
 }
+REPLICAS: dict[str, tuple[str, Callable[[Replicas], int | None]]] = {
+    "replicas_ready": ("replicas ready", lambda replicas: replicas.ready),
+    "replicas_desired": ("replicas desired", lambda replicas: replicas.desired),
+    "replicas_needed": ("replicas needed", lambda replicas: replicas.needed),
+}
+AUTOSCALER: dict[str, tuple[str, Callable[[AutoscalerSample], Number]]] = {
+    "panic": ("panic concurrency", lambda sample: sample.panic),
+    "stable": ("stable concurrency", lambda sample: sample.stable),
+}
+MOST_AFTER = 1000  # buckets after the schedule, at most
+
+
+def seconds(summary: Summary) -> float:
+    """The end of the run's axis of time: of its schedule, or of the watch over the cluster, which goes on after it."""
+    after = summary.cluster.watched_until if summary.cluster else 0.0
+    return max(summary.duration_s, min(after, summary.duration_s + MOST_AFTER * summary.bucket_s))
 
 
 def course(summary: Summary) -> Course:
     """All columns of a run. Of several samples in a bucket the highest counts; for readiness (1 or 0), the lowest.
 
-    A last bucket that is cut off in its first half is left out: its rate would be noise.
+    Where a cluster was watched for longer, buckets without requests follow those of the schedule. A last bucket that is
+    cut off in its first half is left out: its rate would be noise.
     """
     buckets = [b for b in summary.buckets if not b.start or summary.duration_s - b.start >= summary.bucket_s / 2]
     starts = [bucket.start for bucket in buckets]
     end = starts[-1] + summary.bucket_s if starts else summary.bucket_s
     edges = [*starts, min(end, max(summary.duration_s, 1e-3))]
-    columns = [Column(key, head, [get(b) for b in buckets]) for key, (head, get) in LATENCIES.items()]
+    until = seconds(summary)
+    after = _after(edges[-1], until, summary.bucket_s) if until > summary.duration_s else []
+    nothing: Values = [None] * len(after)
+    columns = [Column(key, head, [get(b) for b in buckets] + nothing) for key, (head, get) in LATENCIES.items()]
     for key, (head, count) in RATES.items():
         lengths = (end - start for start, end in pairwise(edges))
         rates: Values = [count(bucket) / length for bucket, length in zip(buckets, lengths, strict=False)]
-        columns.append(Column(key, head, rates))
-    seen = _by_bucket(summary.timeline, starts, summary.bucket_s)
+        columns.append(Column(key, head, rates + nothing))
+    edges += after
+    seen = _by_bucket(summary.timeline, edges)
     columns += [Column(key, head, [_most(map(get, samples)) for samples in seen]) for key, (head, get) in LOOKS.items()]
     columns.append(Column("ready", "ready", [_least(s.ready for s in samples) for samples in seen]))
+    columns += _platform(summary.cluster, edges)
     return Course(edges, {column.key: column for column in columns})
 
 
-def _by_bucket(samples: Sequence[Sample], starts: Sequence[float], length: float) -> list[list[Sample]]:
+def _after(end: float, last: float, length: float) -> list[float]:
+    """The ends of buckets from `end` to `last`."""
+    whole = [end + length * number for number in range(1, int((last - end) / length) + 1)]
+    reached = whole[-1] if whole else end
+    return [*whole, last] if last - reached > 1e-6 else whole
+
+
+def _platform(cluster: Cluster | None, edges: Sequence[float]) -> Iterator[Column]:
+    """What the platform did; without a cluster, columns without values."""
+    replicas = _in_force(cluster.replicas if cluster else [], edges)
+    for key, (head, number) in REPLICAS.items():
+        yield Column(key, head, [_most(map(number, found)) for found in replicas])
+    said = _by_bucket(cluster.autoscaler if cluster else [], edges)
+    for key, (head, get) in AUTOSCALER.items():
+        yield Column(key, head, [_most(map(get, found)) for found in said])
+
+
+def _by_bucket(samples: Sequence[Moment], edges: Sequence[float]) -> list[list[Moment]]:
     """The samples of each bucket; those from after the last one are nobody's."""
-    found: list[list[Sample]] = [[] for _ in starts]
+    found: list[list[Moment]] = [[] for _ in edges[1:]]
     for sample in samples:
-        if 0 <= (number := int(sample.at // length)) < len(found):
+        if 0 <= (number := bisect_right(edges, sample.at) - 1) < len(found):
             found[number].append(sample)
     return found
+
+
+def _in_force(changes: Sequence[Replicas], edges: Sequence[float]) -> list[list[Replicas]]:
+    """The numbers of replicas that held at some time of each bucket."""
+    times = [change.at for change in changes]
+    spans = ((bisect_right(times, start), bisect_left(times, end)) for start, end in pairwise(edges))
+    return [list(changes[max(0, first - 1) : max(first, last)]) for first, last in spans]
 
 
 def _most(values: Iterable[float | None]) -> float | None:

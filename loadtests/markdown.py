@@ -13,7 +13,7 @@ from loadtests.scales import figure, percent
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$#!])")
 _QUIET = "\u2060"  # word joiner: seen by nobody, but keeps @name and #1 from being references
-SHOWN = ("phases", "steps", "budget", "errors")
+SHOWN = ("phases", "steps", "scaling", "splits", "budget", "errors")
 
 
 def escaped(text: object) -> str:
@@ -36,6 +36,7 @@ def report(summary: Summary) -> str:
     tables = [table for table in run_tables.everything(summary) if table.name in SHOWN]
     parts += (table_of(table) for table in tables)
     parts += (said for said in (run_tables.recovery(summary), escaped(run_tables.capacity(summary))) if said)
+    parts += _platform(summary)
     parts += [_generator(summary), _where(summary)]
     return "\n\n".join(parts) + "\n"
 
@@ -60,6 +61,17 @@ def table_of(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     text = code(cell.text) if cell.outside else escaped(cell.text)
     return f"**{text}**" if cell.bad and text else text
+
+
+def _platform(summary: Summary) -> list[str]:
+    """What was watched, and what of it was not seen."""
+    cluster = summary.cluster
+    if not cluster:
+        return []
+    said = [escaped(" ".join((run_tables.watched(cluster), run_tables.provisioning(cluster))).strip())]
+    if cluster.not_seen:
+        said.append("\n".join(["Not seen:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)]))
+    return said
 
 
 def _generator(summary: Summary) -> str:

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from loadtests import charts, markdown, results, run_tables
-from loadtests.course import Course, course
+from loadtests import charts, markdown, results, run_tables, waterfall
+from loadtests.course import Course, course, seconds
 from loadtests.markup import Markup, element, join, plain
 from loadtests.results import Summary
 from loadtests.run_tables import Cell, Table
@@ -24,7 +24,8 @@ from loadtests.scales import figure
 from loadtests.verdict import EXIT_CODES
 
 PAGE, MARKDOWN = "report.html", "summary.md"
-LARGE = ("phases", "parts", "steps")  # tables that need the whole width
+LARGE = ("phases", "parts", "steps", "scaling", "splits", "pods")  # tables that need the whole width
+FOLDED = ("events",)
 SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
 WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
 FOLDER = Path(__file__).parent
@@ -34,6 +35,10 @@ ADVICE = {
     "Invalid": "The generator did not do what the schedule says, so the numbers below say little about the server.",
     "Error": "The run could not be made.",
 }
+STARTS = (
+    "Pods that were created in the run, by when they were; where there are many, the {most} that took longest. Under a "
+    "bar: the phases of the process itself, as it says them."
+)
 DISTRIBUTION = (
     "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
     "SLO allows its p95."
@@ -100,14 +105,29 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
         table.name: element("section", _table(table), class_=table.name) for table in run_tables.everything(summary)
     }
     small = [tables.pop(name) for name in SMALL if name in tables]
-    yield from (tables.pop(name) for name in LARGE if name in tables)
+    folded = [table for table in run_tables.everything(summary) if table.name in FOLDED and tables.pop(table.name)]
+    yield from (tables.pop(name) for name in LARGE[: LARGE.index("pods")] if name in tables)
+    yield from _platform(summary, tables.pop("pods", Markup("")))
     yield distribution
     yield element("div", *small, class_="beside")
     yield from tables.values()
     yield element("section", element("h2", "How to read it"), _list(HOW, "how"), class_="reading")
     if summary.buckets:
-        values = run_tables.values(run)
-        yield element("details", element("summary", values.caption), _table(values, exact=False))
+        folded.append(run_tables.values(run))
+    yield from (element("details", element("summary", table.caption), _table(table, exact=False)) for table in folded)
+
+
+def _platform(summary: Summary, pods: Markup) -> Iterator[Markup]:
+    """How pods started, and what was seen of the cluster; nothing without one."""
+    cluster = summary.cluster
+    if cluster is None:
+        return
+    caption = STARTS.format(most=waterfall.MOST_PODS)
+    yield _figure("starts", "How pods started", lambda *at: waterfall.waterfall(summary, *at), caption=caption)
+    yield pods
+    unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
+    watched = element("p", run_tables.watched(cluster), class_="about")
+    yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")
 
 
 def _banner(summary: Summary) -> Markup:
@@ -144,7 +164,7 @@ def _course(summary: Summary, run: Course) -> Markup:
     """The panels over time, with a line for the values at one moment, which the script fills."""
     hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
     readout = element(
-        "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{summary.duration_s:.6g}"
+        "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{seconds(summary):.6g}"
     )
     caption = (
         "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "

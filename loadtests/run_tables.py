@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from loadtests.course import Course
-from loadtests.results import Phase, Spread, Summary
+from loadtests.results import Cluster, Phase, Spread, Summary
 from loadtests.scales import figure, percent
+from loadtests.scaling import PHASES as POD_PHASES
 from loadtests.verdict import BUSY_SHARE, late_allowed
+
+TIMES_SHOWN = {"scale": "time to scale", "cold start": "slowest cold start", "zero": "time to zero"}  # above all
 
 
 class Cell(NamedTuple):
@@ -52,8 +55,8 @@ def judged(summary: Summary) -> list[Phase]:
 def everything(summary: Summary) -> list[Table]:
     """All tables that have rows, in the order in which they are read."""
     found = [
-        phases(summary), parts(summary), steps(summary), budget(summary), errors(summary), answers(summary),
-        generator(summary), environment(summary),
+        phases(summary), parts(summary), steps(summary), *platform(summary), budget(summary), errors(summary),
+        answers(summary), generator(summary), environment(summary),
     ]  # fmt: skip
     return [table for table in found if table.rows]
 
@@ -164,6 +167,119 @@ def recovery(summary: Summary) -> str:
     return f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}{after}."
 
 
+def platform(summary: Summary) -> list[Table]:
+    """What the cluster did; none without one."""
+    found = summary.cluster
+    return [scaling(found), splits(found), pods(found), events(found)] if found else []
+
+
+def scaling(cluster: Cluster) -> Table:
+    """The times that matter."""
+    heads = ("Time", "Of", "Seconds", "Allowed", "From, s", "To, s", "")
+    rows = [
+        [
+            Cell(time.name), outside(time.of), number(time.seconds)._replace(bad=time.met is False),
+            number(time.limit_seconds), number(time.from_at), number(time.to_at),
+            Cell(time.why or ("held" if time.met else "too long" if time.met is False else ""), bad=time.met is False),
+        ]
+        for time in cluster.times
+    ]  # fmt: skip
+    note = (
+        "Detect: until more replicas are desired. Provision: from then until those are ready. Scale: until as many are "
+        "ready as the planned rate needs. Recover: until the SLO holds again. Cold start: of the slowest pod, from "
+        "created to ready. Down: until no more are ready than are needed or were before. Zero: until none is."
+    )
+    return Table("scaling", "How it scaled", heads, rows, left=2, note=f"{note} {provisioning(cluster)}".strip())
+
+
+def provisioning(cluster: Cluster) -> str:
+    """Replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
+    over, under = cluster.over_replica_seconds, cluster.under_replica_seconds
+    if over is None or under is None:
+        return ""
+    needed = f" At {figure(cluster.replica_per_s)} requests/s for a replica" if cluster.replica_per_s else " In all"
+    return f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+
+
+def splits(cluster: Cluster) -> Table:
+    """Requests per revision against the wanted split."""
+    heads = ("Revision", "From, s", "To, s", "Wanted", "Had", "99 % interval", "Answers", "Of", "")
+    rows = [
+        [
+            outside(s.revision), number(s.start), number(s.end), number(s.wanted_share, show=percent),
+            number(s.share, show=percent), Cell(f"{percent(s.low)} to {percent(s.high)}"), number(s.answers),
+            number(s.total), Cell("as wanted" if s.within else "not as wanted", bad=not s.within),
+        ]
+        for s in cluster.splits
+    ]  # fmt: skip
+    note = (
+        "Answers by the revision that gave them, for as long as the wanted shares stayed the same, from a second after "
+        "they changed; Wilson's interval takes each request as routed by itself."
+    )
+    return Table("splits", "Traffic by revision", heads, rows, note=note)
+
+
+def pods(cluster: Cluster) -> Table:
+    """Every pod's start and end."""
+    heads = ["Pod", "Revision", "Created, s", *(phase.capitalize() for phase in POD_PHASES), "Cold start"]
+    heads += ["Slowest", "Process", "Ended, s", "Restarts", "Lost at start", "At end", "Problem"]
+    rows = []
+    for pod in cluster.pods:
+        spans = {phase.name: phase.seconds for phase in pod.phases}
+        after = [number(pod.terminating if pod.terminating is not None else pod.gone), number(pod.restarts, 0)]
+        after += [number(pod.lost_at_start, 0), number(pod.lost_at_end, 0)]
+        rows.append([
+            outside(pod.name), outside(pod.revision or "–"), number(pod.created), *_phases(spans),
+            number(pod.cold_start_seconds), outside(pod.slowest or "–"), outside(_process(pod.startup)), *after,
+            outside(pod.problem or "–")._replace(bad=pod.problem is not None),
+        ])  # fmt: skip
+    note = (
+        "Seconds of each phase; a cold start is only that of a pod that was created in the run and became ready. Lost: "
+        "failed requests in the 5 s after it became ready, and while it ended, whoever had them; "
+        f"{figure(cluster.lost_elsewhere)} failed near neither."
+    )
+    return Table("pods", "Pods", heads, rows, left=2, note=note)
+
+
+def _phases(spans: dict[str, float]) -> Iterator[Cell]:
+    """A cell for each phase; what could not be told apart stands with the last of them."""
+    for phase in POD_PHASES:
+        together = next((name for name in spans if name.endswith(f"and {phase}")), None)
+        if together:
+            yield number(spans[together], show=lambda value: f"{figure(value)} (with those before)")
+        else:
+            yield number(spans.get(phase))
+
+
+def _process(startup: dict[str, float]) -> str:
+    """A process's own start, by phase."""
+    return ", ".join(f"{part} {figure(seconds)}" for part, seconds in startup.items() if part != "ready") or "–"
+
+
+def events(cluster: Cluster) -> Table:
+    """What the platform said."""
+    rows = [
+        [Cell(figure(e.at), e.at), outside(e.kind), outside(e.name), outside(e.reason), outside(e.message)]
+        for e in cluster.events
+    ]
+    return Table("events", "Events of the platform", ("At, s", "Kind", "Name", "Reason", "Message"), rows, left=0)
+
+
+def watched(cluster: Cluster) -> str:
+    """Who was watched, and how, in sentences."""
+    mode = f" in {cluster.mode} mode" if cluster.mode else ""
+    said = [f"{cluster.service or '(nothing)'}{mode}, watched until {figure(cluster.watched_until)} s."]
+    if cluster.desired_from:
+        said.append(f"Desired replicas are those of {cluster.desired_from} objects.")
+    if clock := cluster.clock:
+        ahead = f"{figure(abs(clock.skew_seconds))} s {'ahead of' if clock.skew_seconds >= 0 else 'behind'}"
+        error = figure(clock.error_seconds)
+        said.append(f"The API server's clock was {ahead} this machine's, known to {error} s and corrected for.")
+    else:
+        said.append("The API server's clock is not known, so times that objects say themselves are not used.")
+    return " ".join(said)
+
+
 def errors(summary: Summary) -> Table:
     """Failed requests by what went wrong, in each phase."""
     found = sorted({error for phase in summary.phases for error in phase.errors})
@@ -254,6 +370,11 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
         yield "time to recover", Cell("never", bad=True) if seconds is None else number(seconds, allowed), (
             "s" if allowed is None else f"s; {figure(allowed)} allowed"
         )  # fmt: skip
+    for time in summary.cluster.times if summary.cluster else ():
+        if time.name in TIMES_SHOWN and time.from_at is not None:
+            allowed = "s" if time.limit_seconds is None else f"s; {figure(time.limit_seconds)} allowed"
+            shown = Cell("never", bad=True) if time.seconds is None else number(time.seconds, time.limit_seconds)
+            yield TIMES_SHOWN[time.name], shown, allowed
     for part in summary.budget:
         if part.cause != "late":
             yield part.cause, number(part.count, show=figure)._replace(bad=over(part.spent)), (
