@@ -201,9 +201,9 @@ class Follower:
                     return
                 if error.status == 410:
                     version = ""
-                self._interrupted(f"HTTP {error.status}")
+                self._interrupted(_why(error))
             except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-                self._interrupted(type(error).__name__, silent=isinstance(error, SilentError))
+                self._interrupted(_why(error), silent=isinstance(error, SilentError))
             time.sleep(self._wait)
             self._wait = min(2 * self._wait, RETRY_SECONDS[1])
 
@@ -418,8 +418,7 @@ class Watcher:
             try:
                 text = do()
             except (ApiException, HTTPError, LookupError) as error:
-                status = f"HTTP {error.status}" if isinstance(error, ApiException) else str(error)
-                problem = f"{self._options.disruption}: {status}"
+                problem = f"{self._options.disruption}: {_why(error)}"
             self.tell(facts.Disrupted(at=time.monotonic(), text=text or self._options.disruption, problem=problem))
 
     def _delete_pod(self) -> str:
@@ -455,7 +454,7 @@ class Watcher:
                         self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
                         return
                     if pod.ready and not missed:  # others are not up yet
-                        self._miss(f"the pods' own metrics, not always: {type(error).__name__} at {pod.name}")
+                        self._miss(f"the pods' own metrics, not always: {_why(error)} from {pod.name}")
                         missed = True
 
     def _miss(self, text: str) -> None:
@@ -519,6 +518,12 @@ def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
     for line in exposition.splitlines():
         if found := SERIES.match(line):
             yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ApiException):
+        return f"HTTP {error.status}"
+    return str(error) if isinstance(error, LookupError) else type(error).__name__
 
 
 def every(seconds: float) -> Iterator[int]:

@@ -227,6 +227,7 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played(
     api: KubernetesApi, see: Callable[..., Seen], trouble: bool
 ) -> None:
     api.gone_as_status, api.may = {"podautoscalers"}, {("get", "pods/proxy")}
+    api.metrics = dict.fromkeys(LIVES, METRICS)
     seen = see()
     steps = zero_to_four_and_back(api)
     if trouble:
