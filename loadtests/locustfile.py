@@ -2,7 +2,7 @@
 
 locust -f loadtests/locustfile.py --host http://127.0.0.1:3000                                     Locust's page
 locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless --scenario burst
-locust -f loadtests/locustfile.py --host http://… --headless --scenario scale-up --cluster defects/defect-classifier --rate 90
+locust -f loadtests/locustfile.py --host http://… --headless --scenario scale-up --rate 90 --cluster namespace/name
 
 With `--cluster`, what Kubernetes does with the InferenceService is followed too, and joined to the requests.
 With `--processes`, or workers on other machines, each sends its part of the same schedule. The run ends by itself when
