@@ -293,9 +293,8 @@ def _split(shares: dict[str, float]) -> str:
 def shortened(name: str, most: int) -> str:
     """A name with at most `most` characters, without its middle: what tells names apart is often at their end."""
     name = plain(name)
-    return (
-        name if len(name) <= most else f"{name[: (most - 1) // 3]}…{name[len(name) - (most - 1 - (most - 1) // 3) :]}"
-    )
+    start = (most - 1) // 3
+    return name if len(name) <= most else f"{name[:start]}…{name[len(name) - (most - 1 - start) :]}"
 
 
 def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:

@@ -142,9 +142,9 @@ def of_time(name: str, of: str) -> Callable[[Summary], Value | None]:
         time = next((time for time in found if time.name == name and time.of == (of or time.of)), None)
         if time is None or time.from_at is None or run.cluster is None:
             return None
-        return (
-            Value(run.cluster.watched_until - time.from_at, more=True) if time.seconds is None else Value(time.seconds)
-        )
+        if time.seconds is None:
+            return Value(run.cluster.watched_until - time.from_at, more=True)
+        return Value(time.seconds)
 
     return measured
 

@@ -24,7 +24,7 @@ from loadtests.scales import figure
 from loadtests.verdict import EXIT_CODES
 
 PAGE, MARKDOWN = "report.html", "summary.md"
-LARGE = ("phases", "parts", "steps", "scaling", "splits", "pods")  # tables that need the whole width
+LARGE = ("phases", "parts", "steps", "scaling", "splits")  # tables that need the whole width
 FOLDED = ("events",)
 SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
 WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
@@ -101,13 +101,14 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
         lambda *at: charts.distribution(summary, *at),
         caption=DISTRIBUTION,
     )
+    found = run_tables.everything(summary)
+    folded = [table for table in found if table.name in FOLDED]
     tables = {
-        table.name: element("section", _table(table), class_=table.name) for table in run_tables.everything(summary)
+        table.name: element("section", _table(table), class_=table.name) for table in found if table not in folded
     }
     small = [tables.pop(name) for name in SMALL if name in tables]
-    folded = [table for table in run_tables.everything(summary) if table.name in FOLDED and tables.pop(table.name)]
-    yield from (tables.pop(name) for name in LARGE[: LARGE.index("pods")] if name in tables)
-    yield from _platform(summary, tables.pop("pods", Markup("")))
+    yield from (tables.pop(name) for name in LARGE if name in tables)
+    yield from _platform(summary, tables)
     yield distribution
     yield element("div", *small, class_="beside")
     yield from tables.values()
@@ -117,14 +118,14 @@ def _content(summary: Summary, run: Course) -> Iterator[Markup]:
     yield from (element("details", element("summary", table.caption), _table(table, exact=False)) for table in folded)
 
 
-def _platform(summary: Summary, pods: Markup) -> Iterator[Markup]:
+def _platform(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     """How pods started, and what was seen of the cluster; nothing without one."""
     cluster = summary.cluster
     if cluster is None:
         return
     caption = STARTS.format(most=waterfall.MOST_PODS)
     yield _figure("starts", "How pods started", lambda *at: waterfall.waterfall(summary, *at), caption=caption)
-    yield pods
+    yield tables.pop("pods", Markup(""))
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
     watched = element("p", run_tables.watched(cluster), class_="about")
     yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")

@@ -370,13 +370,19 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
         yield "time to recover", Cell("never", bad=True) if seconds is None else number(seconds, allowed), (
             "s" if allowed is None else f"s; {figure(allowed)} allowed"
         )  # fmt: skip
-    for time in summary.cluster.times if summary.cluster else ():
-        if time.name in TIMES_SHOWN and time.from_at is not None:
-            allowed = "s" if time.limit_seconds is None else f"s; {figure(time.limit_seconds)} allowed"
-            shown = Cell("never", bad=True) if time.seconds is None else number(time.seconds, time.limit_seconds)
-            yield TIMES_SHOWN[time.name], shown, allowed
+    if summary.cluster:
+        yield from scaling_tiles(summary.cluster)
     for part in summary.budget:
         if part.cause != "late":
             yield part.cause, number(part.count, show=figure)._replace(bad=over(part.spent)), (
                 f"requests; {percent(part.allowed_share)} allowed"
             )  # fmt: skip
+
+
+def scaling_tiles(cluster: Cluster) -> Iterator[tuple[str, Cell, str]]:
+    for time in cluster.times:
+        if time.name in TIMES_SHOWN and time.from_at is not None:
+            taken = Cell("never", bad=True) if time.seconds is None else number(time.seconds, time.limit_seconds)
+            allowed = "" if time.limit_seconds is None else f"; {figure(time.limit_seconds)} allowed"
+            of = "" if time.name == "cold start" else f" from the {time.of}"
+            yield TIMES_SHOWN[time.name], taken, f"s{of}{allowed}"

@@ -1,4 +1,4 @@
-"""How pods started, as SVG: one row for each, its phases one after the other, on an axis of seconds since it was created."""
+"""How pods started, as SVG: a row for each, its phases one after the other, by the seconds since it was created."""
 
 from __future__ import annotations
 
