@@ -18,6 +18,7 @@ from loadtests.results import Cluster, Histogram, Phase, Summary
 from loadtests.scales import Scale, figure, percent
 
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
+BOLD = 1.2  # how much wider bold letters, and those of names, may be
 GAP = 34  # between panels; has the next one's title
 AXIS = 34  # under the last panel
 
@@ -58,7 +59,7 @@ PANELS = (
     ),
     Panel(
         "Replicas",
-        96,
+        110,
         (
             Line("replicas_ready", "ready", steps=True),
             Line("replicas_desired", "desired", steps=True),
@@ -275,7 +276,7 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
 def platform_moments(cluster: Cluster) -> Iterator[tuple[float, str, str]]:
     """What was done to the replicas, when there were enough of them, and how the wanted traffic changed."""
     if cluster.disruption:
-        yield max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 40), "disrupted"
+        yield max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 30), "disrupted"
     for time in cluster.times:
         if time.name == "scale" and time.seconds and time.to_at is not None:
             yield time.to_at, f"enough replicas after {figure(time.seconds)} s", "recovered"
@@ -300,8 +301,8 @@ def shortened(name: str, most: int) -> str:
 def _labels(found: Sequence[tuple[float, str, str]], frame: Frame, top: float) -> tuple[list[Markup], float]:
     """Texts at their place, in as many rows as it takes for none to be on top of another; and where those end."""
     spans = []
-    for x, label, _ in found:
-        length = CHARACTER * len(label) + 14
+    for x, label, style in found:
+        length = CHARACTER * (BOLD if style.startswith("moment") else 1) * len(label) + 14
         left = max(0.0, min(x, frame.width - length))
         spans.append((left, left + length))
     rows = scales.rows_for(spans)
@@ -414,7 +415,7 @@ def traffic(cluster: Cluster, frame: Frame, top: float) -> Markup:
             height = SHARES * change.shares.get(name, 0.0)
             level -= height
             parts.append(box(left, level, frame.x(end) - left, height, f"share {styles[name]}"))
-    label = int((frame.width - frame.right - 24) / CHARACTER)
+    label = int((frame.width - frame.right - 20) / (BOLD * CHARACTER))
     last = [name for name in names if cluster.traffic[-1].shares.get(name)] or names
     found = [Tag(f"share {styles[name]}", shortened(name, label), top) for name in reversed(last[-3:])]
     return join(*parts, *tags(found, frame.right, top - 4, top + SHARES + 6))

@@ -36,8 +36,8 @@ ADVICE = {
     "Error": "The run could not be made.",
 }
 STARTS = (
-    "Pods that were created in the run, by when they were; where there are many, the {most} that took longest. Under a "
-    "bar: the phases of the process itself, as it says them."
+    "Pods that were created in the run, by when they were; where there are many, the {most} that took longest. Bars "
+    "of pods that were never ready end with the axis. Under a bar: the phases of the process itself, as it says them."
 )
 DISTRIBUTION = (
     "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
@@ -124,8 +124,8 @@ def _platform(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     if cluster is None:
         return
     caption = STARTS.format(most=waterfall.MOST_PODS)
-    yield _figure("starts", "How pods started", lambda *at: waterfall.waterfall(summary, *at), caption=caption)
-    yield tables.pop("pods", Markup(""))
+    yield _figure("waterfall", "How pods started", lambda *at: waterfall.waterfall(summary, *at), caption=caption)
+    yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
     watched = element("p", run_tables.watched(cluster), class_="about")
     yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")
@@ -165,8 +165,9 @@ def _course(summary: Summary, run: Course) -> Markup:
     """The panels over time, with a line for the values at one moment, which the script fills."""
     hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
     readout = element(
-        "output", hint, id="readout", hidden="", aria_live="polite", data_seconds=f"{seconds(summary):.6g}"
-    )
+        "output", hint, id="readout", class_="more" if summary.cluster else None, hidden="", aria_live="polite",
+        data_seconds=f"{seconds(summary):.6g}",
+    )  # fmt: skip
     caption = (
         "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
         "axis; the dashed red line is what the SLO allows the p95."
@@ -189,7 +190,7 @@ def _figure(
 def _table(table: Table, *, exact: bool = True) -> Markup:
     """A table that scrolls by itself where it is too wide."""
     words = [
-        all(cell.value is None and cell.text not in ("–", "") for cell in column)
+        all(cell.value is None for cell in column) and any(cell.text not in ("–", "") for cell in column)
         for column in zip(*table.rows, strict=True)
     ]
     heads = (

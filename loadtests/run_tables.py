@@ -170,7 +170,7 @@ def recovery(summary: Summary) -> str:
 def platform(summary: Summary) -> list[Table]:
     """What the cluster did; none without one."""
     found = summary.cluster
-    return [scaling(found), splits(found), pods(found), events(found)] if found else []
+    return [scaling(found), splits(found), starts(found), pods(found), events(found)] if found else []
 
 
 def scaling(cluster: Cluster) -> Table:
@@ -219,24 +219,38 @@ def splits(cluster: Cluster) -> Table:
     return Table("splits", "Traffic by revision", heads, rows, note=note)
 
 
-def pods(cluster: Cluster) -> Table:
-    """Every pod's start and end."""
-    heads = ["Pod", "Revision", "Created, s", *(phase.capitalize() for phase in POD_PHASES), "Cold start"]
-    heads += ["Slowest", "Process", "Ended, s", "Restarts", "Lost at start", "At end", "Problem"]
-    rows = []
-    for pod in cluster.pods:
-        spans = {phase.name: phase.seconds for phase in pod.phases}
-        after = [number(pod.terminating if pod.terminating is not None else pod.gone), number(pod.restarts, 0)]
-        after += [number(pod.lost_at_start, 0), number(pod.lost_at_end, 0)]
-        rows.append([
-            outside(pod.name), outside(pod.revision or "–"), number(pod.created), *_phases(spans),
-            number(pod.cold_start_seconds), outside(pod.slowest or "–"), outside(_process(pod.startup)), *after,
-            outside(pod.problem or "–")._replace(bad=pod.problem is not None),
-        ])  # fmt: skip
+def starts(cluster: Cluster) -> Table:
+    """How each pod started."""
+    heads = ["Pod", "Created, s", *(phase.capitalize() for phase in POD_PHASES), "Cold start", "Slowest", "Process"]
+    rows = [
+        [
+            outside(pod.name), number(pod.created), *_phases({phase.name: phase.seconds for phase in pod.phases}),
+            number(pod.cold_start_seconds), outside(pod.slowest or "–"), outside(_process(pod.startup)),
+        ]
+        for pod in cluster.pods
+    ]  # fmt: skip
     note = (
-        "Seconds of each phase; a cold start is only that of a pod that was created in the run and became ready. Lost: "
-        "failed requests in the 5 s after it became ready, and while it ended, whoever had them; "
-        f"{figure(cluster.lost_elsewhere)} failed near neither."
+        "Seconds of each phase, and of the process's own. A cold start is from created to ready, of a pod that was "
+        "created in the run."
+    )
+    return Table("starts", "Starts of pods, s", heads, rows, note=note)
+
+
+def pods(cluster: Cluster) -> Table:
+    """What became of each pod, and of the requests around it."""
+    heads = ("Pod", "Revision", "Ready, s", "Ended, s", "Restarts", "Lost at its start", "At its end", "Problem")
+    rows = [
+        [
+            outside(pod.name), outside(pod.revision or "–"), number(pod.ready),
+            number(pod.gone if pod.terminating is None else pod.terminating), number(pod.restarts, 0),
+            number(pod.lost_at_start, 0), number(pod.lost_at_end, 0),
+            outside(pod.problem or "–")._replace(bad=pod.problem is not None),
+        ]
+        for pod in cluster.pods
+    ]  # fmt: skip
+    note = (
+        "Lost: failed requests in the 5 s after it became ready, and while it ended, whoever had them; "
+        f"{figure(cluster.lost_elsewhere)} failed near no pod's start or end."
     )
     return Table("pods", "Pods", heads, rows, left=2, note=note)
 

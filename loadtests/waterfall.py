@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests import scales
-from loadtests.charts import AXIS, CHARACTER, LINE, box, rule, shortened, svg, text
-from loadtests.markup import Markup
+from loadtests.charts import AXIS, BOLD, CHARACTER, LINE, box, rule, shortened, svg, text
+from loadtests.markup import Markup, plain
 from loadtests.results import Cluster, PodLife, Summary
 from loadtests.scales import Scale, figure
 
@@ -63,8 +63,9 @@ def waterfall(summary: Summary, width: int, name: str) -> Markup:
 def row(pod: PodLife, seconds: float, x: Scale, top: float) -> Iterator[Markup]:
     """One pod: its name, what is to be known in words, its phases, and under them those of its process."""
     most = int((x.end - x.start) / CHARACTER)
-    yield text(x.start, top + LINE, shortened(pod.name, most), "title")
-    yield text(x.start, top + 2 * LINE, shortened(said(pod, seconds), most), "tick")
+    words = said(pod, seconds)
+    yield text(x.start, top + LINE, shortened(pod.name, int(most / BOLD)), "title")
+    yield text(x.start, top + 2 * LINE, words if len(words) <= most else f"{words[: most - 1]}…", "tick")
     level, at = top + 2 * LINE + 5, 0.0
     for phase in pod.phases:
         yield box(x(at), level, x(at + phase.seconds) - x(at), BAR, f"start {style_of(phase.name)}")
@@ -99,9 +100,10 @@ def said(pod: PodLife, seconds: float) -> str:
     """When it was created, what became of it and, where it is known, what took longest."""
     created = f"created at {figure(pod.created)} s"
     if pod.cold_start_seconds is None:
-        return f"{created}, not ready after {figure(seconds)} s{f': {pod.problem}' if pod.problem else ''}"
-    slowest = f"; slowest: {pod.slowest}" if pod.slowest else ""
-    return f"{created}, ready after {figure(pod.cold_start_seconds)} s{slowest}"
+        why = f": {plain(pod.problem)}" if pod.problem else ""
+        return f"not ready after {figure(seconds)} s, {created}{why}"
+    slowest = f"; slowest: {plain(pod.slowest)}" if pod.slowest else ""
+    return f"ready after {figure(pod.cold_start_seconds)} s{slowest}; {created}"
 
 
 def _legend(pods: Sequence[PodLife], width: int) -> tuple[list[Markup], float]:

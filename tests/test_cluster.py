@@ -23,7 +23,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step, kubeconfig, play, serving
-from test_measures import ENVIRONMENT, answered
 
 from conftest import BIN, ROOT, environment, run
 from loadtests import cluster, facts, results, scaling, scenarios, stub, summaries, watch
@@ -31,6 +30,7 @@ from loadtests.measures import Run, Watched
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
 from loadtests.scenarios import BadScenario, Plan, Scenario
 from loadtests.watch import Watch
+from test_measures import ENVIRONMENT, answered
 
 SAMPLE = 1.0  # seconds: how far what was seen may be from what was scripted
 OLD, NEW = f"{SERVICE}-predictor-00001", f"{SERVICE}-predictor-00002"
