@@ -197,9 +197,16 @@ def containerize(engine: str, bento_tag: str, stage: str, platform: str | None, 
 
 
 def finish(
-    engine: str, name: str, facts: Mapping[str, str], arguments: Mapping[str, str], platform: str | None
+    engine: str,
+    name: str,
+    facts: Mapping[str, str],
+    arguments: Mapping[str, str],
+    platform: str | None,
+    *,
+    containerfile: str = CONTAINERFILE,
+    context: Path | None = None,
 ) -> None:
-    """Make the image `name`, labelled with `facts`, of BentoML's; `arguments` are those of the Containerfile."""
+    """Make the image `name`, labelled with `facts`, of BentoML's, or of a `context`; `arguments` are the file's."""
     command = [engine, "build", "--network=none", "--tag", name]
     command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
     command += [f"--label={key}={value}" for key, value in facts.items()]
@@ -208,8 +215,8 @@ def finish(
         command += ["--format=oci", "--timestamp=0"]
     with tempfile.TemporaryDirectory() as empty:
         file = Path(empty, "Containerfile")
-        file.write_text(CONTAINERFILE, "utf-8")
-        run(*command, "--file", file, empty)
+        file.write_text(containerfile, "utf-8")
+        run(*command, "--file", file, context or empty)
 
 
 def labels(model: artifact.Artifact | None, base: str) -> dict[str, str]:
@@ -263,7 +270,7 @@ def build(options: argparse.Namespace) -> None:
     engine = engine_here(options.engine)
     baked_in = (None, None) if options.without_model else chosen(Settings.from_environment())
     model = baked_in[0]
-    name = f"{NAME}:{_version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
+    name = f"{NAME}:{version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
     if options.platform:
         name += f"-{options.platform.partition('/')[2]}"
     with tempfile.TemporaryDirectory() as directory:
@@ -300,7 +307,7 @@ def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, s
     return base
 
 
-def _version() -> str:
+def version() -> str:
     """This project's."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
 
@@ -321,9 +328,10 @@ def push(options: argparse.Namespace) -> None:
         built = json.loads((options.output / RECORD).read_text("utf-8"))
     except OSError:
         raise BuildFailed(f"nothing to push: there is no {options.output}/image.json; run make image") from None
-    repository, tag = named(options.image, built["image"].split(":")[1])
+    name, built_tag = built["image"].split(":")
+    repository, tag = named(options.image, built_tag)
     digest = pushed(built["engine"], built["image"], f"{repository}:{tag}")
-    print(f"{repository}:{tag}\n{digest}\nkustomize edit set image {NAME}={repository}@{digest}")
+    print(f"{repository}:{tag}\n{digest}\nkustomize edit set image {name}={repository}@{digest}")
 
 
 def named(image: str, tag: str) -> tuple[str, str]:

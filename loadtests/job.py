@@ -29,7 +29,7 @@ class Job:
 
     def __init__(self, results: Path, keep_seconds: float, options: list[str]):
         self._results, self._keep, self._ended = results, keep_seconds, False
-        command = [str(Path(sys.executable).parent / "locust"), "-f", "loadtests/locustfile.py", "--headless"]
+        command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless"]
         self._command = [*command, "--only-summary", "--out", str(results), *options]
         self._locust: subprocess.Popen[bytes] | None = None
 
