@@ -149,8 +149,10 @@ def container(documents: list[Document]) -> Document:
 
 
 def settings(documents: list[Document]) -> dict[str, str]:
-    """The environment that the ConfigMap gives."""
-    return dict(only(documents, "ConfigMap")["data"])
+    """The environment that the server's ConfigMap gives."""
+    name = container(documents)["envFrom"][0]["configMapRef"]["name"]
+    (found,) = [d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == name]
+    return dict(found["data"])
 
 
 def sdk_problems(services: list[Document]) -> list[list[str]]:

@@ -900,7 +900,7 @@ def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path
 
 
 def test_workers_find_the_coordinator(tmp_path: Path) -> None:
-    documents = {(d["kind"], d["metadata"]["name"]): d for d in render(tmp_path, "load-test", "load-test-distributed")}
+    documents = {(d["kind"], d["metadata"]["name"]): d for d in render(tmp_path, "load-test-distributed")}
     main, workers = (documents["Job", name]["spec"] for name in ("load-test", "load-test-workers"))
     (coordinator,), (worker,) = (job["template"]["spec"]["containers"] for job in (main, workers))
     expected = next(option for option in coordinator["args"] if option.startswith("--expect-workers="))

@@ -27,6 +27,7 @@ MODES = {
     "knative": ("autoscale-concurrency", "scale-to-zero", "canary", *NEITHER),
     "standard": ("autoscale-cpu", *NEITHER),
 }
+LOAD_TESTS = ("load-test-reader", "load-test", "load-test-distributed")  # each has what those before it have
 QUEUE_PROXY_SECONDS = 30  # without a request, before Knative lets the server have its SIGTERM
 KPA_SHARE = 0.7  # of the target that Knative's autoscaler aims at: container-concurrency-target-percentage
 README = (ROOT / "kserve" / "README.md").read_text("utf-8")
@@ -38,12 +39,14 @@ def subsets(extras: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Document]]:
-    """The base, the overlays, and each mode with every subset of the components that go with it."""
+    """The base, the overlays, and each mode with every subset of what goes with it, or with a load test."""
     scratch = tmp_path_factory.mktemp("kserve")
     found = {"base": render("base")} | {name: render(f"overlays/{name}") for name in OVERLAYS}
     for mode, extras in MODES.items():
         for chosen in subsets(extras):
             found[" ".join((mode, *chosen))] = render(overlay(scratch, mode, *chosen))
+        for name in LOAD_TESTS:
+            found[f"{mode} {name}"] = render(overlay(scratch, mode, name))
     return found
 
 
@@ -57,7 +60,7 @@ def test_there_is_no_other_overlay_or_component() -> None:
         return {folder.name for folder in (ROOT / "kserve" / name).iterdir()}
 
     assert folders("overlays") == set(OVERLAYS)
-    assert folders("components") == set(MODES).union(*MODES.values())
+    assert folders("components") == set(MODES).union(*MODES.values(), LOAD_TESTS)
 
 
 def test_every_inference_service_has_only_fields_of_kserve(rendered: dict[str, list[Document]]) -> None:
@@ -349,3 +352,21 @@ def test_the_readmes_request_is_answered(server: Server) -> None:
     shown = next(json.loads(block) for block in blocks("json") if "model_name" in block)
     assert answer.json().keys() == shown.keys()
     assert [o["name"] for o in answer.json()["outputs"]] == [o["name"] for o in shown["outputs"]]
+
+
+@pytest.mark.parametrize("name", LOAD_TESTS[1:])
+def test_a_load_test_runs_as_little_as_the_server_may(name: str, tmp_path: Path) -> None:
+    image = {"name": "defect-classifier-load", "newName": "registry/load", "digest": "sha256:" + "a" * 64}
+    documents = render(overlay(tmp_path, "standard", name, images=[image], namespace="sorting"))
+    jobs = [d["spec"]["template"]["spec"] for d in documents if d["kind"] == "Job"]
+    assert len(jobs) == LOAD_TESTS.index(name)
+    for spec in jobs:
+        (box,) = spec["containers"]
+        assert box["image"] == f"registry/load@{image['digest']}"
+        assert box["securityContext"]["readOnlyRootFilesystem"]
+        assert box["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert {volume["name"] for volume in spec["volumes"]} == {mount["name"] for mount in box["volumeMounts"]}
+    (bound,) = only(documents, "RoleBinding")["subjects"]
+    assert (bound["name"], bound["namespace"]) == (jobs[0]["serviceAccountName"], "sorting")
+    assert container(documents)["image"] == "defect-classifier", "the server's own is another"
