@@ -279,7 +279,7 @@ def platform_moments(cluster: Cluster) -> Iterator[tuple[float, str, str]]:
         yield max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 30), "disrupted"
     for time in cluster.times:
         if time.name == "scale" and time.seconds and time.to_at is not None:
-            yield time.to_at, f"enough replicas after {figure(time.seconds)} s", "recovered"
+            yield time.to_at, f"enough replicas {figure(time.seconds)} s after {shortened(time.of, 16)}", "recovered"
     changes = [change for change in cluster.traffic if change.at > 0]
     for change in changes[:MOST_SHIFTS]:
         yield change.at, f"traffic: {_split(change.shares)}", "shifted"

@@ -488,7 +488,9 @@ def test_a_canary_gets_its_share_and_a_run_reports_the_platform(api: KubernetesA
     assert [sample.replicas_ready for sample in summary.timeline][:2] == [1, 1]
     assert summary.timeline[-1].replicas_ready == 3
     kept = {path.name for path in (tmp_path / "load").glob("*/*")}
-    assert kept >= {"cluster.jsonl", "requests.parquet", "summary.json"}
+    assert kept >= {"cluster.jsonl", "requests.parquet", "summary.json", "report.html", "summary.md"}
+    (page,) = (path.read_text() for path in (tmp_path / "load").glob("*/report.html"))
+    assert all(f">{title}<" in page for title in ("Replicas", "Wanted traffic, by revision", "How pods started"))
 
 
 def test_from_zero_waits_until_there_is_no_replica(api: KubernetesApi, tmp_path: Path) -> None:

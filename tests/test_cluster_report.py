@@ -238,7 +238,7 @@ def test_traffic_events_and_what_matters_are_marked() -> None:
     found = watched()
     drawing = charts.timeline(found, course(found), 1112, "x")
     said = [what for _, what, _ in charts.moments(found)]
-    assert "enough replicas after 8 s" in said
+    assert "enough replicas 8 s after burst" in said
     assert any(re.fullmatch("traffic: 80 % .*01, 20 % .*02", what) for what in said)
     boxes = [e for e in elements(drawing, "share") if e.tag.endswith("rect")]
     heights = [round(float(e.get("height", "")) / charts.SHARES, 3) for e in boxes]
