@@ -47,18 +47,8 @@ def test_a_run_in_it_leaves_results_that_are_taken_out(image: str, tmp_path: Pat
     scenario = tmp_path / "short.yaml"
     phases = [{"name": "baseline", "seconds": 2, "rate": 1}]
     payloads = [{"kind": "json"}, {"kind": "v2-binary", "rows": 4}]
-    scenario.write_text(
-        yaml.safe_dump(
-            {
-                "about": "x",
-                "rate": 30,
-                "spacing": "even",
-                "payloads": payloads,
-                "phases": phases,
-                "slo": {"p95_ms": 500},
-            }
-        )
-    )
+    given = {"about": "x", "rate": 30, "spacing": "even", "payloads": payloads, "phases": phases}
+    scenario.write_text(yaml.safe_dump(given | {"slo": {"p95_ms": 500}}))
     tmp_path.chmod(0o755)
     mounts = ("--mount", RESULTS, "--volume", f"{scenario}:/short.yaml:ro", "--network=host")
     with stub.running() as url:
