@@ -527,7 +527,7 @@ def test_text_and_lines_stand_out(file: str) -> None:
             "refused",
         ):
             assert contrast(colours[name], colours[ground]) >= 3, (name, ground)
-    for name in ("ink", "faint", "p50", "p95", "p99", "slo", "good"):
+    for name in ("ink", "faint", "p50", "p95", "p99", "slo", "good", "turn"):
         assert contrast(colours[name], colours["paper"]) >= 4.5, name
 
 
