@@ -60,7 +60,7 @@ lock:  ## Resolve the dependencies anew
 	    --no-emit-index-url --no-emit-package warehouse-defects --custom-compile-command "make lock" $(ARGS) \
 	    --extra "$$1" --output-file "requirements/$$1.txt" pyproject.toml "$${@:2}"; }; \
 	compile dev; compile serve --constraint requirements/dev.txt; compile clients; \
-	compile serve-sklearn --constraint requirements/dev.txt
+	compile serve-sklearn --constraint requirements/dev.txt; compile load --constraint requirements/dev.txt
 
 .PHONY: model
 model: setup

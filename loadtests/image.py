@@ -62,7 +62,7 @@ def build(options: argparse.Namespace) -> str:
     name = f"{NAME}-load:{version_here()}"
     if options.platform:
         name += f"-{options.platform.partition('/')[2]}"
-    facts = {key: value for key, value in labels(None, version_here(), base).items() if "model" not in key}
+    facts = {key: value for key, value in labels(None, base).items() if "model" not in key}
     facts["org.opencontainers.image.title"] = f"{NAME}-load"
     with tempfile.TemporaryDirectory() as directory:
         there = context(options.platform, Path(directory))
