@@ -223,7 +223,7 @@ def labels(model: artifact.Artifact | None, base: str) -> dict[str, str]:
     """What the image says of itself: OCI's own keys, and the model's version and digest."""
     return {
         "org.opencontainers.image.title": NAME,
-        "org.opencontainers.image.version": _version(),
+        "org.opencontainers.image.version": version(),
         "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.base.name": base,
         "defects.model.version": model.version if model else "none",
