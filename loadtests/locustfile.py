@@ -46,6 +46,8 @@ def options(parser: Any) -> None:
     add("--seed", default="", type=checked(session.seed), help="of schedule and rows, instead of the scenario's")
     file = "a .json or .csv file with the rows to send"
     add("--payload", default="", help=file, include_in_web_ui=False)
+    extra = "'NAME: VALUE', as an ingress or a gateway needs it; may be repeated"
+    add("--header", default=[], action="append", type=checked(session.header), help=extra, include_in_web_ui=False)
     out = "where each run gets a directory (build/load)"
     add("--out", default="build/load", help=out, include_in_web_ui=False)
     cluster_options(add)

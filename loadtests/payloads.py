@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their 
 ASK_SECONDS = 10.0
 
 Values = list[float | None]
+Headers = Mapping[str, str]
+NO_HEADERS: Headers = MappingProxyType({})
 Rows = NDArray[np.float32]  # [rows, features]; NaN where a value is missing
 
 
@@ -54,13 +57,14 @@ class Served:
         return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
 
 
-def ask_model(host: str, seconds: float = ASK_SECONDS) -> dict[str, Any]:
+def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
     """What `/model` answers at the URL `host`, without the card; raises `BadPayload`."""
     if urlsplit(host).scheme not in ("http", "https") or not urlsplit(host).hostname:
         raise BadPayload(f"--host: {host!r} is no URL; expected one such as http://127.0.0.1:3000")
     url = f"{host.rstrip('/')}/model"
     try:
-        with urlopen(url, timeout=seconds) as answer:  # noqa: S310 - the host that the user named
+        asked = Request(url, headers=dict(headers))  # noqa: S310 - the host that the user named
+        with urlopen(asked, timeout=seconds) as answer:  # noqa: S310 - likewise
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
     except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
@@ -157,25 +161,35 @@ class Prepared:
     proof: bytes
 
 
-def prepare(kind: str, rows: int, host: str, model: Served, data: Rows, *, deadline_ms: int | None) -> Prepared:
+def prepare(
+    kind: str,
+    rows: int,
+    host: str,
+    model: Served,
+    data: Rows,
+    *,
+    deadline_ms: int | None,
+    headers: Headers = NO_HEADERS,
+) -> Prepared:
     """Requests of `rows` rows each for the server at the URL `host`; every row of `data` is in some, if they fit.
 
-    Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`.
+    Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`. They have `headers` too, among which `Host`
+    comes before the URL's.
     """
     make = {"json": _json, "v2-json": _v2_json, "v2-binary": _v2_binary}[kind]
     count = max(LEAST, -(-len(data) // rows))
     places = np.arange(count * rows).reshape(count, rows) % len(data)
     parts = urlsplit(host)
-    headers = {"x_request_timeout_ms": str(deadline_ms)} if deadline_ms else {}
+    always = {"host": parts.netloc.rpartition("@")[2]}
+    always |= {name.lower().replace("-", "_"): value for name, value in headers.items()}
+    always |= {"x_request_timeout_ms": str(deadline_ms)} if deadline_ms else {}
     requests: list[bytes] = []
     size = 0
     for chosen in places:
         if size >= MOST_BYTES and len(requests) >= LEAST:
             break
         path, body, more = make(model, data[chosen])
-        requests.append(
-            post(parts.path.rstrip("/") + path, body, host=parts.netloc.rpartition("@")[2], **more, **headers)
-        )
+        requests.append(post(parts.path.rstrip("/") + path, body, **always, **more))
         size += len(requests[-1])
     used, proof = min(len(data), len(requests) * rows), b'"defect"' if kind == "json" else b'"outputs"'
     return Prepared(f"{kind} x{rows}", used, tuple(requests), proof)

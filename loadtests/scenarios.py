@@ -144,6 +144,9 @@ class Scenario(Strict):
         None, description="sent as x-request-timeout-ms"
     )
     stop_at_slo: bool = Field(default=False, description="end when it does not hold in two steps in a row")
+    connection_seconds: Seconds | None = Field(
+        None, description="for which a connection is used: where connections are balanced, new replicas get some so"
+    )
     payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
     phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
     slo: Objective

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shlex
 import sys
 import time
@@ -46,6 +47,7 @@ PREPARE_SECONDS = 60.0
 LISTED_SECONDS = 30.0  # for the cluster watcher to have listed everything
 REPORT_SECONDS = 30.0  # beyond the last request's time, for workers to report
 CHUNK = 50_000  # requests in a message
+OWN_HEADERS = ("connection", "content-length", "content-type", "inference-header-content-length", "transfer-encoding")
 CLOSED_LOOP, CLOSED_SECONDS = 16, 3.0  # connections and time in which the capacity is measured
 PATIENT_MS = 600_000
 
@@ -62,6 +64,7 @@ class Options(NamedTuple):
 
     host: str
     scenario: str
+    headers: dict[str, str]
     rate: str
     seed: int | None
     payload: str
@@ -78,8 +81,10 @@ class Options(NamedTuple):
         target = service(o.cluster)
         if target:
             target = target._replace(kubeconfig=o.kubeconfig, context=o.context)
-        disrupt = (o.autoscaler_metrics, o.allow_disruption, o.image)
-        return cls(environment.host or "", o.scenario, o.rate, seed(o.seed), o.payload, o.out, target, *disrupt)
+        disrupt, headers = (o.autoscaler_metrics, o.allow_disruption, o.image), dict(map(header, o.header))
+        return cls(
+            environment.host or "", o.scenario, headers, o.rate, seed(o.seed), o.payload, o.out, target, *disrupt
+        )
 
     def check(self, scenario: Scenario) -> None:
         """Raises `BadScenario` where the scenario needs other options."""
@@ -127,6 +132,16 @@ def seed(text: str) -> int | None:
     return int(text) if text else None
 
 
+def header(text: str) -> tuple[str, str]:
+    """Name and value; raises `BadScenario`."""
+    name, _, value = (part.strip() for part in text.partition(":"))
+    whole = re.fullmatch(r"[A-Za-z0-9-]+", name) and re.fullmatch(r"[\x20-\x7e]+", value)
+    if not whole or name.lower() in OWN_HEADERS:
+        what = f"NAME: VALUE, and none of {', '.join(OWN_HEADERS)}"
+        raise BadScenario(f"--header: {name!r}; expected {what}")
+    return name, value
+
+
 def service(text: str) -> watch.Target | None:
     """An InferenceService, or nothing; raises `BadCluster`."""
     return watch.service(text) if text else None
@@ -163,7 +178,9 @@ class Worker:
         model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
         rows = np.frombuffer(order["rows"], np.float32).reshape(-1, len(model.schema.names))
         prepared = [
-            payloads.prepare(p.kind, p.rows, order["host"], model, rows, deadline_ms=deadline_ms)
+            payloads.prepare(
+                p.kind, p.rows, order["host"], model, rows, deadline_ms=deadline_ms, headers=order["headers"]
+            )
             for p in scenario.payloads
         ]
         for payload in prepared:
@@ -188,7 +205,7 @@ class Worker:
             self._plan.times[mine],
             self._plan.kinds[mine],
             self._payloads(order, scenario.deadline_ms),
-            Connections(order["host"], scenario.timeout_seconds),
+            Connections(order["host"], scenario.timeout_seconds, scenario.connection_seconds),
             self._tell,
             limit=most_in_flight(self._plan, order["of"]),
         )
@@ -406,11 +423,13 @@ class Coordinator:
         scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
         options.check(scenario)
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
-        said = payloads.ask_model(options.host, max(payloads.ASK_SECONDS, scenario.timeout_seconds))
+        patience = max(payloads.ASK_SECONDS, scenario.timeout_seconds)  # there may be no replica yet
+        said = payloads.ask_model(options.host, patience, options.headers)
         chosen = scenario.seed if options.seed is None else options.seed
         model = Served.from_json(said)
         rows = rows_to_send(model, options.payload, chosen)
-        order = {"host": options.host, "model": said, "rows": rows.tobytes(), "scenario": scenario.model_dump()}
+        order = {"host": options.host, "headers": options.headers, "model": said, "rows": rows.tobytes()}
+        order["scenario"] = scenario.model_dump()
         plan = Plan(scenario, self._base(scenario, order), chosen)
         directory = new_directory(Path(options.out), name)
         self._watch_cluster(plan, directory)
@@ -498,7 +517,8 @@ class Coordinator:
         """The run itself, while the server is watched; and the time of day of its begin."""
         longest = plan.seconds + self._patience + REPORT_SECONDS
         # Looking at a cluster's service from outside would keep it from scaling to zero: its watcher looks inside.
-        timeline = None if self._watch else Timeline(self._options.host, longest, directory / "timeline.jsonl")
+        o, file = self._options, directory / "timeline.jsonl"
+        timeline = None if self._watch else Timeline(o.host, o.headers, longest, file)
         begin, started = time.monotonic() + BEGIN_SECONDS, datetime.now(UTC)
         watched = None
         try:

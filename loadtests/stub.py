@@ -54,6 +54,7 @@ class Script:
     drop_share: float = 0.0  # of requests whose connection ends without an answer
     revisions: dict[str, float] = field(default_factory=lambda: {"stub": 1.0})  # name -> share
     seed: int = 1
+    name: str = ""  # of which requests must be, as those through an ingress; others get 404
 
 
 def _respond(status: bytes, body: bytes, *headers: bytes) -> bytes:
@@ -103,8 +104,8 @@ class Behaviour:
 class Connection(asyncio.Protocol):
     """One connection, with one request at a time on it."""
 
-    def __init__(self, behaviour: Behaviour):
-        self._behaviour, self._buffer = behaviour, b""
+    def __init__(self, behaviour: Behaviour, name: str):
+        self._behaviour, self._buffer, self._host = behaviour, b"", f"\r\nhost: {name}\r\n".encode() if name else b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -120,10 +121,11 @@ class Connection(asyncio.Protocol):
                 length = int(line[15:])
         if len(rest) >= length:
             self._buffer = rest[length:]
-            self._answer(head.split(b" ", 2)[0], head.split(b" ", 2)[1])
+            method, path = head.split(b" ", 2)[:2]
+            self._answer(method, path if self._host in head.lower() + b"\r\n" else b"")
 
     def _answer(self, method: bytes, path: bytes) -> None:
-        if method == b"POST":
+        if method == b"POST" and path:
             delay, answer = self._behaviour.next()
             if delay > 0:
                 asyncio.get_running_loop().call_later(delay, self._write, answer)
@@ -152,7 +154,7 @@ async def serve(script: Script, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     behaviour = Behaviour(script)
-    async with await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", port, backlog=4096):
+    async with await loop.create_server(lambda: Connection(behaviour, script.name), "127.0.0.1", port, backlog=4096):
         await over.wait()
 
 
@@ -205,6 +207,7 @@ def parse(arguments: list[str] | None = None) -> tuple[int, Script]:
     parser.add_argument("--stall", type=_stall, action="append", default=[], help="START:SECONDS without answers")
     parser.add_argument("--canary-share", type=float, default=0.0, help="answered by a second revision, canary")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", default="", help="host that requests must be for; others get 404")
     options = vars(parser.parse_args(arguments))
     port, share, stalls = options.pop("port"), options.pop("canary_share"), tuple(options.pop("stall"))
     revisions = {"stub": 1 - share, "canary": share} if share else {"stub": 1.0}

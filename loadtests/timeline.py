@@ -16,14 +16,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import psutil
 
@@ -47,10 +47,10 @@ class Usage(NamedTuple):
 
 
 class Watcher:
-    """Looks at the server at the URL `host`."""
+    """Looks at the server at the URL `host`, with these headers besides the usual ones."""
 
-    def __init__(self, host: str):
-        self._host, parts = host.rstrip("/"), urlsplit(host)
+    def __init__(self, host: str, headers: Mapping[str, str]):
+        self._host, self._headers, parts = host.rstrip("/"), headers, urlsplit(host)
         self._processes = Processes(parts.port or 80) if parts.hostname in LOOPBACK else None
         self._before: tuple[float, Usage] | None = None
 
@@ -93,7 +93,8 @@ class Watcher:
         return True, None
 
     def _get(self, path: str) -> str:
-        with urlopen(f"{self._host}{path}", timeout=ASK_SECONDS) as answer:  # noqa: S310 - the host that the user named
+        asked = Request(f"{self._host}{path}", headers=dict(self._headers))  # noqa: S310 - the host that the user named
+        with urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310 - likewise
             return str(answer.read().decode())
 
 
@@ -139,9 +140,9 @@ def _listening_on(port: int) -> set[psutil.Process]:
     return found
 
 
-def watch(host: str, seconds: float) -> Iterator[Sample]:
+def watch(host: str, seconds: float, headers: Mapping[str, str]) -> Iterator[Sample]:
     """A sample a second, for so long; what was missed is not made up for, as CPU over a few ms says nothing."""
-    watcher, started, number = Watcher(host), time.monotonic(), 0
+    watcher, started, number = Watcher(host, headers), time.monotonic(), 0
     while number * EVERY_SECONDS <= seconds:
         time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
         yield watcher.sample()
@@ -151,9 +152,10 @@ def watch(host: str, seconds: float) -> Iterator[Sample]:
 class Timeline:
     """A process that watches, and writes its samples to a file."""
 
-    def __init__(self, host: str, seconds: float, file: Path):
+    def __init__(self, host: str, headers: Mapping[str, str], seconds: float, file: Path):
         self._file = file
         command = [sys.executable, "-m", "loadtests.timeline", "--host", host, "--seconds", str(seconds)]
+        command += ["--headers", json.dumps(dict(headers))]
         with file.open("wb") as output:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603 - our own
 
@@ -180,6 +182,7 @@ def _samples(lines: IO[str]) -> Iterator[Sample]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="http://127.0.0.1:3000", help="URL (default: %(default)s)")
+    parser.add_argument("--headers", type=json.loads, default={}, help="a JSON object of names and values")
     parser.add_argument("--seconds", type=float, default=60, help="(default: %(default)s)")
     options: dict[str, Any] = vars(parser.parse_args())
     os.nice(10)  # the generator comes first

@@ -7,6 +7,7 @@ that the server has closed meanwhile is noticed before it is used, as far as tha
 from __future__ import annotations
 
 import errno
+import math
 import select
 import time
 from collections.abc import Sequence
@@ -37,35 +38,43 @@ class Reply(NamedTuple):
         return bytes(self.response._body_buffer) if self.response else b""
 
 
-class Connections:
-    """Kept connections to one server. Its name is looked up once, when this is made; raises `OSError`.
+class Kept(NamedTuple):
+    """A connection, and since when there is one, on `time.perf_counter`."""
 
-    Of several addresses, as `localhost` may have, the first that can be connected to then is used.
+    connection: socket.socket
+    since: float
+
+
+class Connections:
+    """Connections to one server, kept for at most `keep` seconds. Raises `OSError`.
+
+    Its name is looked up once, when this is made. Of several addresses, as `localhost` may have, the first that can be
+    connected to then is used.
     """
 
-    def __init__(self, url: str, timeout: float):
+    def __init__(self, url: str, timeout: float, keep: float | None = None):
         parts = urlsplit(url)
-        self._timeout, self._name = timeout, parts.hostname
+        self._timeout, self._name, self._keep = timeout, parts.hostname, math.inf if keep is None else keep
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or (443 if self._tls else 80)
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         self._family, self._address = reachable([(family, address) for family, _, _, _, address in found], timeout)
-        self._idle: list[socket.socket] = []
+        self._idle: list[Kept] = []
 
     def exchange(self, request: bytes) -> Reply:
         """Send a request and wait for its answer, at most the timeout after which it is given up."""
         until = time.perf_counter() + self._timeout
         try:
-            connection = self._take(until)
+            kept = self._take(until)
         except TimeoutError:
             return Reply(TIMEOUT)
         except OSError as error:
             return Reply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
-        reply = self._converse(connection, request, until)
+        reply = self._converse(kept.connection, request, until)
         if reply.response is None or reply.response.should_close():
-            connection.close()
+            kept.connection.close()
         else:
-            self._idle.append(connection)
+            self._idle.append(kept)
         return reply
 
     def _converse(self, connection: socket.socket, request: bytes, until: float) -> Reply:
@@ -87,13 +96,13 @@ class Connections:
             return Reply(CLOSED)
         return Reply(0, response)
 
-    def _take(self, until: float) -> socket.socket:
+    def _take(self, until: float) -> Kept:
         while self._idle:
-            connection = self._idle.pop()
-            if not _readable(connection):
-                return connection
-            connection.close()
-        return self._connect(until)
+            kept = self._idle.pop()
+            if time.perf_counter() - kept.since < self._keep and not _readable(kept.connection):
+                return kept
+            kept.connection.close()
+        return Kept(self._connect(until), time.perf_counter())
 
     def _connect(self, until: float) -> socket.socket:
         connection = socket.socket(self._family, socket.SOCK_STREAM)
@@ -109,7 +118,7 @@ class Connections:
 
     def close(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().connection.close()
 
 
 def left(until: float) -> float:

@@ -171,7 +171,7 @@ def test_every_number_shown_is_the_summarys() -> None:
     assert [cells[2] for cells in page.tables["scaling"][1:]] == [scales.figure(time.seconds) for time in cluster.times]
     assert [cells[0] for cells in page.tables["starts"][1:]] == [p.name for p in cluster.pods] == list(STARTS)
     (slow,) = (cells for cells in page.tables["starts"] if cells[0].endswith("klmno"))
-    assert slow[1:9] == ["8.30", "0.20", "0.10", "2.30", "0.20", "1", "3.80", "pulling"]
+    assert slow[1:9] == ["8.30", "0.200", "0.100", "2.30", "0.200", "1", "3.80", "pulling"]
     assert [cells[4] for cells in page.tables["splits"][1:]] == ["100 %", "80 %", "20 %"]
     ended = {cells[0]: cells[5:7] for cells in page.tables["pods"][1:]}
     assert ended[list(STARTS)[1]] == ["0", "9"], "requests that failed while it ended"

@@ -362,6 +362,19 @@ def wait_for(true: Any, seconds: float = 30) -> None:
     raise AssertionError(f"not so in {seconds} s")
 
 
+# --- behind an ingress -----------------------------------------------------------------------------------------------
+
+
+def test_headers_that_an_ingress_needs_go_along_with_everything(tmp_path: Path) -> None:
+    header = ("--header", "X-Tenant: a", "--header", "Host: parcels.test")
+    with stub.running("--name", "parcels.test") as url:
+        _, summary, _ = load(url, scenario(tmp_path), tmp_path, *header)
+        done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", scenario(tmp_path))
+    assert [phase.counts.answered for phase in summary.phases] == [50, 300]
+    assert {sample.problem for sample in summary.timeline} == {None}
+    assert (done.returncode, "no model answers at" in done.stderr) == (3, True)
+
+
 # --- real servers ----------------------------------------------------------------------------------------------------
 
 
@@ -436,6 +449,9 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
         (("--scenario", "bursts"), "no scenario 'bursts'; expected burst, chaos"),
         (("--rate", "fast"), "--rate: fast; expected requests/s"),
         (("--seed", "-1"), "--seed: -1; expected a whole number"),
+        (("--header", "Host"), "--header: 'Host'; expected NAME: VALUE, and none of connection"),
+        (("--header", "Authorization: a\nb"), "--header: 'Authorization'; expected NAME: VALUE"),
+        (("--header", "Content-Length: 3"), "--header: 'Content-Length'; expected NAME: VALUE"),
     ],
 )
 def test_what_cannot_run_is_one_line_and_exit_code_3(tmp_path: Path, options: Any, problem: str) -> None:

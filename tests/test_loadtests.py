@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import socketserver
 import threading
@@ -80,7 +81,7 @@ def saying(*words: bytes | float) -> Iterator[str]:
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"no answer\r\n\r\n"])
 def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said: bytes) -> None:
     with saying(said) as url:
-        sample = timeline.Watcher(url).sample()
+        sample = timeline.Watcher(url, {}).sample()
         assert (sample.ready, sample.queue_rows) == (None, None)
         assert (sample.problem or "").startswith("/readyz: ")
         with pytest.raises(payloads.BadPayload, match="no model answers at"):
@@ -94,6 +95,29 @@ def test_a_request_is_given_up_when_its_time_is_over_whatever_came_until_then() 
         for timeout, error in ((0.6, results.TIMEOUT), (30, 0)):
             with closing(Connections(url, timeout)) as connections:
                 assert connections.exchange(post("/", b"")).error == error
+
+
+@pytest.mark.parametrize(("keep", "opened"), [(None, 1), (0.2, 2)])
+def test_a_connection_is_used_for_so_long(keep: float | None, opened: int) -> None:
+    """An answer says which of the server's connections it came by."""
+    count = itertools.count(1)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            mine = b"%d" % next(count)
+            while self.request.recv(65_536):
+                self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n" + mine)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with closing(Connections(url, 30, keep)) as connections:
+            said = [connections.exchange(post("/", b"")).body]
+            time.sleep(0.3)
+            said.append(connections.exchange(post("/", b"")).body)
+        server.shutdown()
+    assert said == [b"1", b"%d" % opened]
 
 
 def test_a_connection_that_takes_too_long_is_a_timeout() -> None:
@@ -181,7 +205,7 @@ def test_every_row_is_sent_unless_they_are_too_many_for_the_memory(monkeypatch: 
 
 def test_samples_that_were_missed_are_not_made_up_for() -> None:
     with saying(b"HTTP/1.1 200 OK\r\n\r\n") as url:
-        samples = timeline.watch(url, 3)
+        samples = timeline.watch(url, 3, {})
         seen = [next(samples)]
         time.sleep(2.1)
         seen += samples
