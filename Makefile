@@ -35,14 +35,15 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build
 
-image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=
+image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=; LOAD=1: the load tests' image
 	@[[ "$(MODEL)" =~ ^(none)?$$ ]] || { echo "MODEL: is $(MODEL); expected none; DEFECTS_MODEL names one" >&2; exit 2; }
-	@[ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m defects.image build $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	@[ -n "$(LOAD)" ] || [ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
+	@$(BIN)/python -m $(if $(LOAD),loadtests.image,defects.image build) \
+	    $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
 	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(filter none,$(MODEL)),--without-model) $(ARGS)
 
-push: setup  ## Push the image built last to IMAGE, a registry's repository
-	@$(BIN)/python -m defects.image push $(if $(IMAGE),$(IMAGE),"") $(ARGS)
+push: setup  ## Push the image built last to IMAGE, a registry's repository; LOAD=1: the load tests' image
+	@$(BIN)/python -m defects.image $(if $(LOAD),--output build/load-image) push $(if $(IMAGE),$(IMAGE),"") $(ARGS)
 
 bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--quick for under two minutes
 	@$(BIN)/python -m loadtests.bench $(ARGS)

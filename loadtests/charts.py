@@ -49,6 +49,14 @@ class Panel:
         return [line.key for line in (*self.stack, *self.lines)]
 
 
+class Flag(NamedTuple):
+    """A column of the course that is 1 or 0, drawn as a strip: its styles where it is 0 and where it is 1."""
+
+    key: str
+    title: str
+    styles: tuple[str, str]
+
+
 PANELS = (
     Panel("Latency, ms", 200, (Line("p99", "p99"), Line("p95", "p95"), Line("p50", "p50")), log=True),
     Panel(
@@ -78,6 +86,10 @@ PANELS = (
     Panel("CPU, cores", 48, (Line("cpu_cores", "", bridge=2),)),
     Panel("Memory, MB", 40, (Line("rss_mb", "", bridge=2),)),
     Panel("Processes", 32, (Line("processes", "", steps=True, bridge=2),), whole=True),
+)
+FLAGS = (
+    Flag("ready", "Ready", ("unready", "ready")),
+    Flag("panicking", "Autoscaler in panic mode", ("calm", "panicking")),
 )
 TIMES = (6, 10)  # marks on a narrow and on a wide axis of time, at most
 STRIP = 12  # height of the strips of readiness and events
@@ -399,8 +411,10 @@ def strips(summary: Summary, course: Course, frame: Frame, top: float) -> Iterat
     if cluster and cluster.events:
         yield events(cluster, frame, top), STRIP
         top += STRIP + GAP
-    if course.has("ready"):
-        yield readiness(course, frame, top), STRIP
+    for flag in FLAGS:
+        if course.has(flag.key):
+            yield strip(course, flag, frame, top), STRIP
+            top += STRIP + GAP
 
 
 def traffic(cluster: Cluster, frame: Frame, top: float) -> Markup:
@@ -433,16 +447,16 @@ def events(cluster: Cluster, frame: Frame, top: float) -> Markup:
     )
 
 
-def readiness(course: Course, frame: Frame, top: float) -> Markup:
-    """A strip that says when the server was ready. Colour is not all: the strip is lower where it was not."""
-    parts = [text(frame.left, top - 8, "Ready", "title")]
-    values = course["ready"]
+def strip(course: Course, flag: Flag, frame: Frame, top: float) -> Markup:
+    """When it was so. Colour is not all: the strip is lower where it was not."""
+    parts = [text(frame.left, top - 8, flag.title, "title")]
+    values = course[flag.key]
     for part in runs(values, 2):
         for same in _stretches(values, part):
             left, right = frame.x(course.edges[same[0]]), frame.x(course.edges[same[-1] + 1])
-            ready = values[same[0]] == 1.0
-            lowered = 0.0 if ready else STRIP / 2
-            parts.append(box(left, top + lowered, right - left, STRIP - lowered, "ready" if ready else "unready"))
+            so = values[same[0]] == 1.0
+            lowered = 0.0 if so else STRIP / 2
+            parts.append(box(left, top + lowered, right - left, STRIP - lowered, flag.styles[so]))
     seen = {value for value in values if value is not None}
     said = "always" if seen == {1.0} else "never" if seen == {0.0} else "not always"
     return join(*parts, text(frame.right + 5, top + STRIP - 2, said, "tag"))

@@ -62,6 +62,7 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
     "panic": ("autoscaler_panic_request_concurrency", "kn_revision_concurrency_panic"),
     "panicking": ("autoscaler_panic_mode", "kn_revision_panic_mode"),
 }
+AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 DISRUPTIONS = ("delete-pod", "new-revision")
 
 Tell = Callable[[Fact], None]
@@ -136,7 +137,7 @@ def connect(target: Target) -> tuple[client.ApiClient, str]:
 def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resource]:
     """Everything that is followed."""
     core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
-    ours = {"label_selector": f"{facts.OF_SERVICE}={service}"}
+    ours = {"label_selector": f"{facts.OF_SERVICE}={service},component notin (transformer,explainer)"}
 
     def of(group: str, version: str, plural: str) -> Lister:
         return partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
@@ -296,6 +297,7 @@ class Watcher:
         self._api, self._namespace, self._options = api, namespace, options
         self._lock, self._clock = threading.Lock(), Clock()
         self._pods: dict[str, facts.Pod] = {}
+        self._mode: str | None = None
         self._started_up: set[str] = set()
 
     def run(self) -> None:
@@ -317,7 +319,7 @@ class Watcher:
                 )
         self._check_service()
         _start(self._scrape_pods)
-        if self._options.autoscaler_metrics:
+        if self._options.autoscaler_metrics or self._mode == "Knative":
             _start(self._scrape_autoscaler)
         if self._options.disruption:
             _start(self._obey)
@@ -330,6 +332,8 @@ class Watcher:
         with self._lock:
             if isinstance(fact, facts.Pod):
                 self._pods[fact.name] = fact
+            elif isinstance(fact, facts.Service):
+                self._mode = fact.mode
             sys.stdout.write(fact.model_dump_json(exclude_defaults=False) + "\n")
             sys.stdout.flush()
 
@@ -435,7 +439,7 @@ class Watcher:
         change = [{"op": "replace", "path": "/spec/predictor/containers/0/image", "value": image}]
         client.CustomObjectsApi(self._api).patch_namespaced_custom_object(
             "serving.kserve.io", "v1beta1", self._namespace, "inferenceservices", service, change,
-            _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+            _content_type="application/json-patch+json", _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
         )  # fmt: skip
         return f"the image became {image}"
 
@@ -465,13 +469,8 @@ class Watcher:
             return str(answer.read().decode())
 
     def _by_proxy(self, pod: facts.Pod) -> str:
-        where = (f"{pod.name}:{pod.port}", self._namespace, "metrics")
-        with closing(
-            client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path(
-                *where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT)
-            )
-        ) as answer:
-            return str(answer.data.decode())
+        get = client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path
+        return _text(get, f"{pod.name}:{pod.port}", self._namespace, "metrics")
 
     def _tell_inside(self, name: str, exposition: str) -> None:
         found = list(series(exposition))
@@ -493,12 +492,22 @@ class Watcher:
         failed = False
         for _ in every(SCRAPE_SECONDS):
             try:
-                with urlopen(self._options.autoscaler_metrics, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - named by the user
-                    self._tell_autoscaler(answer.read().decode())
-            except (OSError, ValueError) as error:
+                self._tell_autoscaler(self._autoscaler())
+            except ApiException as error:  # whoever may not read it, or where it exports nothing, need not ask again
+                way = "through the API server; --autoscaler-metrics names another way"
+                self._miss(f"the autoscaler's metrics: {_why(error)} {way}")
+                return
+            except (HTTPError, OSError, ValueError) as error:
                 if not failed:
-                    self._miss(f"the autoscaler's metrics: {error}")
+                    self._miss(f"the autoscaler's metrics, not always: {error}")
                 failed = True
+
+    def _autoscaler(self) -> str:
+        """What Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""
+        if url := self._options.autoscaler_metrics:
+            with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - named by the user
+                return str(answer.read().decode())
+        return _text(client.CoreV1Api(self._api).connect_get_namespaced_service_proxy_with_path, *AUTOSCALER)
 
     def _tell_autoscaler(self, exposition: str) -> None:
         by_revision: dict[str, dict[str, Any]] = {}
@@ -518,6 +527,12 @@ def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
     for line in exposition.splitlines():
         if found := SERIES.match(line):
             yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
+
+
+def _text(get: Lister, *where: str) -> str:
+    """What is answered there, through the API server."""
+    with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
+        return str(answer.data.decode())
 
 
 def _why(error: Exception) -> str:

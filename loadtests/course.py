@@ -69,6 +69,7 @@ REPLICAS: dict[str, tuple[str, Callable[[Replicas], int | None]]] = {
 AUTOSCALER: dict[str, tuple[str, Callable[[AutoscalerSample], Number]]] = {
     "panic": ("panic concurrency", lambda sample: sample.panic),
     "stable": ("stable concurrency", lambda sample: sample.stable),
+    "panicking": ("panic mode", lambda sample: None if sample.panicking is None else float(sample.panicking)),
 }
 MOST_AFTER = 1000  # buckets after the schedule, at most
 

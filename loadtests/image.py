@@ -1,8 +1,8 @@
 """The image that load tests run from in a cluster: Locust, this folder and what it needs of the library; no model.
 
-`python -m loadtests.image` makes it the way `defects.image` makes the service's: packages are downloaded here, with
-the hashes of `requirements/load.txt`, and the build itself needs no network. `python -m defects.image --output
-build/load-image push REPOSITORY` pushes it, for `images:` in an overlay with `components/load-test`.
+`make image LOAD=1` makes it the way `defects.image` makes the service's: packages are downloaded here, with the hashes
+of `requirements/load.txt`, and the build itself needs no network. `make push LOAD=1` pushes it, for `images:` in an
+overlay with `components/load-test`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ from loadtests.measures import Run, Watched
 from loadtests.results import FAILED, PodLife, ScalingTime
 from loadtests.scenarios import BadScenario, Plan, Scenario, Span
 
-PREFERRED = ("PodAutoscaler", "HorizontalPodAutoscaler", "Deployment")  # the first that is seen says what is desired
+# The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
+PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
 PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
 Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
@@ -102,12 +103,10 @@ class _Life:
         self.startup: dict[str, float] = {}
         self.problem: str | None = None
 
-    def note(self, name: str, fact: AnyFact, stamp: Stamp, *, again: bool = False) -> None:
-        if name in self.moments and not again:
-            return
-        at, stamped = moment(fact, stamp, self._clock)
-        self.moments[name] = at
-        self.stamped = [other for other in self.stamped if other != name] + [name] * stamped
+    def note(self, name: str, fact: AnyFact, stamp: Stamp) -> None:
+        if name not in self.moments:
+            self.moments[name], stamped = moment(fact, stamp, self._clock)
+            self.stamped += [name] * stamped
 
     def take(self, fact: facts.Pod) -> None:
         for name, stamp in (
@@ -146,10 +145,14 @@ class _Life:
         )
 
     def phases(self) -> Iterator[results.StartPhase]:
-        """What lies between its moments; what was not seen in between is one phase."""
+        """What lies between its moments; what was not seen in between is one phase.
+
+        Events may come late: a moment is no later here than those that it comes before.
+        """
         known = [(i, self.moments[name]) for i, name in enumerate(MOMENTS) if name in self.moments]
-        for (i, start), (j, end) in pairwise(known):
-            yield results.StartPhase(name=" and ".join(PHASES[i:j]), seconds=max(0.0, end - start))
+        ends = list(accumulate((at for _, at in reversed(known)), min))[::-1]
+        for (i, start), (j, end) in pairwise(zip((i for i, _ in known), ends, strict=True)):
+            yield results.StartPhase(name=" and ".join(PHASES[i:j]), seconds=end - start)
 
     def _slowest(self, phases: list[results.StartPhase]) -> str | None:
         if not phases:
@@ -194,11 +197,19 @@ def lives_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> di
             lives.setdefault(fact.name, _Life(clock)).take(fact)
         elif isinstance(fact, facts.Inside) and fact.name in lives:
             lives[fact.name].startup |= fact.startup
-    for fact in found:  # events may come before their pod
-        pulled = isinstance(fact, facts.Event) and fact.reason == "Pulled" and fact.part.startswith("spec.containers")
-        if isinstance(fact, facts.Event) and pulled and fact.name in lives:
-            lives[fact.name].note("pulled", fact, fact.stamp, again=True)
+    for name, event in pulled_of(found).items():
+        if name in lives:
+            lives[name].note("pulled", event, event.stamp)
     return lives
+
+
+def pulled_of(found: Sequence[AnyFact]) -> dict[str, facts.Event]:
+    """By pod, the event that its last image had come. A container that starts again has one each time."""
+    first: dict[tuple[str, str], facts.Event] = {}
+    for fact in found:
+        if isinstance(fact, facts.Event) and fact.reason == "Pulled" and fact.part.startswith("spec.containers"):
+            first.setdefault((fact.name, fact.part), fact)
+    return {name: event for (name, _), event in sorted(first.items(), key=lambda pair: pair[1].at)}
 
 
 # --- replicas --------------------------------------------------------------------------------------------------------

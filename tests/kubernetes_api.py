@@ -47,7 +47,8 @@ class KubernetesApi:
         self.forbidden: set[str] = set()
         self.absent: set[str] = set()
         self.may: set[tuple[str, str]] = set()  # verb and resource of what else is allowed
-        self.metrics: dict[str, str] = {}  # of pods, by name, and of the "autoscaler"
+        self.metrics: dict[str, str] = {}  # of pods, by name
+        self.autoscaler: str | None = ""  # its metrics; None: they may not be read through the API
         self.on_delete: Callable[[str], None] = lambda _: None
         self.on_patch: Callable[[Any], None] = lambda _: None
         self.gone_as_status: set[str] = set()  # kinds
@@ -165,12 +166,16 @@ def gone() -> Object:
 
 
 def selected(thing: Object, query: dict[str, str]) -> bool:
-    label, _, value = query.get("labelSelector", "").partition("=")
+    label, _, value = query.get("labelSelector", "").partition(",")[0].partition("=")
     field = query.get("fieldSelector", "").removeprefix("metadata.name=")
-    return (not label or thing["metadata"].get("labels", {}).get(label) == value) and field in (
-        "",
-        thing["metadata"]["name"],
+    labels = thing["metadata"].get("labels", {})
+    others = (
+        ["transformer", "explainer"]
+        if "component notin (transformer,explainer)" in query.get("labelSelector", "")
+        else []
     )
+    chosen = not label or (labels.get(label) == value and labels.get("component") not in others)
+    return chosen and field in ("", thing["metadata"]["name"])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -192,7 +197,9 @@ class Handler(BaseHTTPRequestHandler):
         if parts == ["version"]:
             self.answer(200, {"gitVersion": "v1.35.0"})
         elif parts == ["autoscaler", "metrics"]:
-            self.text(self.api.metrics["autoscaler"])
+            self.text(self.api.autoscaler or "")
+        elif "/".join(parts[-5:]) == "knative-serving/services/autoscaler:http-metrics/proxy/metrics":
+            self.refuse(403) if self.api.autoscaler is None else self.text(self.api.autoscaler)
         elif "proxy" in parts:
             self.proxy(parts[parts.index("proxy") - 1])
         elif parts[-1] in KINDS and NAMESPACE in parts:
@@ -255,6 +262,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         change = self.body()
+        if self.headers["content-type"] != "application/json-patch+json":
+            self.refuse(415)
+            return
         self.answer(200, {"metadata": {"name": SERVICE}})
         self.api.on_patch(change)
 

@@ -264,7 +264,7 @@ def test_what_was_there_before_has_the_times_that_it_says_itself(api: Kubernetes
 def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     """Without autoscalers, the pods that there are say what was desired."""
     api.forbidden = {"podautoscalers", "events", "horizontalpodautoscalers", "deployments"}
-    api.absent = {"revisions"}
+    api.absent, api.autoscaler = {"revisions"}, None
     seen = see()
     fleet = Fleet(api)
     play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3), (1.6, lambda: None))
@@ -276,7 +276,8 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     assert times(found)["detect", "first request"].seconds == pytest.approx(
         truth(api, seen.begin, pod.name, "created"), abs=SAMPLE
     )
-    assert {text.partition(":")[0] for text in found.not_seen} == api.forbidden | {"the pods' own metrics"}
+    unseen = api.forbidden | {"the pods' own metrics", "the autoscaler's metrics"}
+    assert {text.partition(":")[0] for text in found.not_seen} == unseen
 
 
 def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
@@ -335,18 +336,16 @@ def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, s
 
 
 def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, see: Callable[..., Seen]) -> None:
-    """HPA 1 → 3; the Deployment follows a moment later, and Knative is not installed."""
+    """HPA 1 → 3; its Deployment comes a moment before, and Knative is not installed."""
     api.absent = {"revisions", "podautoscalers"}
     api.serve_traffic({}, mode="Standard")
     name = f"{SERVICE}-predictor"
 
     def scale(replicas: int) -> None:
         meta = {"name": name, "labels": {facts.OF_SERVICE: SERVICE}}
-        api.put(
-            "horizontalpodautoscalers", {"metadata": meta, "status": {"desiredReplicas": replicas}}, f"hpa {replicas}"
-        )
+        api.put("deployments", {"metadata": meta, "spec": {"replicas": replicas}}, f"desired {replicas}")
         time.sleep(0.2)
-        api.put("deployments", {"metadata": meta, "spec": {"replicas": replicas}})
+        api.put("horizontalpodautoscalers", {"metadata": meta, "status": {"desiredReplicas": replicas}})
 
     scale(1)
     ScriptedPod(api, f"{name}-a", "hash").up()
@@ -358,11 +357,13 @@ def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, se
     found = cluster_of(seen.summary(plan(phases)))
     assert (found.mode, found.desired_from, found.not_seen) == (
         "Standard",
-        "HorizontalPodAutoscaler",
+        "Deployment",
         ["the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"],
     )
     measured = times(found)
-    assert measured["detect", "burst"].seconds == pytest.approx(truth(api, seen.begin, name, "hpa 3") - 0.5, abs=SAMPLE)
+    assert measured["detect", "burst"].seconds == pytest.approx(
+        truth(api, seen.begin, name, "desired 3") - 0.5, abs=SAMPLE
+    )
     ready = truth(api, seen.begin, f"{name}-c", "ready")
     assert measured["scale", "burst"].seconds == pytest.approx(ready - 0.5, abs=SAMPLE)
     assert ("detect", "first request") not in measured
@@ -385,13 +386,14 @@ autoscaler_stable_request_concurrency{namespace_name="defects",revision_name="pa
 """
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by its URL", "through the API server"])
 def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
-    api: KubernetesApi, see: Callable[..., Seen]
+    api: KubernetesApi, see: Callable[..., Seen], named: bool
 ) -> None:
     api.may = {("get", "pods/proxy")}
     pod = f"{OLD}-a"
-    api.metrics = {"autoscaler": AUTOSCALER, pod: METRICS}
-    seen = see("--autoscaler-metrics", f"{api.url}/autoscaler/metrics")
+    api.metrics, api.autoscaler = {pod: METRICS}, AUTOSCALER
+    seen = see(*(("--autoscaler-metrics", f"{api.url}/autoscaler/metrics") if named else ()))
     fleet = Fleet(api)
     play(seen.begin, *fleet.life(pod, 0.1, 0.15, 0.2, 0.25, 0.3, 2.2), (3.5, lambda: None))
     summary = seen.summary(plan(BURST))
@@ -910,7 +912,8 @@ def test_workers_find_the_coordinator(tmp_path: Path) -> None:
     assert workers["parallelism"] == workers["completions"]
     assert "--master" in coordinator["args"]
     service = documents["Service", "load-test"]
-    assert f"--master-host={service['metadata']['name']}" in worker["args"]
+    assert "--master-host=$(COORDINATOR)" in worker["args"]
+    assert worker["env"] == [{"name": "COORDINATOR", "value": service["metadata"]["name"]}]
     assert service["spec"]["selector"].items() <= main["template"]["metadata"]["labels"].items()
     assert not service["spec"]["selector"].items() <= workers["template"]["metadata"]["labels"].items()
     assert coordinator["image"] == worker["image"]

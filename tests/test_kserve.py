@@ -326,7 +326,7 @@ def test_the_readme_names_what_there_is(server: Server) -> None:
         assert re.search(rf"^{name}(_bucket)?[ {{]", metrics, re.MULTILINE), name
     for folder in re.findall(r"\bkserve/(?:base|components|overlays)/?[a-z-]*", README):
         assert (ROOT / folder).is_dir(), folder
-    for component in {*MODES}.union(*MODES.values()):
+    for component in {*MODES}.union(*MODES.values(), LOAD_TESTS):
         assert f"\n| `{component}` |" in README, component
     cited = set(re.findall(r"\[(\d+)\](?!\()", README))
     assert cited <= set(re.findall(r"^(\d+)\. ", README, re.MULTILINE))
@@ -370,3 +370,24 @@ def test_a_load_test_runs_as_little_as_the_server_may(name: str, tmp_path: Path)
     (bound,) = only(documents, "RoleBinding")["subjects"]
     assert (bound["name"], bound["namespace"]) == (jobs[0]["serviceAccountName"], "sorting")
     assert container(documents)["image"] == "defect-classifier", "the server's own is another"
+
+
+def test_a_load_test_finds_a_service_whose_name_has_a_prefix(tmp_path: Path) -> None:
+    folder = overlay(tmp_path, "standard", "network-policy", "load-test-distributed", namePrefix="north-")
+    documents = render(folder)
+    (name,) = (d["metadata"]["name"] for d in documents if d["kind"] == "InferenceService")
+    (said,) = (d["data"]["SERVICE"] for d in documents if d["kind"] == "ConfigMap" and "SERVICE" in d["data"])
+    assert said == name == "north-defect-classifier"
+    (worker,) = (d for d in documents if d["kind"] == "Job" and "workers" in d["metadata"]["name"])
+    (box,) = worker["spec"]["template"]["spec"]["containers"]
+    assert box["env"] == [{"name": "COORDINATOR", "value": only(documents, "Service")["metadata"]["name"]}]
+    assert "--master-host=$(COORDINATOR)" in box["args"]
+
+
+@pytest.mark.parametrize("name", LOAD_TESTS[1:])
+def test_a_network_policy_lets_a_load_test_in(name: str, tmp_path: Path) -> None:
+    documents = render(overlay(tmp_path, "standard", "network-policy", name))
+    pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] == "Job"]
+    rules = [rule for rule in only(documents, "NetworkPolicy")["spec"]["ingress"] if {"port": 3000} in rule["ports"]]
+    chosen = [f["podSelector"]["matchLabels"] for rule in rules for f in rule["from"] if "podSelector" in f]
+    assert all(any(labels.items() <= pod.items() for labels in chosen) for pod in pods)
