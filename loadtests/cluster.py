@@ -211,8 +211,9 @@ class Follower:
     def _leave(self, error: ApiException) -> None:
         """A kind of objects that is not installed (404) is not missed."""
         if error.status != 404:
-            text = f"{self._resource.name}: not allowed to list and watch them (HTTP {error.status})"
-            self._tell(facts.Unseen(at=time.monotonic(), text=text))
+            name = self._resource.name
+            text = f"{name}: not allowed to list and watch them (HTTP {error.status})"
+            self._tell(facts.Unseen(at=time.monotonic(), text=text, resource=name))
         self.listed.set()
 
     def _interrupted(self, why: str, silent: bool = False) -> None:

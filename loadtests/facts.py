@@ -127,10 +127,11 @@ class Clock(Fact):
 
 
 class Unseen(Fact):
-    """Something that could not be watched."""
+    """Something that could not be watched; `resource`: of which nothing can be seen, such as `pods`."""
 
     what: Literal["unseen"] = "unseen"
     text: str
+    resource: str | None = None
 
 
 class Gap(Fact):

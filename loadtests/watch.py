@@ -89,7 +89,7 @@ class Watch:
         for fact in self.facts():
             if isinstance(fact, facts.Pod):
                 pods[fact.name] = fact.stays
-            elif isinstance(fact, facts.Unseen) and fact.text.startswith("pods:"):
+            elif isinstance(fact, facts.Unseen) and fact.resource == "pods":
                 raise BadCluster(f"--cluster: {fact.text}; expected a role that may, to know when there is none left")
         return sum(pods.values())
 

@@ -280,6 +280,15 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     assert {text.partition(":")[0] for text in found.not_seen} == unseen
 
 
+def test_without_the_pods_nobody_knows_how_many_there_are(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    api.forbidden = {"pods"}
+    seen = see()
+    with pytest.raises(watch.BadCluster, match=r"pods: not allowed to .* \(HTTP 403\); expected a role"):
+        seen.watch.replicas()
+    (unseen,) = (fact for fact in seen.watch.facts() if isinstance(fact, facts.Unseen) and fact.resource)
+    assert unseen.resource == "pods"
+
+
 def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     seen = see()
     meta = {"name": "odd", "labels": {facts.OF_SERVICE: SERVICE}}
@@ -288,6 +297,7 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
     api.put("pods", {"metadata": meta, "status": {"conditions": "none"}})
     ScriptedPod(api, f"{OLD}-a", OLD).up()
     time.sleep(1)
+    assert seen.watch.replicas() == 1
     found = cluster_of(seen.summary(plan(BURST)))
     assert [(pod.name, pod.ready is not None) for pod in found.pods] == [(f"{OLD}-a", True)]
     assert found.replicas[-2].desired == 2
