@@ -255,8 +255,8 @@ class Replicas(Record):
 
     at: float
     desired: int | None = Field(description="of all revisions, by whatever `Cluster.desired_from` names")
-    existing: int = Field(description="pods that are not being ended")
-    ready: int
+    existing: int | None = Field(description="pods that are not being ended; null: not seen")
+    ready: int | None
     needed: int | None = Field(description="planned rate / what one replica holds, rounded up; 0 after the schedule")
 
 
@@ -301,7 +301,7 @@ class PodLife(Record):
     restarts: int
     problem: str | None = Field(description="why a container did not run, last seen")
     lost_at_start: int = Field(description="failed requests of the seconds after it became ready, whoever had them")
-    lost_at_end: int = Field(description="failed requests while it ended, whoever had them")
+    lost_at_end: int = Field(description="failed requests while it ended, or was not ready any more, whoever had them")
 
 
 class PlatformEvent(Record):

@@ -34,14 +34,18 @@ from loadtests import facts, results
 from loadtests.facts import AnyFact, Stamp
 from loadtests.measures import Run, Watched
 from loadtests.results import FAILED, PodLife, ScalingTime
-from loadtests.scenarios import BadScenario, Plan, Scenario, Span
+from loadtests.scenarios import BadScenario, Objective, Plan, Scenario, Span
 
 # The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
 PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
+ORDER = (*MOMENTS, "terminating", "gone")
 PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
+NOT_SEEN = "pods were not seen"
+Stretch = tuple[float, float]  # of time, from and to
 Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
 SETTLE_SECONDS = 1.0  # after the wanted shares changed, while routers follow
+AHEAD_SECONDS = 5.0  # before they changed in the status, while routers may have been ahead of it
 START_SECONDS = 5.0  # after a pod became ready, in which lost requests are counted as near its start
 END_SECONDS = 1.0  # before it was told to end and after it was gone, likewise
 MOST_EVENTS = 500
@@ -66,6 +70,14 @@ class Series:
             return since
         later = (at for at, value in zip(self.times, self.values, strict=True) if at > since and holds(value))
         return next(later, None)
+
+    def settled(self, since: float, holds: Callable[[Any], bool], before: Any = None) -> float | None:
+        """From when on it holds to the end, not before `since`; None: not at the end."""
+        found = since if holds(self.at(since, before)) else None
+        for at, value in zip(self.times, self.values, strict=True):
+            if at > since:
+                found = (at if found is None else found) if holds(value) else None
+        return found
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------
@@ -102,10 +114,14 @@ class _Life:
         self.stamped: list[str] = []
         self.startup: dict[str, float] = {}
         self.problem: str | None = None
+        self._turns: list[float] = []  # when it became ready, and was so no more, in turns
 
     def note(self, name: str, fact: AnyFact, stamp: Stamp) -> None:
+        """The first time; by a stamp not before what comes before, as clocks of nodes differ."""
         if name not in self.moments:
-            self.moments[name], stamped = moment(fact, stamp, self._clock)
+            at, stamped = moment(fact, stamp, self._clock)
+            earlier = [self.moments[other] for other in ORDER[: ORDER.index(name)] if other in self.moments]
+            self.moments[name] = max([at, *earlier]) if stamped else at
             self.stamped += [name] * stamped
 
     def take(self, fact: facts.Pod) -> None:
@@ -122,6 +138,8 @@ class _Life:
             self.note("ready", fact, fact.ready_stamp)
         if fact.gone:
             self.note("gone", fact, None)
+        if fact.ready != (self.last is not None and self.last.ready):
+            self._turns.append(moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, self._clock)[0])
         self.problem, self.last = fact.waiting or self.problem, fact
 
     def record(self, lost: _Lost, began: float) -> PodLife:
@@ -132,7 +150,7 @@ class _Life:
         return PodLife(
             name=self.last.name,
             revision=self.last.revision,
-            **{name: at.get(name) for name in (*MOMENTS, "terminating", "gone")},
+            **{name: at.get(name) for name in ORDER},
             stamped=self.stamped,
             phases=phases,
             cold_start_seconds=at["ready"] - at["created"] if fresh else None,
@@ -140,8 +158,8 @@ class _Life:
             startup=self.startup,
             restarts=self.last.restarts,
             problem=self.problem,
-            lost_at_start=lost.near(self.start()),
-            lost_at_end=lost.near(self.end()),
+            lost_at_start=lost.near(self.starts()),
+            lost_at_end=lost.near(self.ends()),
         )
 
     def phases(self) -> Iterator[results.StartPhase]:
@@ -161,15 +179,22 @@ class _Life:
         parts = {part: seconds for part, seconds in self.startup.items() if part != "ready"}  # that one is the whole
         return f"{name}: {max(parts, key=lambda part: parts[part])}" if name.endswith(PHASES[-1]) and parts else name
 
-    def start(self) -> tuple[float, float] | None:
-        ready = self.moments.get("ready")
-        return None if ready is None else (ready, ready + START_SECONDS)
+    def starts(self) -> list[Stretch]:
+        """After it became ready, each time."""
+        return [(at, at + START_SECONDS) for at in self._turns[::2]]
 
-    def end(self) -> tuple[float, float] | None:
-        """While it ended, where it was told to or just vanished."""
+    def ends(self) -> list[Stretch]:
+        """While it ended, where it was told to or just vanished; and from each time that it was ready no more.
+
+        That lasts until it is ready again or gone, as after a container was killed, or for `START_SECONDS`.
+        """
         gone = self.moments.get("gone", math.inf)
         told = self.moments.get("terminating", gone)
-        return None if math.isinf(told) else (told - END_SECONDS, gone + END_SECONDS)
+        found = [] if math.isinf(told) else [(told - END_SECONDS, gone + END_SECONDS)]
+        for index, at in enumerate(self._turns[1::2]):
+            again = self._turns[2 * index + 2] if 2 * index + 2 < len(self._turns) else min(gone, at + START_SECONDS)
+            found.append((at - END_SECONDS, again + END_SECONDS))
+        return found
 
 
 class _Lost:
@@ -178,15 +203,15 @@ class _Lost:
     def __init__(self, run: Run):
         self._times = run.intended[run.outcome == FAILED]
 
-    def near(self, span: tuple[float, float] | None) -> int:
-        return 0 if span is None else int(((self._times >= span[0]) & (self._times <= span[1])).sum())
+    def near(self, stretches: Iterable[Stretch]) -> int:
+        """How many are in any of them."""
+        found = np.zeros(len(self._times), np.bool_)
+        for start, end in stretches:
+            found |= (self._times >= start) & (self._times <= end)
+        return int(found.sum())
 
-    def elsewhere(self, spans: Iterable[tuple[float, float] | None]) -> int:
-        away = np.ones(len(self._times), np.bool_)
-        for span in spans:
-            if span is not None:
-                away &= (self._times < span[0]) | (self._times > span[1])
-        return int(away.sum())
+    def elsewhere(self, stretches: Iterable[Stretch]) -> int:
+        return len(self._times) - self.near(stretches)
 
 
 def lives_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> dict[str, _Life]:
@@ -215,12 +240,12 @@ def pulled_of(found: Sequence[AnyFact]) -> dict[str, facts.Event]:
 # --- replicas --------------------------------------------------------------------------------------------------------
 
 
-def desired_of(found: Sequence[AnyFact], existing: Series) -> tuple[Series, str]:
+def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
     """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
     scales = [fact for fact in found if isinstance(fact, facts.Scale)]
     kind = next((kind for kind in PREFERRED if any(s.kind == kind and s.desired is not None for s in scales)), None)
     if kind is None:
-        return existing, "Pod"
+        return existing, None if existing is None else "Pod"
     by_name: dict[str, int] = {}
     steps = []
     for scale in scales:
@@ -233,8 +258,10 @@ def desired_of(found: Sequence[AnyFact], existing: Series) -> tuple[Series, str]
     return Series(steps), kind
 
 
-def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series, Series]:
-    """How many pods existed that were not being ended, and how many of those were ready."""
+def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series, Series] | tuple[None, None]:
+    """How many pods existed that were not being ended, and how many of those were ready; nothing if unseen."""
+    if any(isinstance(fact, facts.Unseen) and fact.resource == "pods" for fact in found):
+        return None, None
     changes: list[tuple[float, str, bool, bool]] = []
     latest: dict[str, float] = {}  # a pod's changes keep their order, whatever their stamps say
     for fact in found:
@@ -272,11 +299,15 @@ class Seen(NamedTuple):
     """The numbers of replicas over time, and the run that they belong to."""
 
     run: Run
-    desired: Series
-    existing: Series
-    ready: Series
+    desired: Series | None
+    existing: Series | None
+    ready: Series | None
     needed: Series | None
     until: float
+
+    @property
+    def slo(self) -> Objective:
+        return self.run.plan.scenario.slo
 
     @property
     def burst(self) -> Span | None:
@@ -289,14 +320,13 @@ class Seen(NamedTuple):
 
 def replicas(seen: Seen) -> list[results.Replicas]:
     """Every change of one of the numbers."""
-    series = [s for s in (seen.desired, seen.existing, seen.ready, seen.needed) if s is not None]
     found: list[results.Replicas] = []
-    for at in (at for at in _times(*series) if at <= seen.until):
+    for at in (at for at in _times(seen.desired, seen.existing, seen.ready, seen.needed) if at <= seen.until):
         record = results.Replicas(
             at=at,
-            desired=seen.desired.at(at),
-            existing=seen.existing.at(at, 0),
-            ready=seen.ready.at(at, 0),
+            desired=_at(seen.desired, at),
+            existing=_at(seen.existing, at, 0),
+            ready=_at(seen.ready, at, 0),
             needed=seen.need(at),
         )
         if not found or record.model_copy(update={"at": found[-1].at}) != found[-1]:
@@ -306,7 +336,7 @@ def replicas(seen: Seen) -> list[results.Replicas]:
 
 def beyond(seen: Seen, sign: int) -> float | None:
     """Replica-seconds of ready ones beyond need (1), or short of it (-1)."""
-    if seen.needed is None:
+    if seen.needed is None or seen.ready is None:
         return None
     edges = [0.0, *(at for at in _times(seen.ready, seen.needed) if 0 < at < seen.until), max(0.0, seen.until)]
     pieces = ((start, end, seen.ready.at(start, 0) - seen.needed.at(start, 0)) for start, end in pairwise(edges))
@@ -350,13 +380,12 @@ class _Asked(NamedTuple):
 
 def times_of(seen: Seen, recovery: results.Recovery, pods: Sequence[PodLife]) -> list[ScalingTime]:
     """All of them, in the order of the module's description."""
-    slo = seen.run.plan.scenario.slo
-    found: list[ScalingTime] = []
+    slo, found = seen.slo, list[ScalingTime]()
     for of, at in rises(seen):
         found += rise(seen, of, at)
     if seen.burst:
         found.append(_recover(seen.burst, recovery, slo.recover_seconds))
-    found.append(cold_start(pods, slo.cold_start_seconds))
+    found.append(cold_start(pods, slo.cold_start_seconds, seen.until))
     if seen.burst:
         found.append(down(seen, seen.burst))
     found.append(zero(seen))
@@ -366,7 +395,7 @@ def times_of(seen: Seen, recovery: results.Recovery, pods: Sequence[PodLife]) ->
 def rises(seen: Seen) -> Iterator[tuple[str, float]]:
     """What they are, and when."""
     first = float(seen.run.planned[0]) if len(seen.run.planned) else 0.0
-    if seen.ready.at(first, 0) == 0:
+    if seen.ready is not None and seen.ready.at(first, 0) == 0:
         yield "first request", first
     burst, needed = seen.burst, seen.needed
     if burst and (needed is None or needed.at(burst.start, 0) > needed.at(burst.start - 1e-6, 0)):
@@ -375,27 +404,41 @@ def rises(seen: Seen) -> Iterator[tuple[str, float]]:
 
 def rise(seen: Seen, of: str, at: float) -> Iterator[ScalingTime]:
     """How long it took to detect it, to provision replicas, and to have enough."""
-    slo, need, had = seen.run.plan.scenario.slo, seen.need(at), seen.desired.at(at, 0)
-    detect, provision = _Asked("detect", of, slo.detect_seconds), _Asked("provision", of, slo.provision_seconds)
+    detect = _detect(seen, of, at)
+    yield detect
+    yield _provision(seen, of, detect.to_at, detect.why)
+    yield _scale(seen, of, at)
+
+
+def _detect(seen: Seen, of: str, at: float) -> ScalingTime:
+    asked, need, had = _Asked("detect", of, seen.slo.detect_seconds), seen.need(at), _at(seen.desired, at, 0)
+    if seen.desired is None:
+        return asked.nothing("it was not seen how many were desired")
     if need is not None and had >= need:
-        why = f"{had} were desired already and {need} are needed"
-        yield detect.nothing(why)
-        yield provision.nothing(why)
-    else:
-        detected = seen.desired.first(at, lambda desired: desired > had, 0)
-        yield detect.took(at, detected, f"no more than {had} were ever desired")
-        if detected is None:
-            yield provision.nothing("nothing was detected")
-        else:
-            wanted = seen.desired.at(detected)
-            ready = seen.ready.first(detected, lambda ready: ready >= wanted, 0)
-            yield provision.took(detected, ready, f"{wanted} were never ready together")
-    scale = _Asked("scale", of, slo.scale_seconds)
+        return asked.nothing(f"{had} were desired already and {need} are needed")
+    detected = seen.desired.first(at, lambda desired: desired > had, 0)
+    return asked.took(at, detected, f"no more than {had} were ever desired")
+
+
+def _provision(seen: Seen, of: str, detected: float | None, why: str | None) -> ScalingTime:
+    asked = _Asked("provision", of, seen.slo.provision_seconds)
+    if seen.ready is None:
+        return asked.nothing(NOT_SEEN)
+    if detected is None:
+        return asked.nothing(why or "")
+    wanted = _at(seen.desired, detected, 0)
+    ready = seen.ready.first(detected, lambda ready: ready >= wanted, 0)
+    return asked.took(detected, ready, f"{wanted} were never ready together")
+
+
+def _scale(seen: Seen, of: str, at: float) -> ScalingTime:
+    asked, need = _Asked("scale", of, seen.slo.scale_seconds), seen.need(at)
+    if seen.ready is None:
+        return asked.nothing(NOT_SEEN)
     if need is None:
-        yield scale.nothing("it is not known what one replica holds: the scenario's rate is not in replicas")
-    else:
-        enough = seen.ready.first(at, lambda ready: ready >= need, 0)
-        yield scale.took(at, enough, f"{need} were never ready together")
+        return asked.nothing("it is not known what one replica holds: the scenario's rate is not in replicas")
+    enough = seen.ready.first(at, lambda ready: ready >= need, 0)
+    return asked.took(at, enough, f"{need} were never ready together")
 
 
 def _recover(burst: Span, recovery: results.Recovery, limit: float | None) -> ScalingTime:
@@ -405,8 +448,12 @@ def _recover(burst: Span, recovery: results.Recovery, limit: float | None) -> Sc
     return asked.took(burst.start, recovery.recovered_at, "the SLO did not hold again")
 
 
-def cold_start(pods: Sequence[PodLife], limit: float | None) -> ScalingTime:
-    """Of the slowest pod that was created in the run."""
+def cold_start(pods: Sequence[PodLife], limit: float | None, until: float) -> ScalingTime:
+    """Of the slowest pod that was created in the run; of one that should have been ready by the end, and was not."""
+    for pod in pods:
+        ended = (pod.ready, pod.terminating, pod.gone) != (None, None, None)
+        if limit is not None and not ended and pod.created is not None and 0 <= pod.created < until - limit:
+            return _Asked("cold start", pod.name, limit).took(pod.created, None, "it was never ready")
     started = [(pod.cold_start_seconds, pod) for pod in pods if pod.cold_start_seconds is not None]
     if not started:
         return _Asked("cold start", "pods", limit).nothing("no pod was created in the run and became ready")
@@ -416,7 +463,9 @@ def cold_start(pods: Sequence[PodLife], limit: float | None) -> ScalingTime:
 
 
 def down(seen: Seen, burst: Span) -> ScalingTime:
-    asked = _Asked("down", "burst's end", seen.run.plan.scenario.slo.down_seconds)
+    asked = _Asked("down", "burst's end", seen.slo.down_seconds)
+    if seen.ready is None:
+        return asked.nothing(NOT_SEEN)
     if burst.end >= seen.until:
         return asked.nothing("the watch ended with the burst")
     need = seen.need(burst.end) or 0
@@ -424,24 +473,32 @@ def down(seen: Seen, burst: Span) -> ScalingTime:
     ready = seen.ready.at(burst.end, 0)
     if ready <= most and seen.ready.first(burst.end, lambda ready: ready > most, 0) is None:
         return asked.nothing(f"{ready} were ready and {most} may stay")
-    back = seen.ready.first(burst.end, lambda ready: ready <= most, 0)
+    back = seen.ready.settled(burst.end, lambda ready: ready <= most, 0)
     return asked.took(burst.end, back, f"never down to {most}; {seen.ready.at(seen.until, 0)} were ready last")
 
 
 def zero(seen: Seen) -> ScalingTime:
     run = seen.run
-    asked = _Asked("zero", "last request", run.plan.scenario.slo.zero_seconds)
+    asked = _Asked("zero", "last request", seen.slo.zero_seconds)
+    if seen.ready is None:
+        return asked.nothing(NOT_SEEN)
     last = float(run.intended[-1]) if len(run.intended) else 0.0
-    desired = Series([(at, seen.desired.at(at, 0) or seen.ready.at(at, 0)) for at in _times(seen.desired, seen.ready)])
-    none = desired.first(last, lambda both: both == 0, 0)
+    times = _times(seen.desired, seen.ready)
+    either = Series([(at, _at(seen.desired, at, 0) or seen.ready.at(at, 0)) for at in times])
+    none = either.settled(last, lambda number: number == 0, 0)
     platform = run.plan.scenario.cluster
     if none is None and not (platform and platform.to_zero_seconds):
         return asked.nothing("the watch ended with the schedule")
     return asked.took(last, none, f"{seen.ready.at(seen.until, 0)} were ready last")
 
 
-def _times(*series: Series) -> list[float]:
-    return sorted({at for s in series for at in s.times})
+def _times(*series: Series | None) -> list[float]:
+    return sorted({at for s in series if s is not None for at in s.times})
+
+
+def _at(series: Series | None, time: float, before: Any = None) -> Any:
+    """What it was then; nothing if it was not seen."""
+    return None if series is None else series.at(time, before)
 
 
 # --- revisions -------------------------------------------------------------------------------------------------------
@@ -467,10 +524,10 @@ def traffic_of(found: Sequence[AnyFact]) -> list[results.Traffic]:
 def splits(run: Run, traffic: Sequence[results.Traffic]) -> Iterator[results.Split]:
     """For each stretch with the same wanted shares, what each revision had of the answers that name one.
 
-    By intended time, and from `SETTLE_SECONDS` after a change on. The interval takes each request as routed by itself;
-    where connections are (a Service without a gateway), it is too narrow.
+    By intended time, from `SETTLE_SECONDS` after a change until `AHEAD_SECONDS` before the next. The interval takes
+    each request as routed by itself; where connections are (a Service without a gateway), it is too narrow.
     """
-    ends = [*(change.at for change in traffic), run.seconds][1:]
+    ends = [*(change.at - AHEAD_SECONDS for change in traffic), run.seconds][1:]
     for change, end in zip(traffic, ends, strict=True):
         start = max(0.0, change.at + SETTLE_SECONDS if change.at > 0 else 0.0)
         where = (run.intended >= start) & (run.intended < end) & (run.requests["revision"] >= 0)
@@ -502,11 +559,15 @@ def replica_capacity(directory: Path) -> float:
 
 def _ready_in(found: results.Summary, directory: Path) -> int:
     """How many replicas a run was answered by: one, where nobody watched; raises `BadScenario`."""
-    seen = found.cluster.replicas if found.cluster else []
-    counts = {r.ready for r in seen if 0 <= r.at <= found.duration_s} | {r.ready for r in seen if r.at < 0} - {0}
-    if found.cluster and len(counts) != 1:
-        raise BadScenario(f"--rate: {directory}: the number of ready replicas changed; expected always the same")
-    return counts.pop() if counts else 1
+    if found.cluster is None:
+        return 1
+    seen = found.cluster.replicas
+    first = max((r.at for r in seen if r.at <= 0), default=0.0)
+    counts = {r.ready for r in seen if first <= r.at <= found.duration_s}
+    if len(counts) == 1 and (ready := counts.pop()):
+        return ready
+    what = "the number of ready replicas changed, or was not seen; expected always the same"
+    raise BadScenario(f"--rate: {directory}: {what}")
 
 
 def check_alike(directory: Path, scenario: Scenario) -> None:
@@ -566,13 +627,13 @@ def _sample(at: float, inside: Sequence[facts.Inside], seen: Seen) -> results.Sa
     fresh = {fact.name: fact for fact in inside if at - FRESH_SECONDS <= fact.at <= at}.values()
     queues = [fact.queue_rows for fact in fresh if fact.queue_rows is not None]
     flying = [fact.in_flight for fact in fresh if fact.in_flight is not None]
-    ready = seen.ready.at(at, 0)
+    ready = _at(seen.ready, at, 0)
     return results.Sample(
         at=at,
-        ready=ready > 0,
+        ready=None if ready is None else ready > 0,
         queue_rows=sum(queues) if queues else None,
         in_flight=sum(flying) if flying else None,
-        replicas_desired=seen.desired.at(at),
+        replicas_desired=_at(seen.desired, at),
         replicas_ready=ready,
     )
 
@@ -623,7 +684,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         over_replica_seconds=beyond(seen, 1),
         under_replica_seconds=beyond(seen, -1),
         pods=pods,
-        lost_elsewhere=lost.elsewhere(span for life in lives.values() for span in (life.start(), life.end())),
+        lost_elsewhere=lost.elsewhere(s for life in lives.values() for s in (*life.starts(), *life.ends())),
         traffic=traffic,
         splits=list(splits(run, traffic)),
         events=events[:MOST_EVENTS],

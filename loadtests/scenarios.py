@@ -175,7 +175,9 @@ class Scenario(Strict):
 
     def digest(self, rows: bytes) -> str:
         """Of all that decides which load is made of these rows, but for rate, seed and SLO, which runs say apart."""
-        said = self.model_dump_json(exclude={"about", "rate", "seed", "slo"}).encode()
+        apart = {"about", "rate", "seed", "slo", "cluster"}
+        apart |= {"connection_seconds"} if self.connection_seconds is None else set()
+        said = self.model_dump_json(exclude=apart).encode()
         return f"sha256:{hashlib.sha256(said + rows).hexdigest()}"
 
     def limit_ms(self, phase: Phase) -> float:

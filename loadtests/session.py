@@ -17,7 +17,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -80,7 +80,8 @@ class Options(NamedTuple):
         o: Any = environment.parsed_options
         target = service(o.cluster)
         if target:
-            target = target._replace(kubeconfig=o.kubeconfig, context=o.context)
+            file = str(Path(o.kubeconfig).absolute()) if o.kubeconfig else ""
+            target = target._replace(kubeconfig=file, context=o.context)
         disrupt, headers = (o.autoscaler_metrics, o.allow_disruption, o.image), dict(map(header, o.header))
         return cls(
             environment.host or "", o.scenario, headers, o.rate, seed(o.seed), o.payload, o.out, target, *disrupt
@@ -339,6 +340,8 @@ class Coordinator:
         self._stopped = self._stopped or why
         self._news.set()
         self._tell({"what": "end"})
+        if self._watch:
+            self._watch.cancel()
 
     def _run(self) -> None:
         try:
@@ -423,8 +426,7 @@ class Coordinator:
         scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
         options.check(scenario)
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
-        patience = max(payloads.ASK_SECONDS, scenario.timeout_seconds)  # there may be no replica yet
-        said = payloads.ask_model(options.host, patience, options.headers)
+        said = self._ask_model(scenario)
         chosen = scenario.seed if options.seed is None else options.seed
         model = Served.from_json(said)
         rows = rows_to_send(model, options.payload, chosen)
@@ -434,14 +436,27 @@ class Coordinator:
         directory = new_directory(Path(options.out), name)
         self._watch_cluster(plan, directory)
         self._prepare(plan, order)
-        if scenario.cluster and scenario.cluster.from_zero_seconds:
-            self._wait_for_zero(scenario.cluster.from_zero_seconds)
+        seconds = scenario.cluster and scenario.cluster.from_zero_seconds
+        if seconds and not self._wait_for_zero(seconds) and not self._stopped:
+            raise BadRun(f"there were still replicas after {seconds:g} s; expected a service that scales to zero")
         logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
         run, started = self._watched(plan, directory)
         digest = scenario.digest(rows.tobytes())
         summary = summaries.summarise(run, name, self._described(model, started), digest)
         summaries.write(directory, run, summary)
         return summary, directory
+
+    def _ask_model(self, scenario: Scenario) -> dict[str, Any]:
+        """What is served. Where that may be nothing yet, it is asked for as long as a replica may take to come."""
+        options, patience = self._options, max(payloads.ASK_SECONDS, scenario.timeout_seconds)
+        until = time.monotonic() + ((scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0)
+        while True:
+            try:
+                return payloads.ask_model(options.host, patience, options.headers)
+            except BadPayload:
+                if self._stopped or time.monotonic() >= until:
+                    raise
+            gevent.sleep(1)
 
     def _base(self, scenario: Scenario, order: Message) -> float:
         """Requests per second at a factor of 1."""
@@ -496,10 +511,10 @@ class Coordinator:
     def _none_left(self) -> bool:
         return self._watch is not None and self._watch.replicas() == 0
 
-    def _wait_for_zero(self, seconds: float) -> None:
+    def _wait_for_zero(self, seconds: float) -> bool:
+        """Whether there is no replica any more, in time; raises `BadCluster` where that can't be seen."""
         logger.info("waiting for no replica, at most %g s", seconds)
-        if not self._until(self._none_left, seconds) and not self._stopped:
-            raise BadRun(f"there were still replicas after {seconds:g} s; expected a service that scales to zero")
+        return self._until(self._none_left, seconds)
 
     def _order_disruption(self, plan: Plan, begin: float) -> None:
         """What is to happen to the cluster happens as the burst begins."""
@@ -520,36 +535,37 @@ class Coordinator:
         o, file = self._options, directory / "timeline.jsonl"
         timeline = None if self._watch else Timeline(o.host, o.headers, longest, file)
         begin, started = time.monotonic() + BEGIN_SECONDS, datetime.now(UTC)
-        watched = None
+        watched, stopped = None, self._stopped
         try:
             if not self._stopped:
                 self._order_disruption(plan, begin)
                 self._tell({"what": "begin", "in": BEGIN_SECONDS})
                 self._wait(BEGIN_SECONDS + longest, for_all="done")
+                stopped = self._stopped  # by now: ending the wait for zero cuts nothing off
                 if plan.scenario.cluster and plan.scenario.cluster.to_zero_seconds:
                     with suppress(BadCluster):  # then it is just not known
-                        self._until(self._none_left, plan.scenario.cluster.to_zero_seconds)
+                        self._wait_for_zero(plan.scenario.cluster.to_zero_seconds)
         finally:
             samples = timeline.stop(begin) if timeline else []
             if self._watch and self._options.cluster:
                 until = time.monotonic() - begin
                 watched = Watched(self._options.cluster.name, self._watch.stop(begin), until)
-        return self._run_of(plan, samples, watched), started
+        return self._run_of(plan, samples, watched, stopped), started
 
-    def _run_of(self, plan: Plan, samples: list[results.Sample], watched: Watched | None) -> Run:
+    def _run_of(self, plan: Plan, samples: list[results.Sample], watched: Watched | None, stopped: str) -> Run:
         """Everything that was reported, as one run."""
         parts, revisions = self._parts.values(), list[str]()
         requests = np.concatenate([part.requests(revisions) for part in parts])
         requests = requests[np.argsort(requests["intended"], kind="stable")]
         seconds = plan.seconds
-        if self._stopped:  # just after the last request whose time had come
+        if stopped:  # just after the last request whose time had come
             seconds = float(np.nextafter(requests["intended"][-1], np.inf)) if len(requests) else 1e-3
         return Run(
             plan=plan,
             requests=requests,
             revisions=revisions,
             seconds=seconds,
-            stopped=self._stopped or None,
+            stopped=stopped or None,
             by_rule=self._by_rule,
             workers=len(self._parts),
             peak_in_flight=max(part.peak for part in parts),
@@ -563,11 +579,21 @@ class Coordinator:
         versions = {name: version(name) for name in ("locust", "gevent", "geventhttpclient", "numpy")}
         return results.Environment(
             host=self._options.host,
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=shlex.join(without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]])),
             started=started.isoformat(timespec="seconds"),
             machine={**machine.computer(), **versions},
             model=results.Model(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
         )
+
+
+def without_secrets(command: Sequence[str]) -> list[str]:
+    """A command line without the values of headers: some are credentials."""
+    found: list[str] = []
+    for word in command:
+        option, _, given = word.partition("=")
+        name = word if found and found[-1] == "--header" else given if option == "--header" else ""
+        found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else word)
+    return found
 
 
 def rows_to_send(model: Served, file: str, chosen_seed: int) -> payloads.Rows:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step, kubeconfig, play, serving
 
-from conftest import BIN, ROOT, environment, run
+from conftest import BIN, ROOT, environment, free_port, run
 from loadtests import cluster, facts, results, scaling, scenarios, stub, summaries, watch
 from loadtests.measures import Run, Watched
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
@@ -181,7 +181,7 @@ def check_zero_to_four(summary: Summary, at: Callable[[str, str], float], within
     assert {pod.name for pod in found.pods} == LIVES.keys()
     ready, ended = ([(at(name, note), by) for name in LIVES] for note, by in (("ready", 1), ("terminating", -1)))
     assert found.over_replica_seconds == pytest.approx(over(ready + ended), abs=0.02 + 3 * within)
-    assert max(replicas.ready for replicas in found.replicas) == 4
+    assert max(replicas.ready or 0 for replicas in found.replicas) == 4
     assert found.replicas[-1].model_dump(exclude={"at"}) == {"desired": 0, "existing": 0, "ready": 0, "needed": 0}
 
 
@@ -432,14 +432,16 @@ def scenario(path: Path, **changes: Any) -> Path:
     return path / "test.yaml"
 
 
-def locust(
-    url: str, api: KubernetesApi, file: Path | str, out: Path, *options: object
-) -> subprocess.CompletedProcess[str]:
-    return run(
-        out, "locust", "-f", "loadtests/locustfile.py", "--only-summary", "--headless", "--host", url, "--scenario",
-        file, "--out", out / "load", "--rate", 100, "--cluster", f"{NAMESPACE}/{SERVICE}",
-        "--kubeconfig", kubeconfig(api, out), *options,
-    )  # fmt: skip
+def options(url: str, api: KubernetesApi, file: Path | str, out: Path) -> list[object]:
+    return [
+        "-f", "loadtests/locustfile.py", "--only-summary", "--headless", "--host", url, "--scenario", file,
+        "--out", out / "load", "--rate", 100, "--cluster", f"{NAMESPACE}/{SERVICE}",
+        "--kubeconfig", kubeconfig(api, out),
+    ]  # fmt: skip
+
+
+def locust(url: str, api: KubernetesApi, file: Path | str, out: Path, *more: object) -> Done:
+    return run(out, "locust", *options(url, api, file, out), *more)
 
 
 def summary_of(out: Path, done: Done) -> Summary:
@@ -456,9 +458,10 @@ def when_load_begins(url: str, *steps: Step) -> Iterator[None]:
     def follow() -> None:
         with httpx.Client() as client:
             while not over.wait(0.02):
-                if "stub_predictions_total 0\n" not in client.get(f"{url}/metrics").text:
-                    play(time.monotonic(), *steps)
-                    return
+                with suppress(httpx.TransportError):  # it may not be up yet
+                    if "stub_predictions_total 0\n" not in client.get(f"{url}/metrics").text:
+                        play(time.monotonic(), *steps)
+                        return
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -506,7 +509,9 @@ def test_a_canary_gets_its_share_and_a_run_reports_the_platform(api: KubernetesA
 
 
 def test_from_zero_waits_until_there_is_no_replica(api: KubernetesApi, tmp_path: Path) -> None:
-    pod = ScriptedPod(api, f"{OLD}-a", OLD).up()
+    """And for the first replica before that, as a service that is at zero has to start for `/model`."""
+    pod, fleet, port = ScriptedPod(api, f"{OLD}-a", OLD).up(), Fleet(api), free_port()
+    later = f"{OLD}-b"
 
     def leave() -> None:
         while not any("watch=True" in request or "watch=true" in request for request in api.requests):
@@ -515,15 +520,53 @@ def test_from_zero_waits_until_there_is_no_replica(api: KubernetesApi, tmp_path:
 
     thread = threading.Thread(target=leave)
     thread.start()
-    phases = [{"name": "baseline", "seconds": 1, "rate": 1}]
-    with stub.running() as url:
-        file = scenario(tmp_path, phases=phases, cluster={"from_zero_seconds": 60, "to_zero_seconds": 5})
+    phases = [{"name": "baseline", "seconds": 2, "rate": 1}]
+    file = scenario(tmp_path, phases=phases, cluster={"from_zero_seconds": 60, "to_zero_seconds": 30})
+    url, steps = f"http://127.0.0.1:{port}", fleet.life(later, 0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 4.0, 4.5)
+    with late_stub(port, 4.0), when_load_begins(url, *steps):
         done = locust(url, api, file, tmp_path)
     thread.join()
     found = cluster_of(summary_of(tmp_path, done))
+    assert found.clock is not None
+    begin = found.clock.zero - api.ahead - (time.time() - time.monotonic())
     assert found.pods[0].terminating is not None
     assert found.pods[0].terminating < 0, "it began before the last replica was to go"
-    assert times(found)["zero", "last request"].seconds is not None
+    last = truth(api, begin, later, "terminating") - 1.99
+    assert times(found)["zero", "last request"].seconds == pytest.approx(last, abs=SAMPLE)
+
+
+@contextmanager
+def late_stub(port: int, seconds: float) -> Iterator[None]:
+    """A stub at this port, after so long."""
+    command: list[str | Path] = [BIN / "python", "-m", "loadtests.stub", "--port", str(port)]
+    started = list[subprocess.Popen[bytes]]()
+    timer = threading.Timer(seconds, lambda: started.append(subprocess.Popen(command, cwd=ROOT)))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        for process in started:
+            process.terminate()
+            process.wait(10)
+
+
+def test_whoever_ends_the_wait_for_zero_cuts_nothing_off(api: KubernetesApi, tmp_path: Path) -> None:
+    """Started in another directory, where a relative kubeconfig is meant."""
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    phases = [{"name": "baseline", "seconds": 1, "rate": 1}]
+    file = scenario(tmp_path, phases=phases, cluster={"to_zero_seconds": 60})
+    with stub.running() as url:
+        given = (*options(url, api, file, tmp_path), "-f", ROOT / "loadtests/locustfile.py")
+        command = [str(BIN / "locust"), *map(str, given), "--kubeconfig", "kubeconfig"]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        next(line for line in process.stderr if "waiting for no replica" in line)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    (file,) = (tmp_path / "load").glob("*/summary.json")
+    assert results.read_summary(file).stopped is None
 
 
 def test_a_run_that_never_gets_to_zero_does_not_take_place(api: KubernetesApi, tmp_path: Path) -> None:
@@ -637,7 +680,7 @@ def ramp(path: Path, ready: int, **changes: Any) -> Path:
     """The directory of a run that found a capacity of 100/s, with so many replicas from its begin on."""
     phases = [{"name": "burst", "rate": 1, "steps": {"seconds": 2, "factor": 2, "to": 8}}]
     p = plan(phases, rate=50, stop_at_slo=True, slo={"p95_ms": 60}, cluster=None, **changes)
-    pods: list[Any] = [pod(-1.0, f"p{number}", ready=True) for number in range(ready)]
+    pods: list[Any] = [pod(-9.0 + number, f"p{number}", ready=True) for number in range(ready)]
     slow = np.where(p.times >= 4, 90.0, 10.0)
     summary = summarised(p, Watched(SERVICE, pods, p.seconds), answered(p.times, slow))
     path.mkdir()
@@ -687,6 +730,82 @@ def test_lost_requests_belong_to_the_ends_and_starts_of_pods() -> None:
     summary = summarised(p, Watched(SERVICE, list(found), 20.0), requests)
     (life,) = cluster_of(summary).pods
     assert (life.lost_at_start, life.lost_at_end, cluster_of(summary).lost_elsewhere) == (2, 2, 1)
+
+
+def test_a_container_that_is_killed_and_starts_again_has_an_end_and_a_start() -> None:
+    """Not ready from 10.5 to 12 s, and its pod stays; requests are lost from 10 s on."""
+    p = plan([{"name": "baseline", "seconds": 20, "rate": 1}])
+    requests = answered(p.times)
+    lost = (p.times >= 10) & (p.times < 12.1)
+    requests["status"][lost], requests["error"][lost] = 0, CLOSED
+    found = [pod(2.0), pod(3.0, ready=True), pod(10.5, restarts=1), pod(12.0, ready=True, restarts=1)]
+    seen = cluster_of(summarised(p, Watched(SERVICE, list(found), 20.0), requests))
+    (life,) = seen.pods
+    assert (life.lost_at_end, seen.lost_elsewhere) == (lost.sum(), 0)
+    assert life.lost_at_start == (p.times[lost] >= 12).sum()
+    evicted = [*found[:2], pod(10.5, ended=True)]
+    seen = cluster_of(summarised(p, Watched(SERVICE, list(evicted), 20.0), requests))
+    assert (seen.pods[0].lost_at_end, seen.lost_elsewhere) == (lost.sum(), 0)
+
+
+def test_without_pods_what_depends_on_them_is_not_known() -> None:
+    """And fails nothing: any permission may be missing."""
+    blind = facts.Unseen(at=-1.0, text="pods: not allowed to list and watch them (HTTP 403)", resource="pods")
+    asked = {f"{name}_seconds": 1 for name in ("detect", "provision", "scale", "cold_start", "down", "zero")}
+    p = plan(BURST, slo={"p95_ms": 50} | asked, cluster={"to_zero_seconds": 5})
+    for scales, detect in (([], None), ([(-1.0, 1), (3.0, 4)], 0.5)):
+        found = [facts.Scale(at=at, kind="PodAutoscaler", name=OLD, desired=desired) for at, desired in scales]
+        summary = summarised(p, Watched(SERVICE, [blind, *found], 9.0))
+        seen = cluster_of(summary)
+        assert {t.name: t.seconds for t in seen.times if t.seconds is not None} == (
+            {"detect": detect} if detect else {}
+        )
+        assert (seen.over_replica_seconds, seen.under_replica_seconds) == (None, None)
+        assert {(r.ready, r.existing) for r in seen.replicas} == {(None, None)}
+        assert {(s.ready, s.replicas_ready) for s in summary.timeline} == {(None, None)}
+        assert (summary.verdict.outcome, summary.verdict.reasons) == ("Passed", [])
+        assert blind.text in seen.not_seen
+
+
+def test_down_is_when_it_stays_down() -> None:
+    """The burst ends at 6.5 s with one ready; three more come late, one of them flaps, and they go at 20 s."""
+    found: list[Any] = [pod(-1.0, "a", ready=True), *(pod(6.8, name, ready=True) for name in "bcd")]
+    found += [pod(9.0, name) for name in "bcd"] + [pod(9.3, name, ready=True) for name in "bcd"]
+    found += [pod(20.0, name, gone=True) for name in "bcd"]
+    measured = times(cluster_of(summarised(plan(BURST), Watched(SERVICE, found, 25.0))))
+    assert measured["down", "burst's end"].seconds == pytest.approx(13.5)
+    assert measured["zero", "last request"].seconds is None
+
+
+def test_a_pod_that_never_gets_ready_breaks_what_is_asked_of_a_start() -> None:
+    asked = plan(BURST, slo={"p95_ms": 50, "cold_start_seconds": 2})
+    found = [pod(-1.0, "a", ready=True), pod(3.0, "b"), pod(4.0, "b", ready=True), pod(3.0, "c", waiting="x")]
+    (time,) = (t for t in cluster_of(summarised(asked, Watched(SERVICE, list(found), 9.0))).times if "cold" in t.name)
+    assert (time.of, time.seconds, time.met, time.why) == ("c", None, False, "it was never ready")
+    soon = summarised(asked, Watched(SERVICE, list(found), 4.5))
+    (time,) = (t for t in cluster_of(soon).times if "cold" in t.name)
+    assert (time.of, time.seconds, time.met) == ("b", 1.0, True)
+
+
+def test_moments_keep_their_order_where_clocks_differ() -> None:
+    """It came during an interruption; the node's clock is 3 s behind the API server's."""
+    clock = facts.Clock(at=-1.0, offset=1000.0, error=0.1, skew=0.0, answers=5)
+    stamps = {"created_stamp": 1003.5, "started_stamp": 1001.5, "ready_stamp": 1002.5}
+    late = facts.Pod.model_validate(pod(5.0, live=False, ready=True).model_dump() | stamps)
+    (life,) = cluster_of(summarised(plan(BURST), Watched(SERVICE, [clock, late], 9.0))).pods
+    assert (life.created, life.started, life.ready, life.cold_start_seconds) == (3.5, 3.5, 3.5, 0.0)
+
+
+def test_a_split_ends_before_routers_may_be_ahead_of_the_status() -> None:
+    p = plan([{"name": "baseline", "seconds": 20, "rate": 1}])
+    requests = answered(p.times)
+    requests["revision"] = p.times >= 9
+    found = [
+        facts.Service(at=at, mode="Knative", conditions={}, traffic=traffic)
+        for at, traffic in ((-1.0, {OLD: 1.0}), (10.0, {NEW: 1.0}))
+    ]
+    splits = cluster_of(summarised(p, Watched(SERVICE, list(found), 20.0), requests, (OLD, NEW))).splits
+    assert [(split.revision, split.end, split.within) for split in splits] == [(OLD, 5.0, True), (NEW, 20.0, True)]
 
 
 def test_over_and_under_provisioning_are_replica_seconds() -> None:
