@@ -135,11 +135,11 @@ class Unseen(Fact):
 
 
 class Gap(Fact):
-    """For so long until `at`, a watch was interrupted."""
+    """For so long until `at`, a watch was interrupted; without `seconds`: since `at`, if no later gap has its end."""
 
     what: Literal["gap"] = "gap"
     resource: str
-    seconds: float
+    seconds: float | None
     why: str
 
 

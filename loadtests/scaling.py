@@ -639,12 +639,18 @@ def _sample(at: float, inside: Sequence[facts.Inside], seen: Seen) -> results.Sa
 
 
 def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
+    ongoing: dict[str, facts.Gap] = {}
     for fact in found:
         if isinstance(fact, facts.Unseen):
             yield fact.text
+        elif isinstance(fact, facts.Gap) and fact.seconds is None:
+            ongoing[fact.resource] = fact
         elif isinstance(fact, facts.Gap):
+            ongoing.pop(fact.resource, None)
             interrupted = f"the watch was interrupted for {fact.seconds:.1f} s until {fact.at:.1f} s"
             yield f"{fact.resource}: {interrupted} ({fact.why})"
+    for gap in ongoing.values():
+        yield f"{gap.resource}: the watch was interrupted from {gap.at:.1f} s to the end ({gap.why})"
 
 
 def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:

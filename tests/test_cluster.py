@@ -824,6 +824,19 @@ def test_over_and_under_provisioning_are_replica_seconds() -> None:
     assert [n for n in needed if n[0] in (0.0, 5.0, 10.0, 15.0)] == [(0.0, 1), (5.0, 3), (10.0, 1), (15.0, 0)]
 
 
+def test_an_interruption_is_told_with_its_end_or_without_one() -> None:
+    found = [
+        facts.Gap(at=1.0, resource="pods", seconds=None, why="HTTP 500"),
+        facts.Gap(at=2.0, resource="events", seconds=None, why="HTTP 500"),
+        facts.Gap(at=3.0, resource="pods", seconds=2.0, why="HTTP 500"),
+        facts.Gap(at=4.0, resource="events", seconds=None, why="HTTP 500, HTTP 401"),
+    ]
+    assert list(scaling.not_seen(found)) == [
+        "pods: the watch was interrupted for 2.0 s until 3.0 s (HTTP 500)",
+        "events: the watch was interrupted from 4.0 s to the end (HTTP 500, HTTP 401)",
+    ]
+
+
 def test_a_rate_that_is_not_in_replicas_says_nothing_of_need() -> None:
     p = plan(BURST, rate=50)
     seen = cluster_of(summarised(p, Watched(SERVICE, [pod(1.0, ready=True)], 9.0)))
