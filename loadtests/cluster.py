@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -64,6 +65,8 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
 }
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 DISRUPTIONS = ("delete-pod", "new-revision")
+
+UNANSWERED = (HTTPError, HTTPException, ConfigException, OSError)  # or not wholly, or there is no login to ask with
 
 Tell = Callable[[Fact], None]
 Lister = Callable[..., Any]
@@ -182,29 +185,29 @@ class Follower:
         self._known: dict[str, Object] = {}
         self._told: dict[str, dict[str, Any]] = {}
         self._gap_since: float | None = None
-        self._gap_why, self._live_from = "", 0.0
-        self._wait = RETRY_SECONDS[0]
+        self._gap_why, self._live_from = list[str](), 0.0
+        self._version, self._wait = "", RETRY_SECONDS[0]
         self._asked = self._last = time.monotonic()  # when the API server was last asked, and last heard
         self.listed = threading.Event()
 
     def run(self) -> None:
-        """Until the process ends, or the resource can't be read."""
-        version = ""
+        """Until the process ends, or the resource can't be read from the begin on."""
         while True:
             try:
-                version = version or self._list()
-                version = self._watch(version)
+                self._version = self._version or self._list()
+                self._watch()
                 if time.monotonic() - self._asked > BRIEF_SECONDS:
+                    self._wait = RETRY_SECONDS[0]
                     continue
             except ApiException as error:
-                if error.status in (403, 404) or (error.status == 401 and not self.listed.is_set()):
+                if error.status in (401, 403, 404) and not self.listed.is_set():
                     self._leave(error)
                     return
                 if error.status == 410:
-                    version = ""
-                self._interrupted(_why(error))
-            except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-                self._interrupted(_why(error), silent=isinstance(error, SilentError))
+                    self._version = ""
+                self._interrupted(error)
+            except (*UNANSWERED, ValueError, KeyError, TypeError, AttributeError) as error:
+                self._interrupted(error)
             time.sleep(self._wait)
             self._wait = min(2 * self._wait, RETRY_SECONDS[1])
 
@@ -216,9 +219,17 @@ class Follower:
             self._tell(facts.Unseen(at=time.monotonic(), text=text, resource=name))
         self.listed.set()
 
-    def _interrupted(self, why: str, silent: bool = False) -> None:
+    def _interrupted(self, error: Exception) -> None:
+        """Told at once, as it may last to the end; and again where there is another reason."""
         if self._gap_since is None:
-            self._gap_since, self._gap_why = self._last if silent else time.monotonic(), why
+            self._gap_since = self._last if isinstance(error, SilentError) else time.monotonic()
+            self._gap_why = []
+        if (why := _why(error)) not in self._gap_why:
+            self._gap_why.append(why)
+            self._tell_gap(self._gap_since, None)
+
+    def _tell_gap(self, at: float, seconds: float | None) -> None:
+        self._tell(facts.Gap(at=at, resource=self._resource.name, seconds=seconds, why=", ".join(self._gap_why)))
 
     def _ask(self, read_seconds: float, **options: Any) -> Any:
         """The answer, once its headers have come: from here on the resource is seen again."""
@@ -234,7 +245,7 @@ class Follower:
         if self._gap_since is not None:
             seconds, self._gap_since = came - self._gap_since, None
             self._live_from = came + CATCH_UP_SECONDS
-            self._tell(facts.Gap(at=came, resource=self._resource.name, seconds=seconds, why=self._gap_why))
+            self._tell_gap(came, seconds)
         return answer
 
     def _list(self) -> str:
@@ -249,22 +260,21 @@ class Follower:
         self.listed.set()
         return str(content["metadata"]["resourceVersion"])
 
-    def _watch(self, version: str) -> str:
-        """Follow what changes, until the API server ends this; the version from which to go on."""
+    def _watch(self) -> None:
+        """Follow what changes, until the API server ends this; then `_version` is the one from which to go on."""
         options = {"watch": True, "allow_watch_bookmarks": True, "timeout_seconds": WATCH_SECONDS}
-        with closing(self._ask(SILENT_SECONDS, **options, resource_version=version)) as answer:
+        with closing(self._ask(SILENT_SECONDS, **options, resource_version=self._version)) as answer:
             for line in iter_resp_lines(answer):
                 self._last = time.monotonic()
                 change = json.loads(line)
                 thing = change["object"]
                 if change["type"] == "ERROR":
                     raise ApiException(status=thing.get("code", 500), reason=thing.get("reason"))
-                version = thing["metadata"]["resourceVersion"]
+                self._version = thing["metadata"]["resourceVersion"]
                 self._wait = RETRY_SECONDS[0]
                 if change["type"] != "BOOKMARK":
                     live = self._last >= self._live_from
                     self._take(thing, live=live, gone=change["type"] == "DELETED")
-        return version
 
     def _take(self, thing: Object, live: bool, gone: bool = False) -> None:
         """Tell an object's fact, unless it says nothing new."""

@@ -46,6 +46,7 @@ class KubernetesApi:
         self.ahead, self.url = ahead, ""
         self.forbidden: set[str] = set()
         self.absent: set[str] = set()
+        self.refused: dict[str, int] = {}  # last part of the path -> status that is answered there for now
         self.may: set[tuple[str, str]] = set()  # verb and resource of what else is allowed
         self.metrics: dict[str, str] = {}  # of pods, by name
         self.autoscaler: str | None = ""  # its metrics; None: they may not be read through the API
@@ -100,6 +101,12 @@ class KubernetesApi:
         with self.changed:
             self._cut[kind] += 1
             self.changed.notify_all()
+
+    def refuse(self, **statuses: int) -> None:
+        """Answer so where these kinds are listed or watched, and end their watches; without any, no more."""
+        self.refused = statuses
+        for kind in statuses:
+            self.cut(kind)
 
     def event(self, pod: str, reason: str, message: str, number: int) -> None:
         about = {"kind": "Pod", "name": pod, "fieldPath": "spec.containers{kserve-container}"}
@@ -194,7 +201,9 @@ class Handler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         query, parts = {k: v[0] for k, v in parse_qs(split.query).items()}, unquote(split.path).strip("/").split("/")
         self.api.requests.append(self.path)
-        if parts == ["version"]:
+        if parts[-1] in self.api.refused:
+            self.refuse(self.api.refused[parts[-1]])
+        elif parts == ["version"]:
             self.answer(200, {"gitVersion": "v1.35.0"})
         elif parts == ["autoscaler", "metrics"]:
             self.text(self.api.autoscaler or "")

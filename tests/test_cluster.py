@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,11 +63,15 @@ class Seen:
 
     def wait(self) -> None:
         """Until everything is listed; the run's zero is a moment later."""
+        self.until(lambda _: self.watch.begun())
+        self.begin = time.monotonic() + 0.2
+
+    def until(self, holds: Callable[[list[facts.AnyFact]], bool]) -> None:
+        """Wait until it holds for what was told."""
         until = time.monotonic() + LISTED_SECONDS
-        while not self.watch.begun():
+        while not holds(self.watch.facts()):
             assert time.monotonic() < until
             time.sleep(0.05)
-        self.begin = time.monotonic() + 0.2
 
     def summary(self, plan: Plan, requests: results.Requests | None = None, revisions: Any = ("r1",)) -> Summary:
         until = time.monotonic() - self.begin
@@ -240,11 +245,57 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played(
     assert (found.mode, found.desired_from, found.replica_per_s) == ("Knative", "PodAutoscaler", 50)
     assert bool(found.not_seen) == trouble
     assert all("the watch was interrupted for" in text for text in found.not_seen)
+    assert trouble or [pod.stamped for pod in found.pods] == [[]] * len(LIVES), "all was seen as it happened"
     assert found.clock is not None
     assert found.clock.skew_seconds == pytest.approx(AHEAD, abs=found.clock.error_seconds + 0.05)
     assert found.clock.error_seconds < 0.5
     bookmarked = [request for request in api.requests if "allowWatchBookmarks=true" in request]
     assert bookmarked
+
+
+def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    """After a gap the watch goes on, or starts from a list where it can't; either way nothing is missed."""
+    a, b, c = (f"{OLD}-{name}" for name in "abc")
+    pods = {a: ScriptedPod(api, a, OLD).up()}
+    seen = see()
+    fleet = Fleet(api)
+
+    steps = fleet.life(b, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+    steps += [(0.8, lambda: api.refuse(pods=403, podautoscalers=404, inferenceservices=401))]
+    steps += fleet.life(c, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
+    play(seen.begin, *steps, (1.3, lambda: api.desire(OLD, 3)), (1.4, api.refuse))
+    seen.until(lambda told: len([fact for fact in told if isinstance(fact, facts.Gap) and fact.seconds]) == 3)
+    time.sleep(2 * cluster.CATCH_UP_SECONDS)
+    later = time.monotonic()
+    fleet.pods[b].terminating()
+    time.sleep(0.3)
+    api.refuse(pods=503)
+    api.expire("pods")
+    pods[a].gone()
+    api.refuse()
+    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.gone for fact in told))
+    assert seen.watch.replicas() == 1
+    found = cluster_of(seen.summary(plan(BURST)))
+    lives = {pod.name: pod for pod in found.pods}
+    starts = {"created", "scheduled", "initialised", "started", "ready"}
+    assert {name: set(life.stamped) for name, life in lives.items()} == {a: starts, b: set(), c: starts}
+    for name, note in ((b, "ready"), (b, "terminating"), (c, "created"), (c, "ready")):
+        assert getattr(lives[name], note) == pytest.approx(truth(api, seen.begin, name, note), abs=SAMPLE), (name, note)
+    assert found.replicas[-1].desired == 3
+    before = [replicas.ready for replicas in found.replicas if replicas.at < later - seen.begin]
+    assert before == sorted(before), "what was seen before the gap is not told again"
+    told = {text.partition(":")[0] for text in found.not_seen if "the watch was interrupted for" in text}
+    assert told == {"pods", "podautoscalers", "inferenceservices"}
+    assert not [text for text in found.not_seen if "to the end" in text]
+
+
+def test_a_gap_that_never_ends_is_said(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    seen = see()
+    api.refuse(pods=401)
+    seen.until(lambda told: any(isinstance(fact, facts.Gap) and "401" in fact.why for fact in told))
+    found = cluster_of(seen.summary(plan(BURST)))
+    (text,) = (text for text in found.not_seen if "interrupted" in text)
+    assert re.fullmatch(r"pods: the watch was interrupted from -?\d\.\d s to the end \(\w+, HTTP 401\)", text)
 
 
 def test_what_was_there_before_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
