@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
+import yaml
 from kubernetes import client, config
 from kubernetes.client import ApiException
 from kubernetes.config import ConfigException
@@ -131,7 +132,7 @@ def connect(target: Target) -> tuple[client.ApiClient, str]:
             contexts, active = config.list_kube_config_contexts(file)
             chosen = next((c for c in contexts if c["name"] == context), active)
             namespace = chosen["context"].get("namespace") or "default"
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         option = "--context" if target.context and "context" in str(error) else "--kubeconfig"
         raise BadCluster(f"{option}: {' '.join(str(error).split())}; expected one that kubectl can use") from None
     return client.ApiClient(settings), target.namespace or namespace

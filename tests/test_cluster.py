@@ -721,6 +721,14 @@ def test_what_cannot_run_is_one_line_and_exit_code_3(
     assert problem in refused(api, tmp_path, scenario(tmp_path, cluster=platform), *options)
 
 
+@pytest.mark.parametrize("content", [b"{", b"contexts: [\n\t- x", b"text", b"- 1", b"", b"\xff", b"contexts: 1"])
+def test_a_kubeconfig_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config").write_bytes(content)
+    with pytest.raises(watch.BadCluster) as raised:
+        cluster.connect(watch.Target(SERVICE, kubeconfig=str(tmp_path / "config")))
+    assert re.fullmatch(r"--kubeconfig: .+; expected one that kubectl can use", str(raised.value))
+
+
 def test_an_api_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with serving(KubernetesApi()) as api:
         pass
