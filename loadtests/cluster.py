@@ -26,7 +26,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -189,7 +189,8 @@ class Follower:
         self._gap_why, self._live_from = list[str](), 0.0
         self._version, self._wait = "", RETRY_SECONDS[0]
         self._asked = self._last = time.monotonic()  # when the API server was last asked, and last heard
-        self.listed = threading.Event()
+        self.listed, self.name = threading.Event(), resource.name
+        self.refused: int | None = None  # with this status, from the begin on
 
     def run(self) -> None:
         """Until the process ends, or the resource can't be read from the begin on."""
@@ -215,9 +216,9 @@ class Follower:
     def _leave(self, error: ApiException) -> None:
         """A kind of objects that is not installed (404) is not missed."""
         if error.status != 404:
-            name = self._resource.name
-            text = f"{name}: not allowed to list and watch them (HTTP {error.status})"
-            self._tell(facts.Unseen(at=time.monotonic(), text=text, resource=name))
+            self.refused = error.status
+            text = f"{self.name}: not allowed to list and watch them (HTTP {error.status})"
+            self._tell(facts.Unseen(at=time.monotonic(), text=text, resource=self.name))
         self.listed.set()
 
     def _interrupted(self, error: Exception) -> None:
@@ -230,7 +231,7 @@ class Follower:
             self._tell_gap(self._gap_since, None)
 
     def _tell_gap(self, at: float, seconds: float | None) -> None:
-        self._tell(facts.Gap(at=at, resource=self._resource.name, seconds=seconds, why=", ".join(self._gap_why)))
+        self._tell(facts.Gap(at=at, resource=self.name, seconds=seconds, why=", ".join(self._gap_why)))
 
     def _ask(self, read_seconds: float, **options: Any) -> Any:
         """The answer, once its headers have come: from here on the resource is seen again."""
@@ -294,8 +295,7 @@ class Follower:
         try:
             return self._resource.read(thing, time.monotonic(), live, gone)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[: facts.MESSAGE_CHARS]
-            text = f"{self._resource.name}: {thing['metadata']['name']} could not be read ({reason})"
+            text = f"{self.name}: {thing['metadata']['name']} could not be read ({_line(error)})"
             return facts.Unseen(at=time.monotonic(), text=text)
 
 
@@ -329,6 +329,7 @@ class Watcher:
                 raise BadCluster(
                     "--cluster: not everything could be listed in time; expected an API server that answers"
                 )
+        self._check_seen(followers)
         self._check_service()
         _start(self._scrape_pods)
         if self._options.autoscaler_metrics or self._mode == "Knative":
@@ -352,7 +353,7 @@ class Watcher:
     # --- clock ---
 
     def _heard(self, answer: Any, asked: float, came: float) -> None:
-        with suppress(TypeError, ValueError):  # without a Date
+        with suppress(TypeError, ValueError, AttributeError):  # without a Date, or without an answer
             date = parsedate_to_datetime(answer.headers.get("date")).timestamp()
             with self._lock:
                 better = self._clock.hear(date, asked, came)
@@ -361,29 +362,47 @@ class Watcher:
                 self.tell(fact)
 
     def _ask_clock(self) -> None:
-        with suppress(ApiException, HTTPError):
+        with suppress(ApiException, *UNANSWERED):
             self._ask_version()
 
     def _ask_version(self) -> None:
         asked = time.monotonic()
         timeout = (CONNECT_SECONDS, ANSWER_SECONDS)
-        answer = client.VersionApi(self._api).get_code(_preload_content=False, _request_timeout=timeout)
+        try:
+            answer = client.VersionApi(self._api).get_code(_preload_content=False, _request_timeout=timeout)
+        except ApiException as error:  # has a Date too
+            self._heard(error, asked, time.monotonic())
+            raise
         self._heard(answer, asked, time.monotonic())
         answer.close()
 
     def _probe_clock(self) -> None:
-        try:
-            for _ in range(PROBES):
+        """Without a login, or without an answer, there is nothing to watch. The version itself is not needed."""
+        for _ in range(PROBES):
+            try:
                 self._ask_version()
-                time.sleep(PROBE_SECONDS)
-        except ApiException as error:
-            raise BadCluster(f"--cluster: the API server answered HTTP {error.status}; expected a login") from None
-        except HTTPError as error:
-            where = self._api.configuration.host
-            text = f"the API server at {where} can't be reached ({type(error).__name__})"
-            raise BadCluster(f"--cluster: {text}; expected one that answers") from None
+            except ApiException as error:
+                if error.status == 401:
+                    raise BadCluster("--cluster: the API server answered HTTP 401; expected a login") from None
+                if not error.status:
+                    raise self._unreached(error) from None
+            except UNANSWERED as error:
+                raise self._unreached(error) from None
+            time.sleep(PROBE_SECONDS)
+
+    def _unreached(self, error: Exception) -> BadCluster:
+        text = f"the API server at {self._api.configuration.host} can't be reached ({_why(error)})"
+        return BadCluster(f"--cluster: {text}; expected one that answers")
 
     # --- what must be there ---
+
+    def _check_seen(self, followers: Sequence[Follower]) -> None:
+        """Without the service and without its pods there is nothing to report; raises `BadCluster`."""
+        refused = {follower.name: follower.refused for follower in followers}
+        status = refused["inferenceservices"]
+        if status and refused["pods"]:
+            where = f"inferenceservices or pods in namespace {self._namespace!r} (HTTP {status})"
+            raise BadCluster(f"--cluster: not allowed to list and watch {where}; expected a login, or a role that may")
 
     def _check_service(self) -> None:
         """The InferenceService must be there, if that can be seen."""
@@ -395,7 +414,7 @@ class Watcher:
             if error.status == 404:
                 where = f"namespace {self._namespace!r} has no InferenceService {service!r}"
                 raise BadCluster(f"--cluster: {where}; expected one that is there") from None
-        except HTTPError:
+        except UNANSWERED:
             pass
 
     def _check_permission(self) -> None:
@@ -417,7 +436,7 @@ class Watcher:
                 )
             ) as answer:
                 allowed = bool(json.loads(answer.data)["status"]["allowed"])
-        except (ApiException, HTTPError, ValueError, KeyError):
+        except (ApiException, *UNANSWERED, ValueError, KeyError):
             allowed = False
         if not allowed:
             where = f"{verb} {resource} in namespace {self._namespace!r}"
@@ -548,9 +567,15 @@ def _text(get: Lister, *where: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, ApiException):
+    if isinstance(error, ApiException) and error.status:
         return f"HTTP {error.status}"
-    return str(error) if isinstance(error, LookupError) else type(error).__name__
+    if isinstance(error, ApiException):  # no answer: TLS
+        return _line(error.reason)
+    return _line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())[: facts.MESSAGE_CHARS]
 
 
 def every(seconds: float) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import re
@@ -315,7 +316,7 @@ def test_what_was_there_before_has_the_times_that_it_says_itself(api: Kubernetes
 def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     """Without autoscalers, the pods that there are say what was desired."""
     api.forbidden = {"podautoscalers", "events", "horizontalpodautoscalers", "deployments"}
-    api.absent, api.autoscaler = {"revisions"}, None
+    api.absent, api.autoscaler, api.refused = {"revisions"}, None, {"version": 403}
     seen = see()
     fleet = Fleet(api)
     play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3), (1.6, lambda: None))
@@ -338,6 +339,30 @@ def test_without_the_pods_nobody_knows_how_many_there_are(api: KubernetesApi, se
         seen.watch.replicas()
     (unseen,) = (fact for fact in seen.watch.facts() if isinstance(fact, facts.Unseen) and fact.resource)
     assert unseen.resource == "pods"
+
+
+@pytest.mark.parametrize(
+    ("refused", "problem"),
+    [
+        ({"pods": 403, "inferenceservices": 403}, "list and watch inferenceservices or pods in namespace 'defects'"),
+        ({"version": 401}, "the API server answered HTTP 401"),
+    ],
+)
+def test_who_may_see_nothing_is_told_so(
+    api: KubernetesApi, see: Callable[..., Seen], refused: dict[str, int], problem: str
+) -> None:
+    api.refused = refused
+    with pytest.raises(watch.BadCluster, match=rf"{problem}.*; expected a login"):
+        see()
+
+
+def test_answers_that_refuse_have_a_time_too(api: KubernetesApi, tmp_path: Path) -> None:
+    api.refused = {"version": 403}
+    client, namespace = cluster.connect(watch.Target(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
+    watcher = cluster.Watcher(client, namespace, argparse.Namespace())
+    watcher._probe_clock()
+    assert watcher._clock.fact().answers == cluster.PROBES
+    assert watcher._clock.fact().skew == pytest.approx(AHEAD, abs=watcher._clock.fact().error + 0.05)
 
 
 def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
