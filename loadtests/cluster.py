@@ -323,7 +323,7 @@ class Watcher:
             Follower(resource, self.tell, self._heard) for resource in resources(self._api, self._namespace, service)
         ]
         for follower in followers:
-            _start(follower.run)
+            self._start(follower.name, follower.run)
         for follower in followers:
             if not follower.listed.wait(ANSWER_SECONDS + CONNECT_SECONDS):
                 raise BadCluster(
@@ -331,15 +331,26 @@ class Watcher:
                 )
         self._check_seen(followers)
         self._check_service()
-        _start(self._scrape_pods)
+        self._start("the pods' own metrics", self._scrape_pods)
         if self._options.autoscaler_metrics or self._mode == "Knative":
-            _start(self._scrape_autoscaler)
+            self._start("the autoscaler's metrics", self._scrape_autoscaler)
         if self._options.disruption:
-            _start(self._obey)
+            self._start(self._options.disruption, self._obey)
         self.tell(facts.Begun(at=time.monotonic()))
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, CLOCK_SECONDS))
             self._ask_clock()
+
+    def _start(self, what: str, run: Callable[[], None]) -> None:
+        """Run it in the background; if it fails, that is not silent."""
+
+        def guarded() -> None:
+            try:
+                run()
+            except Exception as error:  # what was not thought of
+                self._miss(f"{what}: watched no longer ({type(error).__name__}: {_line(error)})")
+
+        threading.Thread(target=guarded, daemon=True).start()
 
     def tell(self, fact: Fact) -> None:
         with self._lock:
@@ -484,7 +495,7 @@ class Watcher:
             for pod in pods:
                 try:
                     self._tell_inside(pod.name, scrape(pod))
-                except (ApiException, HTTPError, OSError, ValueError) as error:
+                except (ApiException, *UNANSWERED, ValueError) as error:
                     if isinstance(error, ApiException) and error.status == 403:
                         self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
                         return
@@ -496,7 +507,7 @@ class Watcher:
         self.tell(facts.Unseen(at=time.monotonic(), text=text))
 
     def _directly(self, pod: facts.Pod) -> str:
-        with urlopen(f"http://{pod.ip}:{pod.port}/metrics", timeout=SCRAPE_TIMEOUT) as answer:
+        with urlopen(metrics_url(pod), timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - http
             return str(answer.read().decode())
 
     def _by_proxy(self, pod: facts.Pod) -> str:
@@ -528,9 +539,9 @@ class Watcher:
                 way = "through the API server; --autoscaler-metrics names another way"
                 self._miss(f"the autoscaler's metrics: {_why(error)} {way}")
                 return
-            except (HTTPError, OSError, ValueError) as error:
+            except (*UNANSWERED, ValueError) as error:
                 if not failed:
-                    self._miss(f"the autoscaler's metrics, not always: {error}")
+                    self._miss(f"the autoscaler's metrics, not always: {_why(error)}")
                 failed = True
 
     def _autoscaler(self) -> str:
@@ -560,6 +571,12 @@ def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
             yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
 
 
+def metrics_url(pod: facts.Pod) -> str:
+    """Where a pod says how it is, for whoever is in the cluster."""
+    host = f"[{pod.ip}]" if pod.ip and ":" in pod.ip else pod.ip
+    return f"http://{host}:{pod.port}/metrics"
+
+
 def _text(get: Lister, *where: str) -> str:
     """What is answered there, through the API server."""
     with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
@@ -584,10 +601,6 @@ def every(seconds: float) -> Iterator[int]:
     for number in range(10**9):
         time.sleep(max(0.0, started + number * seconds - time.monotonic()))
         yield number
-
-
-def _start(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, daemon=True).start()
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ class KubernetesApi:
         self.may: set[tuple[str, str]] = set()  # verb and resource of what else is allowed
         self.metrics: dict[str, str] = {}  # of pods, by name
         self.autoscaler: str | None = ""  # its metrics; None: they may not be read through the API
+        self.breaks_off = False  # in the middle of what is asked at the autoscaler's own address
         self.on_delete: Callable[[str], None] = lambda _: None
         self.on_patch: Callable[[Any], None] = lambda _: None
         self.gone_as_status: set[str] = set()  # kinds
@@ -206,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         elif parts == ["version"]:
             self.answer(200, {"gitVersion": "v1.35.0"})
         elif parts == ["autoscaler", "metrics"]:
-            self.text(self.api.autoscaler or "")
+            self.text(self.api.autoscaler or "", self.api.breaks_off)
         elif "/".join(parts[-5:]) == "knative-serving/services/autoscaler:http-metrics/proxy/metrics":
             self.refuse(403) if self.api.autoscaler is None else self.text(self.api.autoscaler)
         elif "proxy" in parts:
@@ -287,15 +288,16 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, content: Object) -> None:
         self.send(status, json.dumps(content).encode(), "application/json")
 
-    def text(self, content: str) -> None:
-        self.send(200, content.encode(), "text/plain")
+    def text(self, content: str, breaks_off: bool = False) -> None:
+        self.send(200, content.encode(), "text/plain", breaks_off)
 
-    def send(self, status: int, body: bytes, kind: str) -> None:
+    def send(self, status: int, body: bytes, kind: str, breaks_off: bool = False) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[: len(body) // 2] if breaks_off else body)
+        self.close_connection |= breaks_off
 
 
 class Server(ThreadingHTTPServer):
