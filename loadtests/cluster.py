@@ -12,8 +12,9 @@ through the API server, where that is allowed.
 How the clocks are related comes from the `Date` of the API server's answers: whole seconds, but each answer gives an
 interval in which the difference lies, and together they leave a narrow one.
 
-It only reads, with two exceptions that are asked for: each line on its standard input, `{"at": t}`, makes it do once
-at `t` what `--disruption` says.
+It only reads, with two exceptions that are asked for: a line on its standard input, `{"at": t}`, makes it do once
+at `t` what `--disruption` says, unless another line comes before (`{"at": null}`: never) or this input ends. Then
+whoever ordered is no more, and it ends too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import json
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -66,6 +68,7 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
 }
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 DISRUPTIONS = ("delete-pod", "new-revision")
+ORDER_BYTES = 4096  # read at once; an order is much shorter, and pipes pass it whole
 
 UNANSWERED = (HTTPError, HTTPException, ConfigException, OSError)  # or not wholly, or there is no login to ask with
 
@@ -309,7 +312,7 @@ class Watcher:
         self._api, self._namespace, self._options = api, namespace, options
         self._lock, self._clock = threading.Lock(), Clock()
         self._pods: dict[str, facts.Pod] = {}
-        self._mode: str | None = None
+        self._service: facts.Service | None = None
         self._started_up: set[str] = set()
 
     def run(self) -> None:
@@ -332,7 +335,7 @@ class Watcher:
         self._check_seen(followers)
         self._check_service()
         self._start("the pods' own metrics", self._scrape_pods)
-        if self._options.autoscaler_metrics or self._mode == "Knative":
+        if self._options.autoscaler_metrics or (self._service and self._service.mode == "Knative"):
             self._start("the autoscaler's metrics", self._scrape_autoscaler)
         if self._options.disruption:
             self._start(self._options.disruption, self._obey)
@@ -357,7 +360,7 @@ class Watcher:
             if isinstance(fact, facts.Pod):
                 self._pods[fact.name] = fact
             elif isinstance(fact, facts.Service):
-                self._mode = fact.mode
+                self._service = fact
             sys.stdout.write(fact.model_dump_json(exclude_defaults=False) + "\n")
             sys.stdout.flush()
 
@@ -456,25 +459,46 @@ class Watcher:
     # --- what is done to the cluster ---
 
     def _obey(self) -> None:
-        for line in sys.stdin:
-            at = float(json.loads(line)["at"])
-            time.sleep(max(0.0, at - time.monotonic()))
-            do = self._delete_pod if self._options.disruption == "delete-pod" else self._change_image
-            text, problem = "", None
-            try:
-                text = do()
-            except (ApiException, HTTPError, LookupError) as error:
-                problem = f"{self._options.disruption}: {_why(error)}"
-            self.tell(facts.Disrupted(at=time.monotonic(), text=text or self._options.disruption, problem=problem))
+        """Do what is ordered when its time has come; what comes on the standard input until then goes first."""
+        at: float | None = None
+        while True:
+            left = None if at is None else max(0.0, at - time.monotonic())
+            if select.select([sys.stdin], [], [], left)[0]:
+                at = self._order()
+            else:
+                self._disrupt()
+                at = None
+
+    def _order(self) -> float | None:
+        """When to do it, by the last of the lines that have come."""
+        lines = os.read(sys.stdin.fileno(), ORDER_BYTES).splitlines()
+        if not lines:
+            with self._lock:  # every line has been written
+                os._exit(0)
+        at = json.loads(lines[-1])["at"]
+        return None if at is None else float(at)
+
+    def _disrupt(self) -> None:
+        do = self._delete_pod if self._options.disruption == "delete-pod" else self._change_image
+        text, problem = "", None
+        try:
+            text = do()
+        except (ApiException, *UNANSWERED, LookupError) as error:
+            problem = f"{self._options.disruption}: {_why(error)}"
+        self.tell(facts.Disrupted(at=time.monotonic(), text=text or self._options.disruption, problem=problem))
 
     def _delete_pod(self) -> str:
-        ready = sorted(name for name, pod in self._pods.items() if pod.ready)
+        """One that answers requests: of the revision that most are for, the first by its name."""
+        with self._lock:
+            shares = self._service.traffic if self._service else {}
+            ready = [pod for pod in self._pods.values() if pod.ready]
         if not ready:
             raise LookupError("no pod was ready")
+        name = min(ready, key=lambda pod: (-shares.get(pod.revision or "", 0.0), pod.name)).name
         client.CoreV1Api(self._api).delete_namespaced_pod(
-            ready[0], self._namespace, _preload_content=False, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
+            name, self._namespace, _preload_content=False, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
         ).close()
-        return f"pod {ready[0]} was deleted"
+        return f"pod {name} was deleted"
 
     def _change_image(self) -> str:
         image, service = self._options.image, self._options.cluster.service
@@ -614,6 +638,8 @@ def main() -> None:
     parser.add_argument("--image", default="", help="for new-revision")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # every line has been written
+    if not sys.stdin.isatty():  # Ctrl-C is for the run, which ends this when it has its report
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)  # the generator comes first
     target = options.cluster._replace(kubeconfig=options.kubeconfig, context=options.context)
     try:

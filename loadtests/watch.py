@@ -94,10 +94,17 @@ class Watch:
         return sum(pods.values())
 
     def order(self, at: float) -> None:
-        """Have it do, at `at` on `time.monotonic`, what it was started for."""
+        """Have it do, at `at` on `time.monotonic`, what it was started for. If this process ends before, it doesn't."""
+        self._say({"at": at})
+
+    def cancel(self) -> None:
+        """Take the order back, if it was not carried out; the watch goes on."""
+        self._say({"at": None})
+
+    def _say(self, order: dict[str, float | None]) -> None:
         assert self._process.stdin is not None  # noqa: S101 - a pipe
         with suppress(OSError):  # it has ended, which `stop` says
-            self._process.stdin.write(json.dumps({"at": at}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
 
     def stop(self, begin: float) -> list[AnyFact]:

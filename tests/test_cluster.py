@@ -385,6 +385,7 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
 def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     seen = see()
     ScriptedPod(api, f"{OLD}-a", OLD).up()
+    os.kill(seen.watch.pid, signal.SIGINT)  # of a Ctrl-C, which is for the run
     time.sleep(1)
     os.kill(seen.watch.pid, signal.SIGKILL)
     time.sleep(0.2)
@@ -658,8 +659,9 @@ def test_a_run_that_never_gets_to_zero_does_not_take_place(api: KubernetesApi, t
 
 
 def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesApi, tmp_path: Path) -> None:
-    """The stub fails for a while then; another pod takes over."""
+    """The stub fails for a while then; another pod takes over. A revision without traffic is not what is tried."""
     api.may = {("delete", "pods")}
+    ScriptedPod(api, "a-canary", NEW).up()
     pods = {name: ScriptedPod(api, name, OLD).up() for name in (f"{OLD}-a", f"{OLD}-b")}
 
     def end(name: str) -> None:
@@ -675,7 +677,7 @@ def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesAp
     assert found.disruption is not None
     assert found.disruption.what == f"pod {OLD}-a was deleted"
     assert found.disruption.at == pytest.approx(2, abs=SAMPLE)
-    a, b = found.pods
+    a, b = (pod for pod in found.pods if pod.revision == OLD)
     assert (b.terminating, b.lost_at_end) == (None, 0)
     assert a.terminating is not None
     assert a.gone is not None
@@ -686,6 +688,36 @@ def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesAp
     assert len(lost) == failed
     assert a.lost_at_end == sum(a.terminating - 1 <= at <= a.gone + 1 for at in lost) > 0
     assert found.lost_elsewhere < failed
+
+
+def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+    api.may, deleted = {("delete", "pods")}, list[str]()
+    api.on_delete = deleted.append
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    seen = see("--disruption", "delete-pod")
+    seen.watch.order(time.monotonic() + 0.7)
+    seen.watch.cancel()
+    time.sleep(1.2)
+    assert deleted == []
+    seen.watch.order(0.0)
+    seen.until(lambda told: any(isinstance(fact, facts.Disrupted) for fact in told))
+    assert deleted == [f"{OLD}-a"]
+
+
+def test_a_disruption_does_not_outlive_who_ordered_it(api: KubernetesApi, tmp_path: Path) -> None:
+    api.may, deleted = {("delete", "pods")}, list[str]()
+    api.on_delete = deleted.append
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    command: list[str | Path] = [BIN / "python", "-m", "loadtests.cluster", "--cluster", SERVICE, "--kubeconfig"]
+    command += [kubeconfig(api, tmp_path), "--disruption", "delete-pod"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert any(isinstance(fact, facts.Begun) for fact in facts.read(process.stdout))
+        process.stdin.write(f'{{"at": {time.monotonic() + 2}}}\n')
+        process.stdin.close()  # as the system does it for a process that was killed
+        assert process.wait(LISTED_SECONDS) == 0
+    assert deleted == []
 
 
 @pytest.mark.parametrize("rolls", [True, False])
