@@ -363,6 +363,9 @@ class Watcher:
                 self._service = fact
             sys.stdout.write(fact.model_dump_json(exclude_defaults=False) + "\n")
             sys.stdout.flush()
+        if isinstance(fact, facts.Service) and fact.canaries:
+            names = ", ".join(fact.canaries)
+            self._miss(f"the wanted shares of the traffic: which pods are the canary's ({names}) is not known")
 
     # --- clock ---
 

@@ -70,12 +70,13 @@ class Scale(Fact):
 
 
 class Service(Fact):
-    """The InferenceService. `traffic`: revision -> share."""
+    """The InferenceService. `traffic`: revision -> share; `canaries`: Standard mode's, which name no revision."""
 
     what: Literal["service"] = "service"
     mode: Literal["Knative", "Standard"] | None
     conditions: dict[str, str]
     traffic: dict[str, float]
+    canaries: tuple[str, ...] = ()
 
 
 class Revision(Fact):
@@ -311,7 +312,8 @@ def service(thing: Object, at: float, live: bool, gone: bool = False) -> Service
         if name and share:  # a revision with a URL of its own is there twice
             traffic[name] = traffic.get(name, 0.0) + share
     conditions = {} if gone else conditions_of(thing)
-    return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic)
+    canaries = tuple(f"{c.get('name')} {c.get('trafficPercent')} %" for c in status.get("canaryStatuses") or [])
+    return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic, canaries=canaries)
 
 
 def event(thing: Object, at: float, live: bool, gone: bool = False) -> Event | None:

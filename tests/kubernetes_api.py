@@ -121,13 +121,13 @@ class KubernetesApi:
         self.put("podautoscalers", {"metadata": meta, "status": {"desiredScale": replicas, "actualScale": 0}},
                  f"desired {replicas}")  # fmt: skip
 
-    def serve_traffic(self, percent: dict[str, int], mode: str = "Knative") -> None:
+    def serve_traffic(self, percent: dict[str, int], mode: str = "Knative", **status: Any) -> None:
         """The InferenceService, with these percentages of the requests for its revisions."""
         traffic = [{"revisionName": name, "percent": share} for name, share in percent.items()]
         condition = {"type": "Ready", "status": "True"}
         self.put("inferenceservices", {
             "metadata": {"name": SERVICE, "annotations": {facts.MODE: mode}},
-            "status": {"conditions": [condition], "components": {"predictor": {"traffic": traffic}}},
+            "status": {"conditions": [condition], "components": {"predictor": {"traffic": traffic}}, **status},
         }, "traffic")  # fmt: skip
 
     # --- what the server does ---

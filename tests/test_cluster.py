@@ -426,7 +426,7 @@ def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, s
 def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     """HPA 1 → 3; its Deployment comes a moment before, and Knative is not installed."""
     api.absent = {"revisions", "podautoscalers"}
-    api.serve_traffic({}, mode="Standard")
+    api.serve_traffic({}, mode="Standard", canaryStatuses=[{"name": "new", "trafficPercent": 20}])
     name = f"{SERVICE}-predictor"
 
     def scale(replicas: int) -> None:
@@ -443,11 +443,11 @@ def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, se
     play(seen.begin, (1.2, lambda: scale(3)), *steps, (2.6, lambda: None))
     phases = [{"name": "baseline", "seconds": 0.5, "rate": 1}, {"name": "burst", "seconds": 2, "rate": 3}]
     found = cluster_of(seen.summary(plan(phases)))
-    assert (found.mode, found.desired_from, found.not_seen) == (
-        "Standard",
-        "Deployment",
-        ["the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"],
-    )
+    assert (found.mode, found.desired_from) == ("Standard", "Deployment")
+    assert found.not_seen == [
+        "the wanted shares of the traffic: which pods are the canary's (new 20 %) is not known",
+        "the pods' own metrics: not allowed to get pods/proxy (HTTP 403)",
+    ]
     measured = times(found)
     assert measured["detect", "burst"].seconds == pytest.approx(
         truth(api, seen.begin, name, "desired 3") - 0.5, abs=SAMPLE
