@@ -49,9 +49,10 @@ class Watch:
 
     def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
         self._file, self._found, self._read = directory / FACTS, list[AnyFact](), 0
+        kubeconfig = target.kubeconfig and str(Path(target.kubeconfig).absolute())  # it runs elsewhere
         command = [
             *(sys.executable, "-m", "loadtests.cluster", "--cluster", target.name, "--seconds", str(seconds)),
-            *("--kubeconfig", target.kubeconfig, "--context", target.context, *options),
+            *("--kubeconfig", kubeconfig, "--context", target.context, *options),
         ]
         with self._file.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
