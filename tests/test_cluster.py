@@ -284,7 +284,7 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi
     for name, note in ((b, "ready"), (b, "terminating"), (c, "created"), (c, "ready")):
         assert getattr(lives[name], note) == pytest.approx(truth(api, seen.begin, name, note), abs=SAMPLE), (name, note)
     assert found.replicas[-1].desired == 3
-    before = [replicas.ready for replicas in found.replicas if replicas.at < later - seen.begin]
+    before = [replicas.ready or 0 for replicas in found.replicas if replicas.at < later - seen.begin]
     assert before == sorted(before), "what was seen before the gap is not told again"
     told = {text.partition(":")[0] for text in found.not_seen if "the watch was interrupted for" in text}
     assert told == {"pods", "podautoscalers", "inferenceservices"}
