@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import select
@@ -190,7 +191,7 @@ class Follower:
         self._told: dict[str, dict[str, Any]] = {}
         self._gap_since: float | None = None
         self._gap_why, self._live_from = list[str](), 0.0
-        self._version, self._wait = "", RETRY_SECONDS[0]
+        self._version, self._wait, self._expired = "", RETRY_SECONDS[0], -math.inf
         self._asked = self._last = time.monotonic()  # when the API server was last asked, and last heard
         self.listed, self.name = threading.Event(), resource.name
         self.refused: int | None = None  # with this status, from the begin on
@@ -209,12 +210,18 @@ class Follower:
                     self._leave(error)
                     return
                 if error.status == 410:
-                    self._version = ""
+                    self._expire()
                 self._interrupted(error)
             except (*UNANSWERED, ValueError, KeyError, TypeError, AttributeError) as error:
                 self._interrupted(error)
             time.sleep(self._wait)
             self._wait = min(2 * self._wait, RETRY_SECONDS[1])
+
+    def _expire(self) -> None:
+        """Begin again from a list; at once, though an outage may have come before, unless this happens all the time."""
+        self._version, before, self._expired = "", self._expired, time.monotonic()
+        if self._expired - before > RETRY_SECONDS[1]:
+            self._wait = RETRY_SECONDS[0]
 
     def _leave(self, error: ApiException) -> None:
         """A kind of objects that is not installed (404) is not missed."""
@@ -314,6 +321,7 @@ class Watcher:
         self._pods: dict[str, facts.Pod] = {}
         self._service: facts.Service | None = None
         self._started_up: set[str] = set()
+        self._missed: set[str] = set()
 
     def run(self) -> None:
         """Until the time is over; raises `BadCluster` where nothing can be watched."""
@@ -515,7 +523,7 @@ class Watcher:
     # --- what pods and the autoscaler say themselves ---
 
     def _scrape_pods(self) -> None:
-        scrape, missed = self._directly if (TOKEN / "token").exists() else self._by_proxy, False
+        scrape = self._directly if (TOKEN / "token").exists() else self._by_proxy
         for _ in every(SCRAPE_SECONDS):
             with self._lock:
                 pods = [pod for pod in self._pods.values() if pod.started_stamp and pod.port and not pod.gone]
@@ -525,13 +533,15 @@ class Watcher:
                 except (ApiException, *UNANSWERED, ValueError) as error:
                     if isinstance(error, ApiException) and error.status == 403:
                         self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
-                        return
-                    if pod.ready and not missed:  # others are not up yet
-                        self._miss(f"the pods' own metrics, not always: {_why(error)} from {pod.name}")
-                        missed = True
+                        break
+                    if pod.ready:  # others are not up yet
+                        self._miss(f"the pods' own metrics, not always: {_why(error)}")
 
     def _miss(self, text: str) -> None:
-        self.tell(facts.Unseen(at=time.monotonic(), text=text))
+        """Said once."""
+        if text not in self._missed:
+            self._missed.add(text)
+            self.tell(facts.Unseen(at=time.monotonic(), text=text))
 
     def _directly(self, pod: facts.Pod) -> str:
         with urlopen(metrics_url(pod), timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - http
@@ -558,18 +568,14 @@ class Watcher:
             self._started_up.add(name)
 
     def _scrape_autoscaler(self) -> None:
-        failed = False
         for _ in every(SCRAPE_SECONDS):
             try:
                 self._tell_autoscaler(self._autoscaler())
-            except ApiException as error:  # whoever may not read it, or where it exports nothing, need not ask again
+            except ApiException as error:
                 way = "through the API server; --autoscaler-metrics names another way"
                 self._miss(f"the autoscaler's metrics: {_why(error)} {way}")
-                return
             except (*UNANSWERED, ValueError) as error:
-                if not failed:
-                    self._miss(f"the autoscaler's metrics, not always: {_why(error)}")
-                failed = True
+                self._miss(f"the autoscaler's metrics, not always: {_why(error)}")
 
     def _autoscaler(self) -> str:
         """What Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""

@@ -639,18 +639,51 @@ def _sample(at: float, inside: Sequence[facts.Inside], seen: Seen) -> results.Sa
 
 
 def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
-    ongoing: dict[str, facts.Gap] = {}
+    """What could not be watched at all, and then what was interrupted."""
+    yield from (fact.text for fact in found if isinstance(fact, facts.Unseen))
+    over: list[_Outage] = []
+    ongoing: dict[str, _Outage] = {}
     for fact in found:
-        if isinstance(fact, facts.Unseen):
-            yield fact.text
-        elif isinstance(fact, facts.Gap) and fact.seconds is None:
-            ongoing[fact.resource] = fact
+        if isinstance(fact, facts.Gap) and fact.seconds is None:
+            ongoing[fact.resource] = _Outage.of(fact, fact.at, math.inf)
         elif isinstance(fact, facts.Gap):
             ongoing.pop(fact.resource, None)
-            interrupted = f"the watch was interrupted for {fact.seconds:.1f} s until {fact.at:.1f} s"
-            yield f"{fact.resource}: {interrupted} ({fact.why})"
-    for gap in ongoing.values():
-        yield f"{gap.resource}: the watch was interrupted from {gap.at:.1f} s to the end ({gap.why})"
+            over.append(_Outage.of(fact, fact.at - (fact.seconds or 0.0), fact.at))
+    for outages in (over, list(ongoing.values())):
+        yield from (str(outage) for outage in _merged(outages))
+
+
+class _Outage(NamedTuple):
+    """Watches that were interrupted, from when until when, and why."""
+
+    start: float
+    end: float
+    resources: tuple[str, ...]
+    why: tuple[str, ...]
+
+    @classmethod
+    def of(cls, gap: facts.Gap, start: float, end: float) -> _Outage:
+        return cls(start, end, (gap.resource,), tuple(gap.why.split(", ")))
+
+    def __str__(self) -> str:
+        when = f"from {self.start:.1f} s to the end"
+        if self.end < math.inf:
+            when = f"for {self.end - self.start:.1f} s until {self.end:.1f} s"
+        return f"{', '.join(self.resources)}: the watch was interrupted {when} ({', '.join(self.why)})"
+
+
+def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
+    """Those that overlap become one: it mostly was one, of the API server or the way to it."""
+    found: list[_Outage] = []
+    for one in sorted(outages, key=lambda outage: outage.start):
+        if found and one.start <= found[-1].end:
+            last = found.pop()
+            resources = tuple(dict.fromkeys((*last.resources, *one.resources)))
+            why = tuple(dict.fromkeys((*last.why, *one.why)))
+            found.append(_Outage(last.start, max(last.end, one.end), resources, why))
+        else:
+            found.append(one)
+    return found
 
 
 def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
