@@ -114,7 +114,7 @@ class Watch:
         self.kill()
         found = [facts.shifted(fact, begin) for fact in self.facts()]
         if code is not None:
-            last = found[-1].at if found else 0.0
+            last = max((fact.at for fact in found), default=0.0)
             found.append(facts.Unseen(at=last, text=f"anything after {last:.1f} s: the watcher ended ({code})"))
         self._file.write_text("".join(fact.model_dump_json() + "\n" for fact in found), "utf-8")
         return found

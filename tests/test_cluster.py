@@ -376,20 +376,22 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
     api.desire(OLD, 2)
     api.put("pods", {"metadata": meta, "status": {"conditions": "none"}})
     ScriptedPod(api, f"{OLD}-a", OLD).up()
-    time.sleep(1)
+    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.ready for fact in told))
+    seen.until(lambda told: any(isinstance(fact, facts.Scale) and fact.desired == 2 for fact in told))
     assert seen.watch.replicas() == 1
     found = cluster_of(seen.summary(plan(BURST)))
     assert [(pod.name, pod.ready is not None) for pod in found.pods] == [(f"{OLD}-a", True)]
-    assert found.replicas[-2].desired == 2
+    assert found.replicas[-1].desired == 2
     unread = [text.partition(" could not be read")[0] for text in found.not_seen]
     assert {"podautoscalers: odd", "pods: odd"} <= set(unread)
 
 
 def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callable[..., Seen]) -> None:
     seen = see()
-    ScriptedPod(api, f"{OLD}-a", OLD).up()
     os.kill(seen.watch.pid, signal.SIGINT)  # of a Ctrl-C, which is for the run
-    time.sleep(1)
+    time.sleep(0.5)
+    ScriptedPod(api, f"{OLD}-a", OLD).up()
+    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.ready for fact in told))
     os.kill(seen.watch.pid, signal.SIGKILL)
     time.sleep(0.2)
     seen.watch.order(0.0)
@@ -698,9 +700,9 @@ def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, se
     api.on_delete = deleted.append
     ScriptedPod(api, f"{OLD}-a", OLD).up()
     seen = see("--disruption", "delete-pod")
-    seen.watch.order(time.monotonic() + 0.7)
+    seen.watch.order(time.monotonic() + 0.3)
     seen.watch.cancel()
-    time.sleep(1.2)
+    time.sleep(0.8)
     assert deleted == []
     seen.watch.order(0.0)
     seen.until(lambda told: any(isinstance(fact, facts.Disrupted) for fact in told))
