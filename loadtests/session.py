@@ -80,8 +80,7 @@ class Options(NamedTuple):
         o: Any = environment.parsed_options
         target = service(o.cluster)
         if target:
-            file = str(Path(o.kubeconfig).absolute()) if o.kubeconfig else ""
-            target = target._replace(kubeconfig=file, context=o.context)
+            target = target._replace(kubeconfig=o.kubeconfig, context=o.context)
         disrupt, headers = (o.autoscaler_metrics, o.allow_disruption, o.image), dict(map(header, o.header))
         return cls(
             environment.host or "", o.scenario, headers, o.rate, seed(o.seed), o.payload, o.out, target, *disrupt

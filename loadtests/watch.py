@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,14 +50,15 @@ class Watch:
 
     def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
         self._file, self._found, self._read = directory / FACTS, list[AnyFact](), 0
-        kubeconfig = target.kubeconfig and str(Path(target.kubeconfig).absolute())  # it runs elsewhere
         command = [
-            *(sys.executable, "-m", "loadtests.cluster", "--cluster", target.name, "--seconds", str(seconds)),
-            *("--kubeconfig", kubeconfig, "--context", target.context, *options),
+            *(sys.executable, "-P", "-m", "loadtests.cluster", "--cluster", target.name, "--seconds", str(seconds)),
+            *("--kubeconfig", target.kubeconfig, "--context", target.context, *options),
         ]
+        # Where the run is, as a kubeconfig, and what it names, may have relative paths.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
         with self._file.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output
+                command, env=env, stdin=subprocess.PIPE, stdout=output, stderr=output
             )
 
     @property
