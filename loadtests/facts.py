@@ -95,6 +95,7 @@ class Event(Fact):
     reason: str
     message: str
     part: str = Field(default="", description="which container it is about")
+    warning: bool = False
 
 
 class Autoscaler(Fact):
@@ -330,4 +331,5 @@ def event(thing: Object, at: float, live: bool, gone: bool = False) -> Event | N
         reason=thing.get("reason") or "",
         message=(thing.get("message") or "")[:MESSAGE_CHARS],
         part=about.get("fieldPath") or "",
+        warning=thing.get("type") == "Warning",
     )

@@ -311,6 +311,7 @@ class PlatformEvent(Record):
     name: str
     reason: str
     message: str
+    warning: bool = Field(default=False, description="the platform calls it one")
 
 
 class Traffic(Record):

@@ -592,7 +592,13 @@ def events_of(
             at, stamped = moment(fact, fact.stamp, clock)
             events.append(
                 results.PlatformEvent(
-                    at=at, stamped=stamped, kind=fact.kind, name=fact.name, reason=fact.reason, message=fact.message
+                    at=at,
+                    stamped=stamped,
+                    kind=fact.kind,
+                    name=fact.name,
+                    reason=fact.reason,
+                    message=fact.message,
+                    warning=fact.warning,
                 )
             )
         elif isinstance(fact, facts.Service | facts.Revision):

@@ -17,7 +17,7 @@ from test_report import HOSTILE, LOOK, Page, numbers_of, overlapping
 from test_report import summary as without_cluster
 
 import browser
-from loadtests import charts, compare, facts, markdown, markup, report, results, run_tables, scales, waterfall
+from loadtests import charts, compare, facts, markdown, markup, report, results, run_tables, scales, scaling, waterfall
 from loadtests.course import course, seconds
 from loadtests.facts import AnyFact
 from loadtests.measures import Watched
@@ -232,6 +232,13 @@ def test_replicas_are_on_the_axis_of_latency_until_the_watch_ended() -> None:
     (line,) = (e.get("d", "") for e in elements(drawing, "replicas_ready") if (e.get("class") or "").startswith("line"))
     places = [float(part.split(" ")[0]) for part in re.split("[ML]", line)[1:]]
     assert (places[0], places[-1]) == pytest.approx((frame.left, frame.right), abs=0.6)
+
+
+def test_a_warning_stays_one() -> None:
+    said = {"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "Failed", "message": "no such image"}
+    found = [facts.event(said | {"type": type_}, 1.0, True) for type_ in ("Warning", "Normal")]
+    seen = scaling.events_of([event for event in found if event], None, since=0.0)
+    assert [event.warning for event in seen] == [True, False]
 
 
 def test_traffic_events_and_what_matters_are_marked() -> None:
