@@ -1,12 +1,15 @@
-"""A load test where nobody looks on, as a Job in the cluster: run it, and keep the results until they are taken.
+r"""A load test where nobody looks on, as a Job in the cluster: run it, and keep the results until they are taken.
 
 python -m loadtests.job --results /results -- --host http://defect-classifier-predictor --scenario scale-up --rate 100
 
-What follows `--` goes to Locust. The results are taken once the file `taken` is in their directory:
+What follows `--` goes to Locust. Once the run is over, the file `done` is in the results' directory. This waits for it,
+so that it can be started at any time:
 
-kubectl exec job/load-test -- sh -c 'tar -c -C /results . && touch /results/taken' | tar -x -C build/load
+mkdir -p build/load && kubectl -n NAMESPACE exec job/load-test -- sh -c \
+'cd /results; until [ -e done ]; do sleep 1; printf . >&2; done; tar -cf - */ && touch taken' | tar -xf - -C build/load
 
-Then, or after --keep-seconds, this ends with the run's exit code. A SIGTERM ends the run early, and the wait.
+Once the file `taken` is there, or after --keep-seconds, the Job ends with the run's exit code; at once where there is
+nothing to take. A `taken` from before the end of the run does not count. A SIGTERM ends the run early, and the wait.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 
 from loadtests.subjects import ROOT
 
-TAKEN = "taken"
+DONE, TAKEN = "done", "taken"
 LOOK_SECONDS = 0.5
 
 
@@ -36,12 +39,20 @@ class Job:
     def run(self) -> int:
         """The run's exit code, once the results have been taken or had to be."""
         signal.signal(signal.SIGTERM, lambda *_: self._end())
+        (self._results / DONE).unlink(missing_ok=True)
         self._locust = subprocess.Popen(self._command, cwd=ROOT)  # noqa: S603 - our own command
         code = self._locust.wait()
+        if any(made.is_dir() for made in self._results.glob("*")):
+            self._wait()
+        return code
+
+    def _wait(self) -> None:
+        """Until the results have been taken, or for as long as they are kept."""
         until = time.monotonic() + self._keep
+        (self._results / TAKEN).unlink(missing_ok=True)  # what was taken while the run was on are not its results
+        (self._results / DONE).touch()
         while not self._ended and not (self._results / TAKEN).exists() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        return code
 
     def _end(self) -> None:
         self._ended = True

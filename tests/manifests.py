@@ -27,6 +27,7 @@ MODE = "serving.kserve.io/deploymentMode"
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
 
 Document = dict[str, Any]
+TAKE = re.compile(r"mkdir -p build/load && kubectl -n \S+ exec job/load-test -- .*\n.* build/load$", re.MULTILINE)
 
 # Runs where the KServe SDK is installed: every key of the manifests must be one of its types' fields.
 VALIDATE = r"""
@@ -59,6 +60,14 @@ print(json.dumps([check(document, "V1beta1InferenceService", "InferenceService")
 """
 
 ANYTHING: Mapping[str, Any] = {}
+
+
+def take(execute: str, results: Path, into: Path) -> str:
+    """How a load test's results are taken, as its component says; with `execute` for kubectl and other directories."""
+    said = (ROOT / "kserve" / "components" / "load-test" / "kustomization.yaml").read_text("utf-8")
+    (command,) = TAKE.findall(re.sub("^# *", "", said, flags=re.MULTILINE))
+    command = command.replace("kubectl -n NAMESPACE exec job/load-test --", execute)
+    return command.replace("/results", str(results)).replace("build/load", str(into))
 
 
 def _names(names: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from loadtests.measures import Run, Watched
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
 from loadtests.scenarios import BadScenario, Plan, Scenario
 from loadtests.watch import Watch
+from manifests import TAKE, take
 from test_measures import ENVIRONMENT, answered
 
 SAMPLE = 1.0  # seconds: how far what was seen may be from what was scripted
@@ -1164,18 +1165,28 @@ def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesAp
         options[host] = f"--host={url}"
         with job(api, tmp_path, options) as process:
             until = time.monotonic() + 60
-            while not list((tmp_path / "results").glob("*/summary.json")) and time.monotonic() < until:
-                time.sleep(0.1)
-            time.sleep(3)  # in which Locust ends
-            assert process.poll() is None, "it keeps what was not taken"
-            take = "tar -c -C results . && touch results/taken"
-            (tmp_path / "load").mkdir()
-            subprocess.run(f"sh -c '{take}' | tar -x -C load", shell=True, cwd=tmp_path, check=True)  # noqa: S602
+            while not list((tmp_path / "results").glob("*")) and time.monotonic() < until:
+                time.sleep(0.05)
+            command = take("", tmp_path / "results", tmp_path / "load")
+            subprocess.run(command, shell=True, timeout=60, check=True)  # noqa: S602 - our own
             code = process.wait(30)
-    found = list((tmp_path / "load").glob("*/summary.json"))
-    summary = results.read_summary(found[0])
+    (directory,) = (tmp_path / "load").iterdir()
+    summary = results.read_summary(directory)
     assert code == ["Passed", "Failed", "Invalid"].index(summary.verdict.outcome)
     assert [pod.name for pod in cluster_of(summary).pods] == [f"{OLD}-a"]
+
+
+def test_a_job_without_results_does_not_wait_for_them_to_be_taken(api: KubernetesApi, tmp_path: Path) -> None:
+    with job(api, tmp_path, ["--", "--host", "http://localhost:1", "--scenario", "nothing"]) as process:
+        assert process.wait(30) == 3
+
+
+def test_how_results_are_taken_is_said_alike_everywhere() -> None:
+    said = [(ROOT / path).read_text("utf-8") for path in ("loadtests/job.py", "kserve/README.md")]
+    commands = [" ".join(command.replace("defects-staging", "NAMESPACE").split()) for text in said
+                for command in TAKE.findall(text)]  # fmt: skip
+    here = take("kubectl -n NAMESPACE exec job/load-test --", Path("/results"), Path("build/load"))
+    assert commands == [" ".join(here.split())] * 2
 
 
 def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path: Path) -> None:
@@ -1183,9 +1194,11 @@ def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path
         until = time.monotonic() + 60
         while not list((tmp_path / "results").glob("*/timeline.jsonl")) and time.monotonic() < until:
             time.sleep(0.1)
+        (tmp_path / "results" / "taken").touch()
         time.sleep(2)
         process.terminate()
         assert process.wait(30) == 2
+    assert not (tmp_path / "results" / "taken").exists(), "by who did not wait for the end of the run"
     assert len(list((tmp_path / "results").glob("*/summary.json"))) == 1
 
 

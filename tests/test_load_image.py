@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from test_image import HARDENED, base, podman
 
 from conftest import ROOT, environment
 from loadtests import results, stub
+from manifests import take
 
 __all__ = ["base"]
 RESULTS = "type=tmpfs,destination=/results,tmpfs-mode=1777"
@@ -30,17 +30,9 @@ def image(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    yield json.loads((home / "reports" / "image.json").read_text())["image"]
-    podman("rmi", "--force", "defect-classifier-load:0.1.0")
-
-
-def take(container: str, into: Path) -> None:
-    """What kserve/components/load-test says, with podman for kubectl."""
-    said = (ROOT / "kserve" / "components" / "load-test" / "kustomization.yaml").read_text()
-    (line,) = (line.removeprefix("#").strip() for line in said.splitlines() if "kubectl exec" in line)
-    command = line.replace("kubectl exec job/load-test --", f"podman exec {container}").replace("build/load", str(into))
-    into.mkdir()
-    subprocess.run(command, shell=True, timeout=60, check=True)  # noqa: S602 - our own
+    name = json.loads((home / "reports" / "image.json").read_text())["image"]
+    yield name
+    podman("rmi", "--force", name)
 
 
 def test_a_run_in_it_leaves_results_that_are_taken_out(image: str, tmp_path: Path) -> None:
@@ -55,11 +47,8 @@ def test_a_run_in_it_leaves_results_that_are_taken_out(image: str, tmp_path: Pat
         options = ("python", "-m", "loadtests.job", "--", f"--host={url}", "--scenario=/short.yaml")
         container = podman("run", "--detach", *HARDENED, *mounts, image, *options)
         try:
-            until = time.monotonic() + SECONDS
-            while not podman("exec", container, "find", "/results", "-name", "report.html", check=False):
-                assert time.monotonic() < until, podman("logs", container, check=False)
-                time.sleep(0.5)
-            take(container, tmp_path / "load")
+            command = take(f"podman exec {container}", Path("/results"), tmp_path / "load")
+            subprocess.run(command, shell=True, timeout=SECONDS, check=True)  # noqa: S602 - our own
             code = int(podman("wait", container))
         finally:
             podman("rm", "--force", container)
@@ -73,7 +62,8 @@ def test_it_has_no_server_and_no_model(image: str) -> None:
     seen = json.loads(podman("image", "inspect", image))[0]["Config"]
     assert seen["User"] == "1034:1034"
     assert seen["Labels"]["org.opencontainers.image.title"] == "defect-classifier-load"
-    installed = podman("run", "--rm", "--network=none", image, "ls", "/app/.venv/lib/python3.11/site-packages")
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    installed = podman("run", "--rm", "--network=none", image, "ls", f"/app/.venv/lib/{python}/site-packages")
     assert "locust" in installed
     assert not {"bentoml", "onnxruntime", "sklearn"} & set(installed.splitlines())
     what = "import pathlib; print(*pathlib.Path('/app/src').rglob('*.onnx'))"
