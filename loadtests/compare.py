@@ -131,7 +131,8 @@ def cluster_measures(run: Summary) -> Iterator[Measure]:
     if run.cluster.over_replica_seconds is not None:
         yield Measure("over-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.over_replica_seconds))
         yield Measure("under-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.under_replica_seconds))
-    yield Measure("failed near pods' starts and ends", of_cluster(_lost_near))
+    if run.cluster.pods:
+        yield Measure("failed near pods' starts and ends", lost_near)
 
 
 def of_time(name: str, of: str) -> Callable[[Summary], Value | None]:
@@ -159,8 +160,11 @@ def of_cluster(get: Callable[[Cluster], float | None]) -> Callable[[Summary], Va
     return measured
 
 
-def _lost_near(cluster: Cluster) -> float:
-    return sum(pod.lost_at_start + pod.lost_at_end for pod in cluster.pods)
+def lost_near(run: Summary) -> Value | None:
+    """Failed requests, those of the warm-up too, that were near a pod's start or end; each once, near however many."""
+    if run.cluster is None or not run.cluster.pods:
+        return None
+    return Value(sum(phase.counts.failed for phase in run.phases) - run.cluster.lost_elsewhere)
 
 
 def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summary], Value | None]:
@@ -238,9 +242,24 @@ def _student(z: float, freedom: float) -> float:
 
 def compare(a: Sequence[Summary], b: Sequence[Summary], seed: int = 1) -> list[Row]:
     """Every measure of two groups of runs."""
-    chosen = list(measures(a[0]))
+    chosen = every([*a, *b])
     level = sure(len(chosen))
     return [row(m, [m.of(run) for run in a], [m.of(run) for run in b], seed, level) for m in chosen]
+
+
+def every(runs: Sequence[Summary]) -> list[Measure]:
+    """The measures that any of the runs has, each once; what only some have stands where it does there."""
+    found: list[Measure] = []
+    for run in runs:
+        place = 0
+        for measure in measures(run):
+            names = [other.name for other in found]
+            if measure.name in names:
+                place = names.index(measure.name) + 1
+            else:
+                found.insert(place, measure)
+                place += 1
+    return found
 
 
 def sure(count: int) -> float:

@@ -380,6 +380,29 @@ def test_what_never_happened_counts_with_the_time_that_it_had() -> None:
     assert compare.of_time("scale", "burst")(without_cluster()) is None
 
 
+def test_what_only_some_runs_have_is_not_left_out() -> None:
+    """On both sides one may be the first that has it; it stands where it does there."""
+    usual = watched()
+    times = [time.model_copy(update={"seconds": None, "from_at": None}) for time in cluster_of(usual).times]
+    still = usual.model_copy(update={"cluster": cluster_of(usual).model_copy(update={"times": times})})
+    expected = [measure.name for measure in compare.measures(usual)]
+    for a, b in (([still, usual], [usual, usual]), ([still, still], [usual, still])):
+        rows = {row.measure.name: row for row in compare.compare(a, b)}
+        assert list(rows) == expected
+        detect = rows["time to detect (burst), s"]
+        assert (detect.word, detect.change) == ("can't tell", None)
+        assert "| not measured in every run | can't tell |" in compare.report(a, b, [detect], [])
+
+
+def test_a_failed_request_counts_once_however_many_pods_it_was_near() -> None:
+    found = watched()
+    cluster, failed = cluster_of(found), sum(phase.counts.failed for phase in found.phases)
+    ends = [pod.lost_at_end for pod in cluster.pods if pod.lost_at_end]
+    assert ends == [failed, failed], "two pods ended at once"
+    assert compare.lost_near(found) == compare.Value(failed - cluster.lost_elsewhere) == compare.Value(failed)
+    assert compare.lost_near(nothing_seen()) is compare.lost_near(without_cluster()) is None
+
+
 def test_a_run_without_its_cluster_is_not_comparable() -> None:
     found = watched()
     (objection,) = compare.objections([found], [found.model_copy(update={"cluster": None})])
