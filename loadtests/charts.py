@@ -6,13 +6,13 @@ Colours and line styles are classes, so that a page can choose them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from loadtests import scales
-from loadtests.course import Course, Values, seconds
+from loadtests.course import Course, Stretch, Values, seconds
 from loadtests.markup import Markup, element, join, plain
 from loadtests.results import Cluster, Histogram, Phase, Summary
 from loadtests.scales import Scale, figure, percent
@@ -35,12 +35,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines above each other's axis; those in `stack` are areas on top of each other."""
+    """Lines above each other's axis; those in `stack` are areas on top of each other, and `filled` has one under it."""
 
     title: str
     height: int
     lines: tuple[Line, ...]
     stack: tuple[Line, ...] = ()
+    filled: str = ""
     log: bool = False
     whole: bool = False  # only whole numbers
 
@@ -69,11 +70,11 @@ PANELS = (
         "Replicas",
         110,
         (
-            Line("replicas_ready", "ready", steps=True),
-            Line("replicas_desired", "desired", steps=True),
-            Line("replicas_needed", "needed", steps=True),
+            Line("replicas_ready", "ready"),
+            Line("replicas_desired", "desired"),
+            Line("replicas_needed", "needed"),
         ),
-        stack=(Line("replicas_ready", ""),),
+        filled="replicas_ready",
         whole=True,
     ),
     Panel(
@@ -170,6 +171,9 @@ def runs(values: Values, bridge: int) -> Iterator[list[int]]:
 
 def curve(course: Course, line: Line, frame: Frame, y: Scale) -> Markup:
     """The path of a line; a value alone becomes a dot."""
+    if line.key in course.exact:
+        parts = corners(course.exact[line.key], frame, y)
+        return element("path", d="".join(f"M{_joined(part)}" for part in parts), class_=f"line {line.key}")
     values, path = course[line.key], []
     for part in runs(values, line.bridge):
         points: list[tuple[float, float]] = []
@@ -177,9 +181,32 @@ def curve(course: Course, line: Line, frame: Frame, y: Scale) -> Markup:
             level = y(values[index] or 0.0)
             at = (course.edges[index], course.edges[index + 1]) if line.steps else (course.middle(index),)
             points += [(frame.x(moment), level) for moment in at]
-        path.append("M" + "L".join(f"{x:.1f} {level:.1f}" for x, level in _thinned(points)))
+        path.append(f"M{_joined(_thinned(points))}")
         path += ["h0"] if len(points) == 1 else []
     return element("path", d="".join(path), class_=f"line {line.key}")
+
+
+def _joined(points: Iterable[tuple[float, float]]) -> str:
+    return "L".join(f"{x:.1f} {level:.1f}" for x, level in points)
+
+
+def corners(stretches: Sequence[Stretch], frame: Frame, y: Scale) -> Iterator[list[tuple[float, float]]]:
+    """The corners of what changes in steps; one list for each part without gaps."""
+    part: list[tuple[float, float]] = []
+    for before, stretch in zip([None, *stretches], stretches, strict=False):
+        if before and before.end < stretch.start:
+            yield part
+            part = []
+        part += [(frame.x(stretch.start), y(stretch.value)), (frame.x(stretch.end), y(stretch.value))]
+    if part:
+        yield part
+
+
+def under(stretches: Sequence[Stretch], frame: Frame, y: Scale, style: str) -> Iterator[Markup]:
+    """The area under what changes in steps."""
+    for part in corners(stretches, frame, y):
+        outline = [(part[0][0], y.start), *part, (part[-1][0], y.start)]
+        yield element("path", d=f"M{_joined(outline)}Z", class_=f"area {style}")
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
@@ -198,7 +225,7 @@ def areas(course: Course, stack: Sequence[Line], frame: Frame, y: Scale) -> Iter
         if any(course[line.key]):
             there, back = _stairs(course, above, frame, y), _stairs(course, below, frame, y)
             outline = [*_thinned(there), *reversed(list(_thinned(back)))]
-            path = "L".join(f"{x:.1f} {level:.1f}" for x, level in outline)
+            path = _joined(outline)
             yield element("path", d=f"M{path}Z", class_=f"area {line.key}")
             if line.key == "failed":  # told apart by more than its colour
                 yield element("path", d=f"M{path}Z", fill=f"url(#{frame.name}-hatch)")
@@ -352,6 +379,7 @@ def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: floa
     lines = [line for line in item.lines if course.has(line.key)]
     parts = [text(frame.left, top - 8, item.title, "title"), *levels(frame, y, item.whole)]
     parts += areas(course, item.stack, frame, y)
+    parts += under(course.exact.get(item.filled, []), frame, y, item.filled)
     parts += slo(summary.phases, frame, y) if item.log else []
     parts += (curve(course, line, frame, y) for line in lines)
     return join(*parts, *tags([*_tags(course, item, lines, y), *_slo_tag(limits, y)], frame.right, top, bottom))
@@ -359,7 +387,7 @@ def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: floa
 
 def axis(course: Course, item: Panel, limits: Sequence[float], top: float, bottom: float) -> Scale:
     """Of all values of a panel; areas on top of each other end at their sum."""
-    values: list[float | None] = [value for line in item.lines for value in course[line.key]]
+    values: list[float | None] = [value for line in item.lines for value in course.all(line.key)]
     values += limits
     if item.log:
         return scales.logarithmic(values, bottom, top)
@@ -392,7 +420,7 @@ def _tags(course: Course, item: Panel, lines: Sequence[Line], y: Scale) -> Itera
     """A label where each line ends. Areas that are 0 throughout have none."""
     for line in lines:
         if line.label:
-            last = next(value for value in reversed(course[line.key]) if value is not None)
+            last = next(value for value in reversed(course.all(line.key)) if value is not None)
             yield Tag(line.key, line.label, y(last))
     height, areas = 0.0, list[Tag]()
     for line in item.stack:

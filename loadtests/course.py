@@ -1,10 +1,10 @@
-"""A run's course, bucket by bucket: what the charts draw, and what the table of values lists."""
+"""A run's course: what the charts draw, and, bucket by bucket, what the table of values lists."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -22,12 +22,25 @@ class Column(NamedTuple):
     values: Values
 
 
+class Stretch(NamedTuple):
+    """From `start` to `end`, it was `value`."""
+
+    start: float
+    end: float
+    value: float
+
+
 @dataclass(frozen=True)
 class Course:
-    """`edges` has one more than there are buckets. `columns` are by key, in the order of the table."""
+    """`edges` has one more than there are buckets. `columns` are by key, in the order of the table.
+
+    `exact` has, of columns whose changes are known to the moment, all stretches with a value, neighbours of different
+    ones.
+    """
 
     edges: list[float]
     columns: dict[str, Column]
+    exact: dict[str, list[Stretch]] = field(default_factory=dict)
 
     def middle(self, index: int) -> float:
         return (self.edges[index] + self.edges[index + 1]) / 2
@@ -35,9 +48,13 @@ class Course:
     def __getitem__(self, key: str) -> Values:
         return self.columns[key].values
 
+    def all(self, key: str) -> Values:
+        """All that it was, be it for less than a bucket."""
+        return [stretch.value for stretch in self.exact[key]] if key in self.exact else self[key]
+
     def has(self, *keys: str) -> bool:
         """Whether any of these columns has a value."""
-        return any(value is not None for key in keys for value in self[key])
+        return any(value is not None for key in keys for value in self.all(key))
 
 
 LATENCIES: dict[str, tuple[str, Callable[[Bucket], Number]]] = {
@@ -81,7 +98,7 @@ def seconds(summary: Summary) -> float:
 
 
 def course(summary: Summary) -> Course:
-    """All columns of a run. Of several samples in a bucket the highest counts; for readiness (1 or 0), the lowest.
+    """All columns of a run. Of several samples in a bucket the highest counts; of what is ready, the lowest.
 
     Where a cluster was watched for longer, buckets without requests follow those of the schedule. A last bucket that is
     cut off in its first half is left out: its rate would be noise.
@@ -103,7 +120,9 @@ def course(summary: Summary) -> Course:
     columns += [Column(key, head, [_most(map(get, samples)) for samples in seen]) for key, (head, get) in LOOKS.items()]
     columns.append(Column("ready", "ready", [_least(s.ready for s in samples) for samples in seen]))
     columns += _platform(summary.cluster, edges)
-    return Course(edges, {column.key: column for column in columns})
+    watched = summary.cluster
+    exact = {key: _stretches(watched, get, until) for key, (_, get) in REPLICAS.items()} if watched else {}
+    return Course(edges, {column.key: column for column in columns}, exact)
 
 
 def _after(end: float, last: float, length: float) -> list[float]:
@@ -117,10 +136,25 @@ def _platform(cluster: Cluster | None, edges: Sequence[float]) -> Iterator[Colum
     """What the platform did; without a cluster, columns without values."""
     replicas = _in_force(cluster.replicas if cluster else [], edges)
     for key, (head, number) in REPLICAS.items():
-        yield Column(key, head, [_most(map(number, found)) for found in replicas])
+        of_all = _least if key == "replicas_ready" else _most
+        yield Column(key, head, [of_all(map(number, found)) for found in replicas])
     said = _by_bucket(cluster.autoscaler if cluster else [], edges)
     for key, (head, get) in AUTOSCALER.items():
         yield Column(key, head, [_most(map(get, found)) for found in said])
+
+
+def _stretches(cluster: Cluster, get: Callable[[Replicas], int | None], until: float) -> list[Stretch]:
+    """One of the numbers of replicas from 0 until the watch ended."""
+    found, end = list[Stretch](), min(until, cluster.watched_until)
+    ends = [*(change.at for change in cluster.replicas), end][1:]
+    for change, next_at in zip(cluster.replicas, ends, strict=True):
+        value, start, stop = get(change), max(0.0, change.at), min(next_at, end)
+        if value is None or start >= stop:
+            continue
+        if found and (found[-1].end, found[-1].value) == (start, value):
+            start = found.pop().start
+        found.append(Stretch(start, stop, value))
+    return found
 
 
 def _by_bucket(samples: Sequence[Moment], edges: Sequence[float]) -> list[list[Moment]]:
@@ -143,5 +177,5 @@ def _most(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _least(values: Iterable[bool | None]) -> float | None:
+def _least(values: Iterable[float | None]) -> float | None:
     return min((float(value) for value in values if value is not None), default=None)

@@ -357,7 +357,10 @@ def values(course: Course) -> Table:
         [Cell(figure(start)), *(ready(c.values[n]) if c.key == "ready" else number(c.values[n]) for c in shown)]
         for n, start in enumerate(course.edges[:-1])
     ]
-    note = "By the intended time of requests, sent by when they left; of several looks at the server, the highest."
+    note = (
+        "By the intended time of requests, sent by when they left; of several looks at the server or numbers of replicas, "
+        "the highest, but of what is ready the lowest."
+    )
     return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
 
 

@@ -65,7 +65,8 @@ ANYTHING: Mapping[str, Any] = {}
 def take(execute: str, results: Path, into: Path) -> str:
     """How a load test's results are taken, as its component says; with `execute` for kubectl and other directories."""
     said = (ROOT / "kserve" / "components" / "load-test" / "kustomization.yaml").read_text("utf-8")
-    (command,) = TAKE.findall(re.sub("^# *", "", said, flags=re.MULTILINE))
+    commands: list[str] = TAKE.findall(re.sub("^# *", "", said, flags=re.MULTILINE))
+    (command,) = commands
     command = command.replace("kubectl -n NAMESPACE exec job/load-test --", execute)
     return command.replace("/results", str(results)).replace("build/load", str(into))
 

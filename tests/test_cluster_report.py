@@ -211,9 +211,16 @@ def test_without_a_cluster_there_is_nothing_of_it() -> None:
 # --- what it draws ---------------------------------------------------------------------------------------------------
 
 
-def elements(drawing: str, style: str) -> list[ET.Element]:
+def elements(drawing: str, styles: str) -> list[ET.Element]:
     root = ET.fromstring(drawing)  # noqa: S314 - our own
-    return [e for e in root.iter() if style in (e.get("class") or "").split()]
+    return [e for e in root.iter() if set(styles.split()) <= set((e.get("class") or "").split())]
+
+
+def lines(drawing: str, style: str) -> list[list[tuple[float, float]]]:
+    """The points of each part of a line."""
+    parts = [part for e in elements(drawing, f"line {style}") for part in e.get("d", "").split("M")[1:]]
+    pairs = [[point.split(" ") for point in part.split("L")] for part in parts]
+    return [[(float(x), float(y)) for x, y in part] for part in pairs]
 
 
 def test_replicas_are_on_the_axis_of_latency_until_the_watch_ended() -> None:
@@ -223,15 +230,48 @@ def test_replicas_are_on_the_axis_of_latency_until_the_watch_ended() -> None:
     assert all(start < end for start, end in pairwise(columns.edges))
     assert {len(column.values) for column in columns.columns.values()} == {len(columns.edges) - 1}
     by_second = dict(zip(columns.edges, columns["replicas_ready"], strict=False))
-    assert [by_second[at] for at in (0, 9, 10, 12, 15, 22, 26, 27)] == [1, 1, 2, 3, 4, 2, 1, 0]
+    assert [by_second[at] for at in (0, 9, 10, 12, 15, 22, 26, 27)] == [1, 1, 1, 2, 4, 2, 0, 0]
     desired = dict(zip(columns.edges, columns["replicas_desired"], strict=False))
     assert [desired[at] for at in (7, 8, 13, 19, 20, 25, 26)] == [1, 4, 5, 5, 2, 2, 0]
     assert columns["p95"][-1] is columns["sent"][-1] is None
     drawing = charts.timeline(found, columns, 1112, "x")
     frame = charts.Frame.of("x", 1112, WATCHED_UNTIL)
-    (line,) = (e.get("d", "") for e in elements(drawing, "replicas_ready") if (e.get("class") or "").startswith("line"))
-    places = [float(part.split(" ")[0]) for part in re.split("[ML]", line)[1:]]
-    assert (places[0], places[-1]) == pytest.approx((frame.left, frame.right), abs=0.6)
+    (line,) = lines(drawing, "replicas_ready")
+    assert (line[0][0], line[-1][0]) == pytest.approx((frame.left, frame.right), abs=0.6)
+
+
+def test_replicas_change_when_they_did_however_long_buckets_are() -> None:
+    """Ready 3 → 2 → 3 within a bucket, and enough of them at a moment that is no bucket's."""
+    found = watched()
+    changes = [(-5, 1, 1), (8.2, 4, 1), (10.63, 4, 2), (14.21, 4, 3), (16.4, 4, 2), (16.7, 4, 3), (20.05, 0, 0)]
+    records = [results.Replicas(at=at, desired=desired, existing=ready, ready=ready, needed=None)
+               for at, desired, ready in changes]  # fmt: skip
+    seen = found.model_copy(update={"cluster": cluster_of(found).model_copy(update={"replicas": records})})
+    run = course(seen)
+    drawing, frame = charts.timeline(seen, run, 1112, "x"), charts.Frame.of("x", 1112, WATCHED_UNTIL)
+    for style, number in (("replicas_desired", 1), ("replicas_ready", 2)):
+        (line,) = lines(drawing, style)
+        ups = [at for (at, level), (_, then) in pairwise(line) if level != then]
+        steps = [after[0] for before, after in pairwise(changes) if before[number] != after[number]]
+        assert ups == pytest.approx([frame.x(at) for at in steps], abs=0.06), style
+    (area,) = elements(drawing, "area replicas_ready")
+    assert f"{frame.x(16.7):.1f} " in area.get("d", "")
+    assert lines(drawing, "replicas_needed") == []
+    assert dict(zip(run.edges, run["replicas_ready"], strict=False))[16] == 2
+
+
+def test_numbers_of_replicas_that_are_not_known_are_not_drawn() -> None:
+    found = watched()
+    known = cluster_of(found).replicas
+    for records, parts in (
+        ([change.model_copy(update={"ready": None, "existing": None}) for change in known], 0),
+        ([change.model_copy(update={"ready": None} if 11 < change.at < 13 else {}) for change in known], 2),
+    ):
+        seen = found.model_copy(update={"cluster": cluster_of(found).model_copy(update={"replicas": records})})
+        page = report.page(seen)
+        assert len(lines(charts.timeline(seen, course(seen), 1112, "x"), "replicas_ready")) == parts
+        assert ("replicas ready" in Page(page).tables["values"][0]) == (parts > 0)
+        assert "replicas desired" in Page(page).tables["values"][0]
 
 
 def test_a_warning_stays_one() -> None:
