@@ -358,8 +358,8 @@ def values(course: Course) -> Table:
         for n, start in enumerate(course.edges[:-1])
     ]
     note = (
-        "By the intended time of requests, sent by when they left; of several looks at the server or numbers of replicas, "
-        "the highest, but of what is ready the lowest."
+        "By the intended time of requests, sent by when they left; of several looks at the server the highest, but of "
+        "what is ready the lowest."
     )
     return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
 
@@ -381,9 +381,10 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
         )  # fmt: skip
         yield f"p99 {where}", number(busiest.latency.p99), "ms"
         yield f"goodput {where}", number(busiest.goodput_per_s), f"of {figure(busiest.planned_per_s)} requests/s"
-    if summary.recovery.seconds is not None or summary.recovery.breached_at is not None:
-        allowed = summary.slo.recover_seconds
-        seconds = summary.recovery.seconds
+    if summary.recovery.breached_at is None and summary.recovery.seconds is not None:
+        yield "time to recover", Cell("–"), "the SLO always held"
+    elif summary.recovery.breached_at is not None:
+        allowed, seconds = summary.slo.recover_seconds, summary.recovery.seconds
         yield "time to recover", Cell("never", bad=True) if seconds is None else number(seconds, allowed), (
             "s" if allowed is None else f"s; {figure(allowed)} allowed"
         )  # fmt: skip
