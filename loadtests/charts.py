@@ -6,6 +6,7 @@ Colours and line styles are classes, so that a page can choose them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,13 +15,14 @@ from typing import NamedTuple
 from loadtests import scales
 from loadtests.course import Course, Stretch, Values, seconds
 from loadtests.markup import Markup, element, join, plain
-from loadtests.results import Cluster, Histogram, Phase, Summary
+from loadtests.results import Cluster, Histogram, Phase, PlatformEvent, Summary
 from loadtests.scales import Scale, figure, percent
 
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
 BOLD = 1.2  # how much wider bold letters, and those of names, may be
 GAP = 34  # between panels; has the next one's title
 AXIS = 34  # under the last panel
+LEFT_OF_AXIS = 7  # its numbers end there
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ STRIP = 12  # height of the strips of readiness and events
 SHARES = 26  # height of the strip of traffic
 MOST_SHIFTS = 6  # changes of the wanted traffic with a label
 MOST_REVISIONS = 4  # with a colour of their own
+MOST_EVENTS, MOST_SAID = 3, 140  # that a mark says, and characters of each
 
 
 class Frame(NamedTuple):
@@ -109,8 +112,10 @@ class Frame(NamedTuple):
     x: Scale
 
     @classmethod
-    def of(cls, name: str, width: int, seconds: float) -> Frame:
+    def of(cls, name: str, width: int, seconds: float, characters: int = 0) -> Frame:
+        """`characters`: of the longest number beside the axis."""
         left, right = (52, width - 88) if width > 500 else (46, width - 78)
+        left = max(left, math.ceil(CHARACTER * characters) + 2 + LEFT_OF_AXIS)
         return cls(name, width, left, right, Scale(0.0, max(seconds, 1e-3), left, right))
 
 
@@ -256,7 +261,7 @@ def tags(found: Sequence[Tag], x: float, top: float, bottom: float) -> Iterator[
 
 def timeline(summary: Summary, course: Course, width: int, name: str) -> Markup:
     """Every panel that has something to show, on one axis of time, with the phases and what happened."""
-    frame = Frame.of(name, width, seconds(summary))
+    frame = Frame.of(name, width, seconds(summary), longest(summary, course))
     head = heading(summary, frame)
     top = head.height + GAP - 8
     drawn: list[Markup] = []
@@ -292,12 +297,12 @@ def heading(summary: Summary, frame: Frame) -> Heading:
     names = [(frame.x(phase.start), str(phase.name), "phase-name") for phase in summary.phases]
     parts, height = _labels(names, frame, 0)
     found = [(frame.x(at), label, f"moment {style}") for at, label, style in moments(summary)]
-    more, height = _labels(found, frame, height)
+    more, height = _labels([moment for moment in found if moment[1]], frame, height)
     return Heading(parts + more, [(style.split()[-1], x) for x, _, style in found], height)
 
 
 def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
-    """When, what, and its style."""
+    """When, what, and its style; of many of a kind, those in the middle are not said what they are."""
     recovery = summary.recovery
     if recovery.breached_at is not None:
         yield recovery.breached_at, "SLO broken", "breached"
@@ -313,15 +318,30 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
 
 
 def platform_moments(cluster: Cluster) -> Iterator[tuple[float, str, str]]:
-    """What was done to the replicas, when there were enough of them, and how the wanted traffic changed."""
+    """What was done to the replicas, when enough were ready, new revisions, and how the wanted traffic changed."""
     if cluster.disruption:
         yield max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 30), "disrupted"
     for time in cluster.times:
         if time.name == "scale" and time.seconds and time.to_at is not None:
             yield time.to_at, f"enough replicas {figure(time.seconds)} s after {shortened(time.of, 16)}", "recovered"
+    for at, name in arrivals(cluster):
+        yield at, f"revision {shortened(name, 12)} ready", "shifted"
     changes = [change for change in cluster.traffic if change.at > 0]
-    for change in changes[:MOST_SHIFTS]:
-        yield change.at, f"traffic: {_split(change.shares)}", "shifted"
+    for number, change in enumerate(changes, 1):
+        labelled = number < MOST_SHIFTS or number == len(changes)
+        yield change.at, f"traffic: {_split(change.shares)}" if labelled else "", "shifted"
+
+
+def arrivals(cluster: Cluster) -> list[tuple[float, str]]:
+    """When revisions that were not there before the run had their first ready pod."""
+    before = {pod.revision for pod in cluster.pods if pod.created is not None and pod.created < 0}
+    before |= {name for change in cluster.traffic if change.at <= 0 for name in change.shares}
+    ready: dict[str, float] = {}
+    for pod in cluster.pods:
+        if pod.revision and pod.ready is not None:
+            ready[pod.revision] = min(pod.ready, ready.get(pod.revision, pod.ready))
+    new = sorted((at, name) for name, at in ready.items() if name not in before)
+    return new if before else new[1:]  # what nobody saw before may have been there, without replicas
 
 
 def _split(shares: dict[str, float]) -> str:
@@ -374,15 +394,15 @@ def clock(frame: Frame, bottom: float) -> Iterator[Markup]:
 def panel(summary: Summary, course: Course, item: Panel, frame: Frame, top: float) -> Markup:
     """One panel with its axis and the labels of its lines."""
     bottom = top + item.height
-    limits = [phase.p95_limit_ms for phase in summary.phases] if item.log else []
-    y = axis(course, item, limits, top, bottom)
+    allowed = limits(summary, item)
+    y = axis(course, item, allowed, top, bottom)
     lines = [line for line in item.lines if course.has(line.key)]
     parts = [text(frame.left, top - 8, item.title, "title"), *levels(frame, y, item.whole)]
     parts += areas(course, item.stack, frame, y)
     parts += under(course.exact.get(item.filled, []), frame, y, item.filled)
     parts += slo(summary.phases, frame, y) if item.log else []
     parts += (curve(course, line, frame, y) for line in lines)
-    return join(*parts, *tags([*_tags(course, item, lines, y), *_slo_tag(limits, y)], frame.right, top, bottom))
+    return join(*parts, *tags([*_tags(course, item, lines, y), *_slo_tag(allowed, y)], frame.right, top, bottom))
 
 
 def axis(course: Course, item: Panel, limits: Sequence[float], top: float, bottom: float) -> Scale:
@@ -396,13 +416,30 @@ def axis(course: Course, item: Panel, limits: Sequence[float], top: float, botto
     return scales.even(values, bottom, top, most=5 if item.height > 100 else 3, whole=item.whole)
 
 
+def marked(y: Scale, whole: bool) -> list[float]:
+    """The numbers beside a panel."""
+    ticks = y.ticks(10 if y.log else 5 if y.start - y.end > 100 else 3)
+    return [tick for tick in ticks if not whole or tick == int(tick)]
+
+
 def levels(frame: Frame, y: Scale, whole: bool) -> Iterator[Markup]:
     """The grid of a panel, with its numbers."""
-    ticks = y.ticks(10 if y.log else 5 if y.start - y.end > 100 else 3)
-    for tick in (tick for tick in ticks if not whole or tick == int(tick)):
+    for tick in marked(y, whole):
         level = y(tick)
         yield rule(frame.left, level, frame.right, level, "grid" if tick > y.low else "base")
-        yield text(frame.left - 7, level + 4, scales.mark(tick), "tick", "end")
+        yield text(frame.left - LEFT_OF_AXIS, level + 4, scales.mark(tick), "tick", "end")
+
+
+def longest(summary: Summary, course: Course) -> int:
+    """How many characters the longest number beside a panel has."""
+    shown = [item for item in PANELS if course.has(*item.keys)]
+    axes = [(item, axis(course, item, limits(summary, item), 0, item.height)) for item in shown]
+    return max((len(scales.mark(tick)) for item, y in axes for tick in marked(y, item.whole)), default=0)
+
+
+def limits(summary: Summary, item: Panel) -> list[float]:
+    """What the SLO allows in the phases, where a panel shows it."""
+    return [phase.p95_limit_ms for phase in summary.phases] if item.log else []
 
 
 def slo(phases: Sequence[Phase], frame: Frame, y: Scale) -> Iterator[Markup]:
@@ -464,42 +501,56 @@ def traffic(cluster: Cluster, frame: Frame, top: float) -> Markup:
 
 
 def events(cluster: Cluster, frame: Frame, top: float) -> Markup:
-    """A mark for each event of the platform; the table has what they say."""
-    places = dict.fromkeys(round(frame.x(max(0.0, event.at)), 1) for event in cluster.events)
-    path = "".join(f"M{x:.1f} {top:.1f}v{STRIP}" for x in places)
-    count = f"{len(cluster.events)} in all"
+    """A mark for each moment with events, which says what they are; the table has all that they say."""
+    places: dict[int, list[PlatformEvent]] = {}
+    for event in cluster.events:
+        places.setdefault(round(frame.x(max(0.0, event.at))), []).append(event)
+    warnings = sum(event.warning for event in cluster.events)
+    title = f"Events; the tall ones: {warnings} warning{'s' * (warnings > 1)}" if warnings else "Events"
     return join(
-        text(frame.left, top - 8, "Events", "title"),
-        element("path", d=path, class_="event"),
-        text(frame.right + 5, top + STRIP - 2, count, "tag"),
+        text(frame.left, top - 8, title, "title"),
+        *(event_mark(x, places[x], top) for x in sorted(places, key=lambda x: any(e.warning for e in places[x]))),
+        text(frame.right + 5, top + STRIP - 2, f"{len(cluster.events)} in all", "tag"),
     )
+
+
+def event_mark(x: int, found: Sequence[PlatformEvent], top: float) -> Markup:
+    """A low stroke, or a wedge where one of them is a warning; warnings are said first."""
+    said = [
+        shortened(f"{figure(event.at)} s: {event.name} {event.reason}: {event.message}", MOST_SAID)
+        for event in sorted(found, key=lambda event: not event.warning)
+    ]
+    more = [f"and {len(said) - MOST_EVENTS} more"] if len(said) > MOST_EVENTS else []
+    title = element("title", "; ".join([*said[:MOST_EVENTS], *more]))
+    if any(event.warning for event in found):
+        return element("path", title, d=f"M{x - 4} {top:.1f}h8l-4 {STRIP}Z", class_="warning")
+    return element("path", title, d=f"M{x} {top + STRIP / 2:.1f}v{STRIP / 2:.0f}", class_="event")
 
 
 def strip(course: Course, flag: Flag, frame: Frame, top: float) -> Markup:
     """When it was so. Colour is not all: the strip is lower where it was not."""
     parts = [text(frame.left, top - 8, flag.title, "title")]
-    values = course[flag.key]
-    for part in runs(values, 2):
-        for same in _stretches(values, part):
-            left, right = frame.x(course.edges[same[0]]), frame.x(course.edges[same[-1] + 1])
-            so = values[same[0]] == 1.0
-            lowered = 0.0 if so else STRIP / 2
-            parts.append(box(left, top + lowered, right - left, STRIP - lowered, flag.styles[so]))
-    seen = {value for value in values if value is not None}
+    stretches = course.exact[flag.key] if flag.key in course.exact else list(_stretches(course, flag.key))
+    for stretch in stretches:
+        left, right = frame.x(stretch.start), frame.x(stretch.end)
+        so = stretch.value == 1.0
+        lowered = 0.0 if so else STRIP / 2
+        parts.append(box(left, top + lowered, right - left, STRIP - lowered, flag.styles[so]))
+    seen = {stretch.value for stretch in stretches}
     said = "always" if seen == {1.0} else "never" if seen == {0.0} else "not always"
     return join(*parts, text(frame.right + 5, top + STRIP - 2, said, "tag"))
 
 
-def _stretches(values: Values, indices: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbours with the same value; each reaches to the next."""
-    stretch = [indices[0]]
-    for before, index in pairwise(indices):
-        stretch += range(before + 1, index)
-        if values[index] != values[before]:
-            yield stretch
-            stretch = []
-        stretch.append(index)
-    yield stretch
+def _stretches(course: Course, key: str) -> Iterator[Stretch]:
+    """Neighbouring buckets with the same value; those without one belong to the value before, where they are few."""
+    values = course[key]
+    for part in runs(values, 2):
+        start = part[0]
+        for before, index in pairwise(part):
+            if values[index] != values[before]:
+                yield Stretch(course.edges[start], course.edges[index], values[start] or 0.0)
+                start = index
+        yield Stretch(course.edges[start], course.edges[part[-1] + 1], values[start] or 0.0)
 
 
 def described(summary: Summary) -> str:
@@ -510,7 +561,7 @@ def described(summary: Summary) -> str:
         f"{figure(phase.latency.p99)} ms"
         for phase in summary.phases
     ]
-    return f"{'; '.join([*said, *(f'{what} at {figure(at)} s' for at, what, _ in moments(summary))])}."
+    return f"{'; '.join([*said, *(f'{what} at {figure(at)} s' for at, what, _ in moments(summary) if what)])}."
 
 
 # --- the distribution -----------------------------------------------------------------------------------------------
@@ -531,12 +582,17 @@ def distribution(summary: Summary, width: int, name: str) -> Markup:
     parts = [rule(x(tick), top + LINE, x(tick), bottom, "grid") for tick in x.ticks(12 if width > 500 else 6)]
     for number, (histogram, phase) in enumerate(rows):
         parts += bars(histogram, phase, x, top + step * number)
-    parts += (
-        text(x(tick), bottom + 16, scales.mark(tick), "tick", "middle") for tick in x.ticks(12 if width > 500 else 6)
-    )
+    parts += numbers(x, x.ticks(12 if width > 500 else 6), bottom, width)
     parts.append(text((left + right) / 2, bottom + 32, "latency from the intended time, ms", "tick", "middle"))
     said = "; ".join(f"{p.name}: p50 {figure(p.latency.p50)}, p99 {figure(p.latency.p99)} ms" for _, p in rows)
     return svg(name, width, bottom + AXIS + 6, "Latency of answered requests, by phase", f"{said}.", *parts)
+
+
+def numbers(x: Scale, ticks: Sequence[float], bottom: float, width: int) -> Iterator[Markup]:
+    """The numbers under a drawing, none of them beyond its edges."""
+    for tick in ticks:
+        half = CHARACTER * len(scales.mark(tick)) / 2
+        yield text(min(max(x(tick), half), width - half), bottom + 16, scales.mark(tick), "tick", "middle")
 
 
 def _extent(histogram: Histogram) -> tuple[float, float]:

@@ -120,8 +120,7 @@ def course(summary: Summary) -> Course:
     columns += [Column(key, head, [_most(map(get, samples)) for samples in seen]) for key, (head, get) in LOOKS.items()]
     columns.append(Column("ready", "ready", [_least(s.ready for s in samples) for samples in seen]))
     columns += _platform(summary.cluster, edges)
-    watched = summary.cluster
-    exact = {key: _stretches(watched, get, until) for key, (_, get) in REPLICAS.items()} if watched else {}
+    exact = _exact(summary.cluster, until) if summary.cluster else {}
     return Course(edges, {column.key: column for column in columns}, exact)
 
 
@@ -133,14 +132,25 @@ def _after(end: float, last: float, length: float) -> list[float]:
 
 
 def _platform(cluster: Cluster | None, edges: Sequence[float]) -> Iterator[Column]:
-    """What the platform did; without a cluster, columns without values."""
+    """What the platform did; without a cluster, columns without values. With one, its replicas say what was ready."""
     replicas = _in_force(cluster.replicas if cluster else [], edges)
+    if cluster:
+        yield Column("ready", "ready", [_least(map(_any_ready, found)) for found in replicas])
     for key, (head, number) in REPLICAS.items():
         of_all = _least if key == "replicas_ready" else _most
         yield Column(key, head, [of_all(map(number, found)) for found in replicas])
     said = _by_bucket(cluster.autoscaler if cluster else [], edges)
     for key, (head, get) in AUTOSCALER.items():
         yield Column(key, head, [_most(map(get, found)) for found in said])
+
+
+def _exact(cluster: Cluster, until: float) -> dict[str, list[Stretch]]:
+    found = {key: _stretches(cluster, get, until) for key, (_, get) in REPLICAS.items()}
+    return found | {"ready": _stretches(cluster, _any_ready, until)}
+
+
+def _any_ready(replicas: Replicas) -> int | None:
+    return None if replicas.ready is None else int(replicas.ready > 0)
 
 
 def _stretches(cluster: Cluster, get: Callable[[Replicas], int | None], until: float) -> list[Stretch]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from loadtests import charts, markdown, results, run_tables, waterfall
 from loadtests.course import Course, course, seconds
 from loadtests.markup import Markup, element, join, plain
-from loadtests.results import Summary
+from loadtests.results import Cluster, Summary
 from loadtests.run_tables import Cell, Table
 from loadtests.scales import figure
 from loadtests.verdict import EXIT_CODES
@@ -172,7 +172,22 @@ def _course(summary: Summary, run: Course) -> Markup:
         "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
         "axis; the dashed red line is what the SLO allows the p95."
     )
-    return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption)
+    if summary.cluster:
+        caption = f"{caption} {_of_platform(summary.cluster, run)}"
+    return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption.strip())
+
+
+def _of_platform(cluster: Cluster, run: Course) -> str:
+    """What the lines and marks of a cluster are, as far as there are any, in a sentence."""
+    several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
+    said = [
+        ("needed: the replicas that the planned rate takes", run.has("replicas_needed")),
+        (f"stable and panic: the autoscaler's averages over its long and its short window{several}",
+         run.has("stable", "panic")),
+        ("pointed at, the mark of an event says what it is", bool(cluster.events)),
+    ]  # fmt: skip
+    sentence = "; ".join(text for text, shown in said if shown)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
 def _figure(

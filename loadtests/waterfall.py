@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests import scales
-from loadtests.charts import AXIS, BOLD, CHARACTER, LINE, box, rule, shortened, svg, text
+from loadtests.charts import AXIS, BOLD, CHARACTER, LINE, box, numbers, rule, shortened, svg, text
 from loadtests.markup import Markup, plain
 from loadtests.results import Cluster, PodLife, Summary
 from loadtests.scales import Scale, figure
 
-MOST_PODS = 20
+MOST_PODS = 12  # as many as a page of paper has room for
 BAR, INSIDE = 14, 6  # heights: of a pod's phases, of those of its process
 ROW = 2 * LINE + BAR + INSIDE + 16
 LEGEND = {
@@ -54,7 +54,7 @@ def waterfall(summary: Summary, width: int, name: str) -> Markup:
     parts = [rule(x(tick), top, x(tick), bottom, "grid") for tick in ticks]
     for number, pod in enumerate(pods):
         parts += row(pod, took(pod, cluster), x, top + ROW * number)
-    parts += (text(x(tick), bottom + 16, scales.mark(tick), "tick", "middle") for tick in ticks)
+    parts += numbers(x, ticks, bottom, width)
     parts.append(text((left + right) / 2, bottom + 32, "seconds since the pod was created", "tick", "middle"))
     words = "; ".join(f"{pod.name}: {said(pod, took(pod, cluster))}" for pod in pods)
     return svg(name, width, bottom + AXIS + 6, "How pods started", f"{words}.", *legend, *parts)

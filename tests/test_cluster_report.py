@@ -42,9 +42,13 @@ STAMPS = ("created_stamp", "scheduled_stamp", "initialised_stamp", "", "started_
 WATCHED_UNTIL = 27.4
 
 
+def revision(pod: str) -> str:
+    return NEW if pod.startswith(NEW) else OLD
+
+
 def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyFact]:
     """A pod's facts; its image is known to be there by an event."""
-    so_far: dict[str, Any] = {"revision": NEW if name.startswith(NEW) else OLD}
+    so_far: dict[str, Any] = {"revision": revision(name)}
     for number, at in enumerate(moments):
         if not STAMPS[number]:
             about = {"kind": "Pod", "name": name, "part": "spec.containers{kserve-container}"}
@@ -61,26 +65,14 @@ def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyFact]:
 def platform() -> list[AnyFact]:
     """Three more replicas are wanted for a burst, of which two come; then a canary gets a fifth of the traffic."""
     found: list[AnyFact] = [fact for name, moments in STARTS.items() for fact in life(name, moments)]
-    found += (
-        facts.Scale(at=at, kind="PodAutoscaler", name=name, desired=desired)
-        for at, name, desired in (
-            (-5, OLD, 1),
-            (8.2, OLD, 4),
-            (13.4, NEW, 1),
-            (20, OLD, 1),
-            (25.2, OLD, 0),
-            (26, NEW, 0),
-        )
-    )
+    found += (facts.Scale(at=at, kind="PodAutoscaler", name=name, desired=desired) for at, name, desired in DESIRED)
     conditions = {"Ready": "True"}
     found += (
         facts.Service(at=at, mode="Knative", conditions=conditions, traffic=shares, live=at > 0)
         for at, shares in ((-5, {OLD: 1.0}), (15.2, {OLD: 0.8, NEW: 0.2}))
     )
     found += (
-        facts.Event(
-            at=at, stamp=None, kind="Pod", name=f"{OLD}-deployment-7d4b9c6f5-pqrst", reason=reason, message=said
-        )
+        facts.Event(at=at, stamp=None, kind="Pod", name=STUCK, reason=reason, message=said, warning=reason == "Failed")
         for at, reason, said in ((8.4, "Scheduled", "assigned to node-1"), (9.9, "Failed", "image not found"))
     )
     found += (
@@ -88,6 +80,7 @@ def platform() -> list[AnyFact]:
     )
     for name, told in ENDS.items():
         stamps: dict[str, Any] = {"created_stamp": 1000 + STARTS[name][0], "deleted_stamp": 1000 + told}
+        stamps["revision"] = revision(name)
         found += [pod(told, name, **stamps), pod(told + 1, name, **stamps, gone=True)]
     found.append(facts.Clock(at=-5, offset=1000.0, error=0.25, skew=3600.25, answers=9))
     found.append(facts.Unseen(at=-5, text="horizontalpodautoscalers: forbidden (403); expected list and watch"))
@@ -257,6 +250,9 @@ def test_replicas_change_when_they_did_however_long_buckets_are() -> None:
     (area,) = elements(drawing, "area replicas_ready")
     assert f"{frame.x(16.7):.1f} " in area.get("d", "")
     assert lines(drawing, "replicas_needed") == []
+    (up,), (down,) = elements(drawing, "ready"), elements(drawing, "unready")
+    assert float(up.get("width", "")) == pytest.approx(frame.x(20.05) - frame.left, abs=0.06)
+    assert float(down.get("x", "")) == pytest.approx(frame.x(20.05), abs=0.06)
     assert dict(zip(run.edges, run["replicas_ready"], strict=False))[16] == 2
 
 
@@ -290,12 +286,87 @@ def test_traffic_events_and_what_matters_are_marked() -> None:
     boxes = [e for e in elements(drawing, "share") if e.tag.endswith("rect")]
     heights = [round(float(e.get("height", "")) / charts.SHARES, 3) for e in boxes]
     assert [height for height in heights if height] == [1.0, 0.8, 0.2]
-    (marks,) = elements(drawing, "event")
-    times = {round(e.at, 3) for e in cluster_of(found).events}
-    assert marks.get("d", "").count("M") == len(times)
+    assert [at for at, what, _ in charts.moments(found) if re.fullmatch("revision .*00002 ready", what)] == [15.0]
     chaos = found.model_copy(update={"cluster": cluster_of(found).model_copy(
         update={"disruption": results.Disruption(at=7.5, what="deleted p")})})  # fmt: skip
     assert (7.5, "deleted p", "disrupted") in list(charts.moments(chaos))
+
+
+def changed(found: Summary, **changes: Any) -> Summary:
+    return found.model_copy(update={"cluster": cluster_of(found).model_copy(update=changes)})
+
+
+def test_events_say_what_they_are_and_warnings_stand_out() -> None:
+    found = watched()
+    drawing = charts.timeline(found, course(found), 1112, "x")
+    normal, (warning,) = elements(drawing, "event"), elements(drawing, "warning")
+    assert len(normal) + 1 == len({round(e.at, 3) for e in cluster_of(found).events})
+    said = ["".join(mark.itertext()) for mark in (*normal, warning)]
+    assert re.fullmatch(r"9\.90 s: .*pqrst Failed: image not found", said[-1])
+    assert "Events; the tall ones: 1 warning" in drawing
+    (event, *_) = cluster_of(found).events
+    many = [event.model_copy(update={"message": str(n), "warning": n == 7}) for n in range(9)]
+    seen = changed(found, events=many)
+    (mark,) = elements(charts.timeline(seen, course(seen), 1112, "x"), "warning")
+    assert re.search(": 7; .*: 0; .*: 1; and 6 more$", "".join(mark.itertext()))
+
+
+def test_a_revision_arrives_with_its_first_ready_pod_unless_it_was_there() -> None:
+    standard = changed(watched(), traffic=[])
+    assert charts.arrivals(cluster_of(standard)) == charts.arrivals(cluster_of(watched())) == [(15.0, NEW)]
+    cluster = cluster_of(watched())
+    from_zero = [p for p in cluster.pods if p.revision == OLD and (p.created or 0) > 0]
+    for traffic in (cluster.traffic, []):
+        assert charts.arrivals(cluster_of(changed(watched(), pods=from_zero, traffic=traffic))) == []
+
+
+def test_of_many_changes_of_the_traffic_all_are_marked_and_the_last_is_said() -> None:
+    found = watched()
+    shifts = [results.Traffic(at=at, shares={OLD: 1 - at / 30, NEW: at / 30}) for at in range(1, 20)]
+    seen = changed(found, traffic=shifts, pods=[])
+    drawing = charts.timeline(seen, course(seen), 1112, "x")
+    frame = charts.Frame.of("x", 1112, WATCHED_UNTIL)
+    places = [float(e.get("d", "").split("L")[0][1:].split(" ")[0]) for e in elements(drawing, "mark shifted")]
+    assert places == pytest.approx([frame.x(shift.at) for shift in shifts], abs=0.06)
+    labels = [e.text or "" for e in elements(drawing, "moment shifted")]
+    assert len(labels) == charts.MOST_SHIFTS
+    assert [label.split(" ")[1] for label in labels] == ["96.7", "93.3", "90", "86.7", "83.3", "36.7"]
+    assert "traffic" in charts.described(seen)
+
+
+def test_what_the_lines_of_a_cluster_are_is_said_where_they_are() -> None:
+    said = report.page(watched())
+    for what in ("Needed: the replicas that", "stable and panic: the autoscaler", "pointed at, the mark of an event"):
+        assert what in said
+    assert "of several revisions the highest" not in said
+    two = [results.AutoscalerSample(at=3, revision=name, stable=1, panic=1, panicking=None) for name in (OLD, NEW)]
+    assert "of several revisions the highest" in report.page(changed(watched(), autoscaler=two))
+    blank = report.page(changed(watched(), replicas=[], autoscaler=[], events=[]))
+    assert not re.search("Needed:|stable and panic|pointed at", blank)
+
+
+def test_a_slo_that_always_held_is_said_alike_everywhere() -> None:
+    found = watched()
+    calm = found.model_copy(update={"recovery": results.Recovery(
+        breached_at=None, recovered_at=None, seconds=0.0, after_burst_seconds=0.0)})  # fmt: skip
+    (tile,) = (tile for tile in run_tables.tiles(calm) if tile[0] == "time to recover")
+    assert (tile[1].text, tile[2]) == ("–", "the SLO always held")
+    p = plan(rate="replica", cluster={})
+    seen = Watched("defect-classifier", platform(), WATCHED_UNTIL)
+    held = summarise(run_of(p, answered(p.times), watched=seen), "x", ENVIRONMENT)
+    (row,) = (row for row in run_tables.scaling(cluster_of(held)).rows if row[0].text == "recover")
+    assert (row[2].text, row[-1].text) == (tile[1].text, tile[2])
+
+
+def test_where_nothing_was_seen_no_number_of_replicas_is_shown() -> None:
+    found = nothing_seen()
+    unknown = [change.model_copy(update={"ready": None, "existing": None, "desired": None})
+               for change in cluster_of(found).replicas]  # fmt: skip
+    seen = changed(found, replicas=unknown, times=[], over_replica_seconds=None, under_replica_seconds=None)
+    seen = seen.model_copy(update={"timeline": [s.model_copy(update={"ready": None}) for s in seen.timeline]})
+    page = Page(report.page(seen))
+    assert not {"replicas ready", "replicas desired", "ready"} & set(page.tables["values"][0])
+    assert not [text for text in page.texts if re.search("replica-seconds|^Ready$|^ready$|^never$", text)]
 
 
 def test_the_waterfall_has_each_pods_phases_in_order() -> None:
@@ -321,7 +392,8 @@ def test_of_many_pods_those_that_took_longest_are_drawn() -> None:
     shown = waterfall.shown(cluster)
     assert len(cluster.pods) == 90
     assert len(shown) == waterfall.MOST_PODS
-    assert min(p.cold_start_seconds or 0 for p in shown) >= sorted(p.cold_start_seconds or 0 for p in cluster.pods)[70]
+    slowest = sorted(p.cold_start_seconds or 0 for p in cluster.pods)[-waterfall.MOST_PODS :]
+    assert sorted(p.cold_start_seconds or 0 for p in shown) == slowest
     assert len(report.page(found).encode()) < 500_000
 
 

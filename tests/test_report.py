@@ -96,6 +96,12 @@ def hours() -> Summary:
     return summaries.summarise(run_of(p, answered(p.times), timeline=samples), "hours", ENVIRONMENT)
 
 
+def patient() -> Summary:
+    """With a limit as long as it takes to start from nothing."""
+    p = plan(slo={"p95_ms": 60_000}, timeout_seconds=120)
+    return summaries.summarise(run_of(p, answered(p.times, 20.0)), "patient", ENVIRONMENT)
+
+
 DEGENERATE = {
     "ramp": ramp,
     "unanswered": unanswered,
@@ -103,6 +109,7 @@ DEGENERATE = {
     "nothing at all": lambda: stopped(0, 1e-3),
     "without a burst": without_burst,
     "hours": hours,
+    "patient": patient,
 }
 
 
@@ -452,10 +459,10 @@ def overlapping(texts: list[list[Any]]) -> list[tuple[str, str]]:
     ]
 
 
-SCREENS = [(summary, 1280), (summary, 768), *((make, 390) for make in (summary, *DEGENERATE.values()))]
+SCREENS = [(summary, 1280), (summary, 768), (patient, 1280), *((make, 390) for make in (summary, *DEGENERATE.values()))]
 
 
-@pytest.mark.parametrize(("make", "width"), SCREENS, ids=["desktop", "tablet", "phone", *DEGENERATE])
+@pytest.mark.parametrize(("make", "width"), SCREENS, ids=["desktop", "tablet", "patient", "phone", *DEGENERATE])
 def test_it_fits_every_screen(make: Any, width: int, tmp_path: Path) -> None:
     found = make()
     picture = tmp_path / "page.png" if make is summary else None
