@@ -506,7 +506,7 @@ def events(cluster: Cluster, frame: Frame, top: float) -> Markup:
     for event in cluster.events:
         places.setdefault(round(frame.x(max(0.0, event.at))), []).append(event)
     warnings = sum(event.warning for event in cluster.events)
-    title = f"Events; the tall ones: {warnings} warning{'s' * (warnings > 1)}" if warnings else "Events"
+    title = f"Events; tall: {warnings} warning{'s' * (warnings > 1)}" if warnings else "Events"
     return join(
         text(frame.left, top - 8, title, "title"),
         *(event_mark(x, places[x], top) for x in sorted(places, key=lambda x: any(e.warning for e in places[x]))),

@@ -303,7 +303,7 @@ def test_events_say_what_they_are_and_warnings_stand_out() -> None:
     assert len(normal) + 1 == len({round(e.at, 3) for e in cluster_of(found).events})
     said = ["".join(mark.itertext()) for mark in (*normal, warning)]
     assert re.fullmatch(r"9\.90 s: .*pqrst Failed: image not found", said[-1])
-    assert "Events; the tall ones: 1 warning" in drawing
+    assert "Events; tall: 1 warning" in drawing
     (event, *_) = cluster_of(found).events
     many = [event.model_copy(update={"message": str(n), "warning": n == 7}) for n in range(9)]
     seen = changed(found, events=many)
