@@ -213,8 +213,9 @@ def splits(cluster: Cluster) -> Table:
         for s in cluster.splits
     ]  # fmt: skip
     note = (
-        "Answers by the revision that gave them, for as long as the wanted shares stayed the same, from a second after "
-        "they changed; Wilson's interval takes each request as routed by itself."
+        "Answers by the revision that gave them, for as long as the wanted shares stayed the same: from a second after "
+        "they changed until 5 s before they do again, as routers are ahead of the status. "
+        "Wilson's interval takes each request as routed by itself."
     )
     return Table("splits", "Traffic by revision", heads, rows, note=note)
 

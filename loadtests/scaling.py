@@ -12,9 +12,10 @@ detect      from a rise until more replicas are desired than at it
 provision   from then until as many are ready as were desired then
 scale       from a rise until as many are ready as are needed
 recover     from the burst's begin until the SLO held again (`measures.recovery`)
-cold start  of the slowest pod that was created in the run and became ready: from created to ready
-down        from the burst's end until no more are ready than are needed, or than were ready before the burst
-zero        from the last request's intended time until none is ready, and none is desired
+cold start  of the slowest pod that was created in the run: from created to ready
+down        from the end of a burst that needed more until, to the end of the watch, no more are ready than are needed
+            then, or than were ready before it
+zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
 
 Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
 """
@@ -380,13 +381,13 @@ class _Asked(NamedTuple):
 
 def times_of(seen: Seen, recovery: results.Recovery, pods: Sequence[PodLife]) -> list[ScalingTime]:
     """All of them, in the order of the module's description."""
-    slo, found = seen.slo, list[ScalingTime]()
-    for of, at in rises(seen):
+    slo, found, more = seen.slo, list[ScalingTime](), dict(rises(seen))
+    for of, at in more.items():
         found += rise(seen, of, at)
     if seen.burst:
         found.append(_recover(seen.burst, recovery, slo.recover_seconds))
     found.append(cold_start(pods, slo.cold_start_seconds, seen.until))
-    if seen.burst:
+    if seen.burst and "burst" in more:  # after one that needs no more, there is nothing to go down from
         found.append(down(seen, seen.burst))
     found.append(zero(seen))
     return found

@@ -468,7 +468,9 @@ def slower(found: Summary, factor: float, seed: int) -> Summary:
 
 
 def test_times_of_the_platform_are_compared() -> None:
-    found = watched()
+    """Without the pod that is stuck: its cold start has no end."""
+    (stuck,) = (name for name, moments in STARTS.items() if len(moments) < len(STAMPS))
+    found = watched([fact for fact in platform() if getattr(fact, "name", "") != stuck])
     a, b = ([slower(found, factor, seed) for seed in range(1, 6)] for factor in (1.0, 2.0))
     rows = {row.measure.name: row for row in compare.compare(a, b)}
     for name in ("time to detect (burst), s", "time to scale (burst), s", "slowest cold start, s",
