@@ -40,7 +40,7 @@ image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MO
 	@[ -n "$(LOAD)" ] || [ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m $(if $(LOAD),loadtests.image,defects.image build) \
 	    $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
-	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(filter none,$(MODEL)),--without-model) $(ARGS)
+	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(LOAD),,$(if $(filter none,$(MODEL)),--without-model)) $(ARGS)
 
 push: setup  ## Push the image built last to IMAGE, a registry's repository; LOAD=1: the load tests' image
 	@$(BIN)/python -m defects.image $(if $(LOAD),--output build/load-image) push $(if $(IMAGE),$(IMAGE),"") $(ARGS)

@@ -327,7 +327,9 @@ def push(options: argparse.Namespace) -> None:
     try:
         built = json.loads((options.output / RECORD).read_text("utf-8"))
     except OSError:
-        raise BuildFailed(f"nothing to push: there is no {options.output}/image.json; run make image") from None
+        raise BuildFailed(
+            f"nothing to push: there is no {options.output}/image.json; run make image (LOAD=1)"
+        ) from None
     name, built_tag = built["image"].split(":")
     repository, tag = named(options.image, built_tag)
     digest = pushed(built["engine"], built["image"], f"{repository}:{tag}")

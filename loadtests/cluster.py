@@ -449,6 +449,8 @@ class Watcher:
             "new-revision": ("patch", "serving.kserve.io", "inferenceservices"),
         }[self._options.disruption]
         attributes = {"namespace": self._namespace, "verb": verb, "group": group, "resource": resource}
+        if verb == "patch":  # a role may name it
+            attributes["name"] = self._options.cluster.service
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

@@ -66,6 +66,7 @@ class Scale(Fact):
     kind: Literal["PodAutoscaler", "HorizontalPodAutoscaler", "Deployment"]
     name: str
     desired: int | None
+    ready: int | None = Field(default=None, description="by its own account; pods say it better")
     gone: bool = False
 
 
@@ -82,9 +83,7 @@ class Service(Fact):
 class Revision(Fact):
     what: Literal["revision"] = "revision"
     name: str
-    created_stamp: Stamp
     conditions: dict[str, str]
-    gone: bool = False
 
 
 class Event(Fact):
@@ -282,10 +281,12 @@ def _port(thing: Object) -> int | None:
 
 
 def pod_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
-    desired = thing.get("status", {}).get("desiredScale")
-    if desired is not None and desired < 0:  # not decided yet
-        desired = None
-    return Scale(at=at, live=live, gone=gone, kind="PodAutoscaler", name=thing["metadata"]["name"], desired=desired)
+    status, name = thing.get("status", {}), thing["metadata"]["name"]
+    desired, ready = (
+        number if number is None or number >= 0 else None  # -1: not decided, or not known yet
+        for number in (status.get("desiredScale"), status.get("actualScale"))
+    )
+    return Scale(at=at, live=live, gone=gone, kind="PodAutoscaler", name=name, desired=desired, ready=ready)
 
 
 def horizontal_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
@@ -295,13 +296,13 @@ def horizontal_autoscaler(thing: Object, at: float, live: bool, gone: bool = Fal
 
 def deployment(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
     name, desired = thing["metadata"]["name"], thing.get("spec", {}).get("replicas", 1)
-    return Scale(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired)
+    ready = thing.get("status", {}).get("readyReplicas", 0)
+    return Scale(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired, ready=ready)
 
 
 def revision(thing: Object, at: float, live: bool, gone: bool = False) -> Revision:
-    meta = thing["metadata"]
-    created, conditions = seconds(meta.get("creationTimestamp")), conditions_of(thing)
-    return Revision(at=at, live=live, gone=gone, name=meta["name"], created_stamp=created, conditions=conditions)
+    conditions = {} if gone else conditions_of(thing)
+    return Revision(at=at, live=live, name=thing["metadata"]["name"], conditions=conditions)
 
 
 def service(thing: Object, at: float, live: bool, gone: bool = False) -> Service:

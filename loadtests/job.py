@@ -42,7 +42,7 @@ class Job:
         (self._results / DONE).unlink(missing_ok=True)
         self._locust = subprocess.Popen(self._command, cwd=ROOT)  # noqa: S603 - our own command
         code = self._locust.wait()
-        if any(made.is_dir() for made in self._results.glob("*")):
+        if any(self._results.glob("*/summary.json")):
             self._wait()
         return code
 

@@ -7,7 +7,7 @@ locust -f loadtests/locustfile.py --host http://… --headless --scenario scale-
 With `--cluster`, what Kubernetes does with the InferenceService is followed too, and joined to the requests.
 With `--processes`, or workers on other machines, each sends its part of the same schedule. The run ends by itself when
 the schedule does. Locust's users are not what makes the load: there is one for each process, and it does nothing.
-Exit codes: 0 Passed, 1 Failed, 2 Invalid (the generator could not do what the schedule says), 3 error.
+Exit codes: 0 Passed, 1 Failed, 2 Invalid (the run was not what the scenario asks for), 3 error.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -40,6 +41,10 @@ class BadPayload(ValueError):
     """Nothing can be sent; one line says why, and what was expected."""
 
 
+class NotYet(BadPayload):
+    """Nothing answers, or it says that it can't: it may still have to start."""
+
+
 @dataclass(frozen=True)
 class Served:
     """What a server says about its model."""
@@ -58,7 +63,7 @@ class Served:
 
 
 def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
-    """What `/model` answers at the URL `host`, without the card; raises `BadPayload`."""
+    """What `/model` answers at the URL `host`, without the card; raises `BadPayload`, `NotYet` if it may come."""
     if urlsplit(host).scheme not in ("http", "https") or not urlsplit(host).hostname:
         raise BadPayload(f"--host: {host!r} is no URL; expected one such as http://127.0.0.1:3000")
     url = f"{host.rstrip('/')}/model"
@@ -68,7 +73,9 @@ def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEA
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
     except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
-        raise BadPayload(f"no model answers at {url} ({error}); start one with `make serve`") from None
+        wrong = isinstance(error, HTTPError) and error.code < 500
+        text = f"no model answers at {url} ({error}); start one with `make serve`"
+        raise (BadPayload if wrong else NotYet)(text) from None
     return said
 
 

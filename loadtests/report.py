@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent
 ADVICE = {
     "Passed": "",
     "Failed": "",
-    "Invalid": "The generator did not do what the schedule says, so the numbers below say little about the server.",
+    "Invalid": "The run was not what its scenario asks for, so the numbers below say little about the server.",
     "Error": "The run could not be made.",
 }
 STARTS = (

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from loadtests.course import Course
 from loadtests.results import Cluster, Phase, Spread, Summary
 from loadtests.scales import figure, percent
+from loadtests.scaling import AHEAD_SECONDS, SETTLE_SECONDS, START_SECONDS
 from loadtests.scaling import PHASES as POD_PHASES
 from loadtests.verdict import BUSY_SHARE, late_allowed
 
@@ -213,8 +214,9 @@ def splits(cluster: Cluster) -> Table:
         for s in cluster.splits
     ]  # fmt: skip
     note = (
-        "Answers by the revision that gave them, for as long as the wanted shares stayed the same: from a second after "
-        "they changed until 5 s before they do again, as routers are ahead of the status. "
+        "Answers by the revision that gave them, for as long as the wanted shares stayed the same: "
+        f"from {figure(SETTLE_SECONDS)} s after they changed until {figure(AHEAD_SECONDS)} s before they do again, "
+        "as routers are ahead of the status. "
         "Wilson's interval takes each request as routed by itself."
     )
     return Table("splits", "Traffic by revision", heads, rows, note=note)
@@ -250,7 +252,8 @@ def pods(cluster: Cluster) -> Table:
         for pod in cluster.pods
     ]  # fmt: skip
     note = (
-        "Lost: failed requests in the 5 s after it became ready, and while it ended, whoever had them; "
+        f"Lost: failed requests in the {figure(START_SECONDS)} s after it became ready, and while it ended, "
+        "whoever had them; "
         f"{figure(cluster.lost_elsewhere)} failed near no pod's start or end."
     )
     return Table("pods", "Pods", heads, rows, left=2, note=note)
@@ -286,6 +289,8 @@ def watched(cluster: Cluster) -> str:
     said = [f"{cluster.service or '(nothing)'}{mode}, watched until {figure(cluster.watched_until)} s."]
     if cluster.desired_from:
         said.append(f"Desired replicas are those of {cluster.desired_from} objects.")
+    if any(change.existing is None and change.ready is not None for change in cluster.replicas):
+        said.append("Ready replicas are what autoscalers and Deployments say, as pods were not seen.")
     if clock := cluster.clock:
         ahead = f"{figure(abs(clock.skew_seconds))} s {'ahead of' if clock.skew_seconds >= 0 else 'behind'}"
         error = figure(clock.error_seconds)

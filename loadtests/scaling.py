@@ -27,7 +27,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,12 +43,13 @@ MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
 ORDER = (*MOMENTS, "terminating", "gone")
 PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
 NOT_SEEN = "pods were not seen"
-Stretch = tuple[float, float]  # of time, from and to
+Interval = tuple[float, float]  # of time, from and to
 Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
 SETTLE_SECONDS = 1.0  # after the wanted shares changed, while routers follow
 AHEAD_SECONDS = 5.0  # before they changed in the status, while routers may have been ahead of it
 START_SECONDS = 5.0  # after a pod became ready, in which lost requests are counted as near its start
 END_SECONDS = 1.0  # before it was told to end and after it was gone, likewise
+ABOUT_SECONDS = 5.0  # that watches of different resources may take longer than others to notice the same outage
 MOST_EVENTS = 500
 RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
@@ -180,11 +181,11 @@ class _Life:
         parts = {part: seconds for part, seconds in self.startup.items() if part != "ready"}  # that one is the whole
         return f"{name}: {max(parts, key=lambda part: parts[part])}" if name.endswith(PHASES[-1]) and parts else name
 
-    def starts(self) -> list[Stretch]:
+    def starts(self) -> list[Interval]:
         """After it became ready, each time."""
         return [(at, at + START_SECONDS) for at in self._turns[::2]]
 
-    def ends(self) -> list[Stretch]:
+    def ends(self) -> list[Interval]:
         """While it ended, where it was told to or just vanished; and from each time that it was ready no more.
 
         That lasts until it is ready again or gone, as after a container was killed, or for `START_SECONDS`.
@@ -204,14 +205,14 @@ class _Lost:
     def __init__(self, run: Run):
         self._times = run.intended[run.outcome == FAILED]
 
-    def near(self, stretches: Iterable[Stretch]) -> int:
+    def near(self, stretches: Iterable[Interval]) -> int:
         """How many are in any of them."""
         found = np.zeros(len(self._times), np.bool_)
         for start, end in stretches:
             found |= (self._times >= start) & (self._times <= end)
         return int(found.sum())
 
-    def elsewhere(self, stretches: Iterable[Stretch]) -> int:
+    def elsewhere(self, stretches: Iterable[Interval]) -> int:
         return len(self._times) - self.near(stretches)
 
 
@@ -243,26 +244,36 @@ def pulled_of(found: Sequence[AnyFact]) -> dict[str, facts.Event]:
 
 def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
     """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
+    desired, kind = _counted(found, "desired")
+    if desired is None and existing is not None:
+        return existing, "Pod"
+    return desired, kind
+
+
+def _counted(found: Sequence[AnyFact], what: Literal["desired", "ready"]) -> tuple[Series | None, str | None]:
+    """What the preferred one of the kinds of objects that say it says, all of them together; and that kind."""
     scales = [fact for fact in found if isinstance(fact, facts.Scale)]
-    kind = next((kind for kind in PREFERRED if any(s.kind == kind and s.desired is not None for s in scales)), None)
-    if kind is None:
-        return existing, None if existing is None else "Pod"
+    kind = next(
+        (kind for kind in PREFERRED if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None
+    )
     by_name: dict[str, int] = {}
     steps = []
-    for scale in scales:
-        if scale.kind == kind:
-            if scale.gone:
-                by_name.pop(scale.name, None)
-            elif scale.desired is not None:
-                by_name[scale.name] = scale.desired
-            steps.append((scale.at, sum(by_name.values())))
-    return Series(steps), kind
+    for scale in (scale for scale in scales if scale.kind == kind):
+        if scale.gone:
+            by_name.pop(scale.name, None)
+        elif (number := getattr(scale, what)) is not None:
+            by_name[scale.name] = number
+        steps.append((scale.at, sum(by_name.values())))
+    return (Series(steps), kind) if kind else (None, None)
 
 
-def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series, Series] | tuple[None, None]:
-    """How many pods existed that were not being ended, and how many of those were ready; nothing if unseen."""
+def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series | None, Series | None]:
+    """How many pods existed that were not being ended, and how many of those were ready.
+
+    Where pods may not be seen, autoscalers and Deployments say how many are ready.
+    """
     if any(isinstance(fact, facts.Unseen) and fact.resource == "pods" for fact in found):
-        return None, None
+        return None, _counted(found, "ready")[0]
     changes: list[tuple[float, str, bool, bool]] = []
     latest: dict[str, float] = {}  # a pod's changes keep their order, whatever their stamps say
     for fact in found:
@@ -452,8 +463,9 @@ def _recover(burst: Span, recovery: results.Recovery, limit: float | None) -> Sc
 def cold_start(pods: Sequence[PodLife], limit: float | None, until: float) -> ScalingTime:
     """Of the slowest pod that was created in the run; of one that should have been ready by the end, and was not."""
     for pod in pods:
-        ended = (pod.ready, pod.terminating, pod.gone) != (None, None, None)
-        if limit is not None and not ended and pod.created is not None and 0 <= pod.created < until - limit:
+        end = min(at for at in (pod.terminating, pod.gone, until) if at is not None)
+        late = limit is not None and pod.created is not None and 0 <= pod.created < end - limit
+        if late and pod.ready is None and pod.created is not None:
             return _Asked("cold start", pod.name, limit).took(pod.created, None, "it was never ready")
     started = [(pod.cold_start_seconds, pod) for pod in pods if pod.cold_start_seconds is not None]
     if not started:
@@ -672,6 +684,11 @@ class _Outage(NamedTuple):
     def of(cls, gap: facts.Gap, start: float, end: float) -> _Outage:
         return cls(start, end, (gap.resource,), tuple(gap.why.split(", ")))
 
+    def like(self, other: _Outage) -> bool:
+        """Whether both began and ended at about the same time."""
+        ends = self.end == other.end or abs(self.end - other.end) <= ABOUT_SECONDS
+        return ends and abs(self.start - other.start) <= ABOUT_SECONDS
+
     def __str__(self) -> str:
         when = f"from {self.start:.1f} s to the end"
         if self.end < math.inf:
@@ -680,10 +697,10 @@ class _Outage(NamedTuple):
 
 
 def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
-    """Those that overlap become one: it mostly was one, of the API server or the way to it."""
+    """Those of about the same time become one: it mostly was one, of the API server or the way to it."""
     found: list[_Outage] = []
     for one in sorted(outages, key=lambda outage: outage.start):
-        if found and one.start <= found[-1].end:
+        if found and one.like(found[-1]):
             last = found.pop()
             resources = tuple(dict.fromkeys((*last.resources, *one.resources)))
             why = tuple(dict.fromkeys((*last.why, *one.why)))

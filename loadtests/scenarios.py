@@ -180,6 +180,11 @@ class Scenario(Strict):
         said = self.model_dump_json(exclude=apart).encode()
         return f"sha256:{hashlib.sha256(said + rows).hexdigest()}"
 
+    @property
+    def seconds(self) -> float:
+        """How long its schedule is, at whatever rate."""
+        return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
+
     def limit_ms(self, phase: Phase) -> float:
         """What the p95 of a phase may be."""
         return phase.p95_ms or self.slo.p95_ms

@@ -326,6 +326,7 @@ class Coordinator:
         self.over = Event()
         self._patience = 0.0  # how long requests in flight are waited for
         self._watch: Watch | None = None
+        self._directory: Path | None = None
         self.exit_code, self.lines = verdict.EXIT_CODES["Error"], ["error: the run did not end"]
         self._greenlet = gevent.spawn(self._run)
 
@@ -356,7 +357,15 @@ class Coordinator:
         finally:
             if self._watch:
                 self._watch.kill()
+            self._discard()
             self.over.set()
+
+    def _discard(self) -> None:
+        """The directory of a run that did not take place."""
+        if self._directory and not (self._directory / results.SUMMARY).exists():
+            with suppress(OSError):  # something else is in it
+                (self._directory / watch.FACTS).unlink(missing_ok=True)
+                self._directory.rmdir()
 
     # --- messages ---
 
@@ -425,6 +434,8 @@ class Coordinator:
         scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
         options.check(scenario)
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
+        directory = self._directory = new_directory(Path(options.out), name)
+        self._watch_cluster(scenario, directory)
         said = self._ask_model(scenario)
         chosen = scenario.seed if options.seed is None else options.seed
         model = Served.from_json(said)
@@ -432,8 +443,6 @@ class Coordinator:
         order = {"host": options.host, "headers": options.headers, "model": said, "rows": rows.tobytes()}
         order["scenario"] = scenario.model_dump()
         plan = Plan(scenario, self._base(scenario, order), chosen)
-        directory = new_directory(Path(options.out), name)
-        self._watch_cluster(plan, directory)
         self._prepare(plan, order)
         seconds = scenario.cluster and scenario.cluster.from_zero_seconds
         if seconds and not self._wait_for_zero(seconds) and not self._stopped:
@@ -448,13 +457,17 @@ class Coordinator:
     def _ask_model(self, scenario: Scenario) -> dict[str, Any]:
         """What is served. Where that may be nothing yet, it is asked for as long as a replica may take to come."""
         options, patience = self._options, max(payloads.ASK_SECONDS, scenario.timeout_seconds)
-        until = time.monotonic() + ((scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0)
+        seconds, said = (scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0, False
+        until = time.monotonic() + seconds
         while True:
             try:
                 return payloads.ask_model(options.host, patience, options.headers)
-            except BadPayload:
+            except payloads.NotYet as error:
                 if self._stopped or time.monotonic() >= until:
                     raise
+                if not said:
+                    logger.info("%s; asking again for %g s, as it may have to start", error, seconds)
+                said = True
             gevent.sleep(1)
 
     def _base(self, scenario: Scenario, order: Message) -> float:
@@ -483,15 +496,15 @@ class Coordinator:
 
     # --- the cluster ---
 
-    def _watch_cluster(self, plan: Plan, directory: Path) -> None:
+    def _watch_cluster(self, scenario: Scenario, directory: Path) -> None:
         """Begin to watch it, where it is to be watched; raises `BadCluster`."""
-        options, platform = self._options, plan.scenario.cluster
+        options, platform = self._options, scenario.cluster
         if options.cluster is None:
             return
-        longest = LISTED_SECONDS + PREPARE_SECONDS + BEGIN_SECONDS + plan.seconds + self._patience + REPORT_SECONDS
+        longest = LISTED_SECONDS + 2 * PREPARE_SECONDS + scenario.seconds + 2 * self._patience + REPORT_SECONDS
         if platform:
-            longest += (platform.from_zero_seconds or 0) + (platform.to_zero_seconds or 0)
-        self._watch = Watch(options.cluster, longest, directory, options.watcher(plan.scenario))
+            longest += 2 * (platform.from_zero_seconds or 0) + (platform.to_zero_seconds or 0)
+        self._watch = Watch(options.cluster, longest, directory, options.watcher(scenario))
         if not self._until(self._watch.begun, LISTED_SECONDS) and not self._stopped:
             raise BadCluster(
                 f"--cluster: nothing was listed in {LISTED_SECONDS:g} s; expected an API server that answers"
@@ -590,9 +603,14 @@ def without_secrets(command: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in command:
         option, _, given = word.partition("=")
-        name = word if found and found[-1] == "--header" else given if option == "--header" else ""
+        name = word if found and _is_header(found[-1]) else given if _is_header(option) else ""
         found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else word)
     return found
+
+
+def _is_header(option: str) -> bool:
+    """The option, or as few of its letters as argparse takes for it."""
+    return len(option) > len("--h") and "--header".startswith(option)
 
 
 def rows_to_send(model: Served, file: str, chosen_seed: int) -> payloads.Rows:

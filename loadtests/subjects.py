@@ -243,7 +243,7 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
 
 
-def post(path: str, body: bytes, *, host: str = "127.0.0.1", **headers: str) -> bytes:
+def post(path: str, body: bytes, /, *, host: str = "127.0.0.1", **headers: str) -> bytes:
     """A POST request as it goes over the wire; in names of headers, `_` stands for `-`."""
     lines = [f"POST {path} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

@@ -32,6 +32,7 @@ from loadtests.subjects import ROOT
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
+HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
@@ -155,9 +156,9 @@ class Timeline:
     def __init__(self, host: str, headers: Mapping[str, str], seconds: float, file: Path):
         self._file = file
         command = [sys.executable, "-m", "loadtests.timeline", "--host", host, "--seconds", str(seconds)]
-        command += ["--headers", json.dumps(dict(headers))]
+        env = {**os.environ, HEADERS: json.dumps(dict(headers))}  # others can read command lines
         with file.open("wb") as output:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603 - our own
+            self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)  # noqa: S603 - our own
 
     def stop(self, begin: float) -> list[Sample]:
         """End it; gives its samples since `begin` on `time.monotonic`, at seconds since then."""
@@ -182,11 +183,10 @@ def _samples(lines: IO[str]) -> Iterator[Sample]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="http://127.0.0.1:3000", help="URL (default: %(default)s)")
-    parser.add_argument("--headers", type=json.loads, default={}, help="a JSON object of names and values")
     parser.add_argument("--seconds", type=float, default=60, help="(default: %(default)s)")
     options: dict[str, Any] = vars(parser.parse_args())
     os.nice(10)  # the generator comes first
-    for sample in watch(**options):
+    for sample in watch(**options, headers=json.loads(os.environ.get(HEADERS, "{}"))):
         sys.stdout.write(json.dumps(sample.model_dump(exclude_none=True)) + "\n")
         sys.stdout.flush()
 

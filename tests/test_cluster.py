@@ -893,6 +893,19 @@ def test_without_pods_what_depends_on_them_is_not_known() -> None:
         assert blind.text in seen.not_seen
 
 
+def test_without_pods_whoever_scales_them_says_how_many_are_ready() -> None:
+    blind = facts.Unseen(at=-1.0, text="pods: not allowed to list and watch them (HTTP 403)", resource="pods")
+    thing = {"metadata": {"name": OLD}, "spec": {"replicas": 4}, "status": {"readyReplicas": 1, "actualScale": -1}}
+    assert (facts.deployment(thing, 0.0, True).ready, facts.pod_autoscaler(thing, 0.0, True).ready) == (1, None)
+    found = [
+        facts.Scale(at=at, kind="Deployment", name=OLD, desired=desired, ready=ready)
+        for at, desired, ready in ((-1.0, 1, 1), (3.0, 4, 1), (5.0, 4, 4))
+    ]
+    seen = cluster_of(summarised(plan(BURST), Watched(SERVICE, [blind, *found], 9.0)))
+    assert times(seen)["scale", "burst"].seconds == pytest.approx(2.5)
+    assert {(replicas.existing, replicas.ready) for replicas in seen.replicas} == {(None, 1), (None, 4)}
+
+
 def test_down_is_when_it_stays_down() -> None:
     """The burst ends at 6.5 s with one ready; three more come late, one of them flaps, and they go at 20 s."""
     found: list[Any] = [pod(-1.0, "a", ready=True), *(pod(6.8, name, ready=True) for name in "bcd")]
@@ -911,6 +924,8 @@ def test_a_pod_that_never_gets_ready_breaks_what_is_asked_of_a_start() -> None:
     soon = summarised(asked, Watched(SERVICE, list(found), 4.5))
     (time,) = (t for t in cluster_of(soon).times if "cold" in t.name)
     assert (time.of, time.seconds, time.met) == ("b", 1.0, True)
+    taken_away = summarised(asked, Watched(SERVICE, [*found, pod(8.0, "c", gone=True)], 9.0))
+    assert not next(t for t in cluster_of(taken_away).times if "cold" in t.name).met
 
 
 def test_moments_keep_their_order_where_clocks_differ() -> None:
@@ -960,6 +975,23 @@ def test_an_interruption_is_told_with_its_end_or_without_one() -> None:
     assert list(scaling.not_seen(found)) == [
         "pods: the watch was interrupted for 2.0 s until 3.0 s (HTTP 500)",
         "events: the watch was interrupted from 4.0 s to the end (HTTP 500, HTTP 401)",
+    ]
+
+
+def test_interruptions_of_about_the_same_time_are_one() -> None:
+    found = [
+        facts.Gap(at=12.0, resource="pods", seconds=4.0, why="ProtocolError, HTTP 403"),
+        facts.Gap(at=13.0, resource="revisions", seconds=4.0, why="ProtocolError"),
+        facts.Gap(at=60.0, resource="events", seconds=50.0, why="HTTP 403"),
+        facts.Gap(at=80.0, resource="pods", seconds=None, why="HTTP 401"),
+        facts.Gap(at=81.0, resource="events", seconds=None, why="HTTP 401"),
+        facts.Gap(at=70.0, resource="revisions", seconds=None, why="HTTP 401"),
+    ]
+    assert list(scaling.not_seen(found)) == [
+        "pods, revisions: the watch was interrupted for 5.0 s until 13.0 s (ProtocolError, HTTP 403)",
+        "events: the watch was interrupted for 50.0 s until 60.0 s (HTTP 403)",
+        "revisions: the watch was interrupted from 70.0 s to the end (HTTP 401)",
+        "pods, events: the watch was interrupted from 80.0 s to the end (HTTP 401)",
     ]
 
 

@@ -339,9 +339,10 @@ def test_the_readmes_commands_are_commands() -> None:
 
 
 def test_what_the_readme_adds_to_an_overlay_renders(tmp_path: Path) -> None:
-    components = [f"../kserve/components/{name}" for name in ("knative", "canary")]
     for block in blocks("yaml"):
-        documents = render(overlay(tmp_path, **(yaml.safe_load(block) | {"components": components})))
+        fields = yaml.safe_load(block)
+        named = (Path(path).name for path in fields.pop("components", []))
+        documents = render(overlay(tmp_path, *dict.fromkeys(("knative", "canary", *named)), **fields))
         assert manifests.kserve_problems(only(documents, "InferenceService")) == []
 
 

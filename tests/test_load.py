@@ -367,15 +367,18 @@ def wait_for(true: Any, seconds: float = 30) -> None:
 
 
 def test_headers_that_an_ingress_needs_go_along_with_everything(tmp_path: Path) -> None:
-    header = ("--header", "X-Tenant: a", "--header", "Host: parcels.test")
+    header = ("--header", "Path: a", "--heade", "Host: parcels.test")
     with stub.running("--name", "parcels.test") as url:
-        _, summary, _ = load(url, scenario(tmp_path), tmp_path, *header, "--header=Authorization: Bearer abc")
+        _, summary, directory = load(
+            url, scenario(tmp_path), tmp_path, *header, "--header=Authorization: Bearer secret"
+        )
         done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", scenario(tmp_path))
     assert [phase.counts.answered for phase in summary.phases] == [50, 300]
     assert {sample.problem for sample in summary.timeline} == {None}
     words = shlex.split(summary.environment.command)
-    assert [word for word in words if ": " in word] == ["X-Tenant: …", "Host: …", "--header=Authorization: …"]
+    assert [word for word in words if ": " in word] == ["Path: …", "Host: …", "--header=Authorization: …"]
     assert (done.returncode, "no model answers at" in done.stderr) == (3, True)
+    assert not [file for file in directory.glob("*.*") if b"secret" in file.read_bytes()]
 
 
 # --- real servers ----------------------------------------------------------------------------------------------------
