@@ -39,6 +39,7 @@ from loadtests.scenarios import BadScenario, Objective, Plan, Scenario, Span
 
 # The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
 PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
+BY_READY = ("Deployment", "PodAutoscaler")  # and this how many are ready, where pods may not be seen
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
 ORDER = (*MOMENTS, "terminating", "gone")
 PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
@@ -244,18 +245,18 @@ def pulled_of(found: Sequence[AnyFact]) -> dict[str, facts.Event]:
 
 def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
     """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
-    desired, kind = _counted(found, "desired")
+    desired, kind = _counted(found, "desired", PREFERRED)
     if desired is None and existing is not None:
         return existing, "Pod"
     return desired, kind
 
 
-def _counted(found: Sequence[AnyFact], what: Literal["desired", "ready"]) -> tuple[Series | None, str | None]:
-    """What the preferred one of the kinds of objects that say it says, all of them together; and that kind."""
+def _counted(
+    found: Sequence[AnyFact], what: Literal["desired", "ready"], kinds: Sequence[str]
+) -> tuple[Series | None, str | None]:
+    """What the first of these kinds of objects that says it says, all of them together; and which it is."""
     scales = [fact for fact in found if isinstance(fact, facts.Scale)]
-    kind = next(
-        (kind for kind in PREFERRED if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None
-    )
+    kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
     by_name: dict[str, int] = {}
     steps = []
     for scale in (scale for scale in scales if scale.kind == kind):
@@ -273,7 +274,7 @@ def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tup
     Where pods may not be seen, autoscalers and Deployments say how many are ready.
     """
     if any(isinstance(fact, facts.Unseen) and fact.resource == "pods" for fact in found):
-        return None, _counted(found, "ready")[0]
+        return None, _counted(found, "ready", BY_READY)[0]
     changes: list[tuple[float, str, bool, bool]] = []
     latest: dict[str, float] = {}  # a pod's changes keep their order, whatever their stamps say
     for fact in found:
