@@ -73,8 +73,16 @@ class Seen:
         """Wait until it holds for what was told."""
         until = time.monotonic() + LISTED_SECONDS
         while not holds(self.watch.facts()):
-            assert time.monotonic() < until
+            assert time.monotonic() < until, self.watch.facts()[-5:]
             time.sleep(0.05)
+
+    def hear(self, kind: type[facts.Fact], /, **values: object) -> None:
+        """Wait until a fact of this kind was told that has these values."""
+
+        def told(fact: facts.Fact) -> bool:
+            return isinstance(fact, kind) and all(getattr(fact, name) == value for name, value in values.items())
+
+        self.until(lambda found: any(map(told, found)))
 
     def summary(self, plan: Plan, requests: results.Requests | None = None, revisions: Any = ("r1",)) -> Summary:
         until = time.monotonic() - self.begin
@@ -93,6 +101,11 @@ def summarised(
 def cluster_of(summary: Summary) -> Cluster:
     assert summary.cluster is not None
     return summary.cluster
+
+
+def not_seen(found: Cluster) -> list[str]:
+    """Without what was missed now and then, as on a slow machine."""
+    return [text for text in found.not_seen if ", not always: " not in text]
 
 
 def times(found: Cluster) -> dict[tuple[str, str], ScalingTime]:
@@ -241,13 +254,16 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played(
     if trouble:
         steps += [(1.5, lambda: api.cut("pods")), (1.6, lambda: api.cut("podautoscalers"))]
         steps += [(3.6, lambda: api.expire("pods")), (5.5, lambda: api.expire("podautoscalers"))]
-    play(seen.begin, *steps, (8.7, lambda: None))
+    play(seen.begin, *steps)
+    seen.hear(facts.Scale, name=OLD, desired=0)
+    for name in LIVES:
+        seen.hear(facts.Pod, name=name, gone=True)
     summary = seen.summary(plan(BURST))
     check_zero_to_four(summary, partial(truth, api, seen.begin), SAMPLE)
     found = cluster_of(summary)
     assert (found.mode, found.desired_from, found.replica_per_s) == ("Knative", "PodAutoscaler", 50)
-    assert bool(found.not_seen) == trouble
-    assert all("the watch was interrupted for" in text for text in found.not_seen)
+    assert bool(not_seen(found)) == trouble
+    assert all("the watch was interrupted for" in text for text in not_seen(found))
     assert trouble or [pod.stamped for pod in found.pods] == [[]] * len(LIVES), "all was seen as it happened"
     assert found.clock is not None
     assert found.clock.skew_seconds == pytest.approx(AHEAD, abs=found.clock.error_seconds + 0.05)
@@ -263,20 +279,24 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi
     seen = see()
     fleet = Fleet(api)
 
-    steps = fleet.life(b, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
-    steps += [(0.8, lambda: api.refuse(pods=403, podautoscalers=404, inferenceservices=401))]
-    steps += fleet.life(c, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
-    play(seen.begin, *steps, (1.3, lambda: api.desire(OLD, 3)), (1.4, api.refuse))
-    seen.until(lambda told: len([fact for fact in told if isinstance(fact, facts.Gap) and fact.seconds]) == 3)
+    play(seen.begin, *fleet.life(b, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4))
+    seen.hear(facts.Pod, name=b, ready=True)
+    troubled = {"pods": 403, "podautoscalers": 404, "inferenceservices": 401}
+    api.refuse(**troubled)
+    steps = fleet.life(c, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+    play(time.monotonic(), *steps, (0.5, lambda: api.desire(OLD, 3)), (0.6, api.refuse))
+    seen.until(lambda told: {f.resource for f in told if isinstance(f, facts.Gap) and f.seconds} == troubled.keys())
+    seen.hear(facts.Pod, name=c, ready=True)
+    seen.hear(facts.Scale, name=OLD, desired=3)
     time.sleep(2 * cluster.CATCH_UP_SECONDS)
     later = time.monotonic()
     fleet.pods[b].terminating()
-    time.sleep(0.3)
+    seen.hear(facts.Pod, name=b, stays=False)
     api.refuse(pods=503)
     api.expire("pods")
     pods[a].gone()
     api.refuse()
-    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.gone for fact in told))
+    seen.hear(facts.Pod, name=a, gone=True)
     assert seen.watch.replicas() == 1
     found = cluster_of(seen.summary(plan(BURST)))
     lives = {pod.name: pod for pod in found.pods}
@@ -288,7 +308,7 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi
     before = [replicas.ready or 0 for replicas in found.replicas if replicas.at < later - seen.begin]
     assert before == sorted(before), "what was seen before the gap is not told again"
     interrupted = (text.partition(":")[0] for text in found.not_seen if "the watch was interrupted for" in text)
-    assert set(", ".join(interrupted).split(", ")) == {"pods", "podautoscalers", "inferenceservices"}
+    assert set(", ".join(interrupted).split(", ")) == troubled.keys()
     assert not [text for text in found.not_seen if "to the end" in text]
 
 
@@ -298,7 +318,7 @@ def test_a_gap_that_never_ends_is_said(api: KubernetesApi, see: Callable[..., Se
     seen.until(lambda told: any(isinstance(fact, facts.Gap) and "401" in fact.why for fact in told))
     found = cluster_of(seen.summary(plan(BURST)))
     (text,) = (text for text in found.not_seen if "interrupted" in text)
-    assert re.fullmatch(r"pods: the watch was interrupted from -?\d\.\d s to the end \(\w+, HTTP 401\)", text)
+    assert re.fullmatch(r"pods: the watch was interrupted from -?\d+\.\d s to the end \(\w+, HTTP 401\)", text)
 
 
 def test_what_was_there_before_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
@@ -308,10 +328,13 @@ def test_what_was_there_before_has_the_times_that_it_says_itself(api: Kubernetes
     pod.up()
     api.desire(OLD, 1)
     seen = see()
-    (found,) = cluster_of(seen.summary(plan(BURST))).pods
+    summary = cluster_of(seen.summary(plan(BURST)))
+    (found,) = summary.pods
+    assert summary.clock is not None
+    error = 0.5 + summary.clock.error_seconds + 0.2  # stamps are whole seconds
     assert set(found.stamped) == {"created", "scheduled", "initialised", "started", "ready"}
     for name in ("created", "ready"):
-        assert getattr(found, name) == pytest.approx(truth(api, seen.begin, pod.name, name), abs=0.5 + 0.3)
+        assert getattr(found, name) == pytest.approx(truth(api, seen.begin, pod.name, name), abs=error)
     assert found.cold_start_seconds is None
 
 
@@ -321,7 +344,10 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     api.absent, api.autoscaler, api.refused = {"revisions"}, None, {"version": 403}
     seen = see()
     fleet = Fleet(api)
-    play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3), (1.6, lambda: None))
+    unseen = api.forbidden | {"the pods' own metrics", "the autoscaler's metrics"}
+    play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3))
+    seen.hear(facts.Pod, ready=True)
+    seen.until(lambda told: unseen <= {f.text.partition(":")[0] for f in told if isinstance(f, facts.Unseen)})
     found = cluster_of(seen.summary(plan(BURST)))
     (pod,) = found.pods
     assert pod.pulled is None
@@ -330,8 +356,7 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     assert times(found)["detect", "first request"].seconds == pytest.approx(
         truth(api, seen.begin, pod.name, "created"), abs=SAMPLE
     )
-    unseen = api.forbidden | {"the pods' own metrics", "the autoscaler's metrics"}
-    assert {text.partition(":")[0] for text in found.not_seen} == unseen
+    assert {text.partition(":")[0] for text in not_seen(found)} == unseen
 
 
 def test_without_the_pods_nobody_knows_how_many_there_are(
@@ -377,8 +402,8 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
     api.desire(OLD, 2)
     api.put("pods", {"metadata": meta, "status": {"conditions": "none"}})
     ScriptedPod(api, f"{OLD}-a", OLD).up()
-    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.ready for fact in told))
-    seen.until(lambda told: any(isinstance(fact, facts.Scale) and fact.desired == 2 for fact in told))
+    seen.hear(facts.Pod, ready=True)
+    seen.hear(facts.Scale, desired=2)
     assert seen.watch.replicas() == 1
     found = cluster_of(seen.summary(plan(BURST)))
     assert [(pod.name, pod.ready is not None) for pod in found.pods] == [(f"{OLD}-a", True)]
@@ -392,9 +417,9 @@ def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callabl
     os.kill(seen.watch.pid, signal.SIGINT)  # of a Ctrl-C, which is for the run
     time.sleep(0.5)
     ScriptedPod(api, f"{OLD}-a", OLD).up()
-    seen.until(lambda told: any(isinstance(fact, facts.Pod) and fact.ready for fact in told))
+    seen.hear(facts.Pod, ready=True)
     os.kill(seen.watch.pid, signal.SIGKILL)
-    time.sleep(0.2)
+    os.waitid(os.P_PID, seen.watch.pid, os.WEXITED | os.WNOWAIT)
     seen.watch.order(0.0)
     found = cluster_of(seen.summary(plan(BURST)))
     assert len(found.pods) == 1
@@ -414,8 +439,8 @@ def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, s
         (0.9, lambda: fleet.pods[crashing].stuck("CrashLoopBackOff", "back-off restarting", restarts=1)),
         fleet.step(crashing, 1.2, "started"),
         (1.4, lambda: fleet.pods[crashing].stuck("CrashLoopBackOff", "back-off restarting", restarts=2)),
-        (1.7, lambda: None),
     )  # fmt: skip
+    seen.hear(facts.Pod, name=crashing, restarts=2)
     summary = seen.summary(plan(BURST, slo={"p95_ms": 50, "scale_seconds": 3}))
     found = cluster_of(summary)
     pods = {pod.name: pod for pod in found.pods}
@@ -446,14 +471,16 @@ def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, se
     seen = see()
     fleet = Fleet(api)
     steps = [step for pod in "bc" for step in fleet.life(f"{name}-{pod}", 1.6, 1.7, 1.8, 1.9, 2.0, 2.2)]
-    play(seen.begin, (1.2, lambda: scale(3)), *steps, (2.6, lambda: None))
+    unseen = "the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"
+    play(seen.begin, (1.2, lambda: scale(3)), *steps)
+    seen.hear(facts.Pod, name=f"{name}-c", ready=True)
+    seen.hear(facts.Scale, kind="HorizontalPodAutoscaler", desired=3)
+    seen.hear(facts.Unseen, text=unseen)
     phases = [{"name": "baseline", "seconds": 0.5, "rate": 1}, {"name": "burst", "seconds": 2, "rate": 3}]
     found = cluster_of(seen.summary(plan(phases)))
     assert (found.mode, found.desired_from) == ("Standard", "Deployment")
-    assert found.not_seen == [
-        "the wanted shares of the traffic: which pods are the canary's (new 20 %) is not known",
-        "the pods' own metrics: not allowed to get pods/proxy (HTTP 403)",
-    ]
+    canary = "the wanted shares of the traffic: which pods are the canary's (new 20 %) is not known"
+    assert not_seen(found) == [canary, unseen]
     measured = times(found)
     assert measured["detect", "burst"].seconds == pytest.approx(
         truth(api, seen.begin, name, "desired 3") - 0.5, abs=SAMPLE
@@ -489,10 +516,13 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     api.metrics, api.autoscaler, api.breaks_off = {pod: METRICS}, AUTOSCALER, named
     seen = see(*(("--autoscaler-metrics", f"{api.url}/autoscaler/metrics") if named else ()))
     if named:
-        seen.until(lambda told: any(isinstance(fact, facts.Unseen) for fact in told))
+        seen.hear(facts.Unseen, text="the autoscaler's metrics, not always: IncompleteRead")
         api.breaks_off = False
-    fleet, start = Fleet(api), time.monotonic()
-    play(start, *fleet.life(pod, 0.1, 0.15, 0.2, 0.25, 0.3, 2.2), (3.5, lambda: None))
+    play(time.monotonic(), *Fleet(api).life(pod, 0.1, 0.15, 0.2, 0.25, 0.3, 2.2))
+    for revision in (OLD, NEW):
+        seen.hear(facts.Autoscaler, revision=revision)
+    settled = api.when[pod, "ready"] + SAMPLE  # a sample of each second has seen it by then
+    seen.until(lambda told: any(isinstance(fact, facts.Inside) and fact.at > settled for fact in told))
     summary = seen.summary(plan(BURST))
     found = cluster_of(summary)
     assert found.pods[0].startup == {"interpreter": 0.2, "model": 0.7, "ready": 1.1}
@@ -501,7 +531,7 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     assert said == {(OLD, 2.5, 9.0, True), (NEW, 1.0, None, None)}
     last = summary.timeline[-1]
     assert (last.queue_rows, last.in_flight, last.replicas_ready, last.ready) == (12, 3, 1, True)
-    assert found.not_seen == (["the autoscaler's metrics, not always: IncompleteRead"] if named else [])
+    assert not_seen(found) == []
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
@@ -701,12 +731,13 @@ def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, se
     api.on_delete = deleted.append
     ScriptedPod(api, f"{OLD}-a", OLD).up()
     seen = see("--disruption", "delete-pod")
-    seen.watch.order(time.monotonic() + 0.3)
+    ordered = time.monotonic() + 3  # even a slow machine takes it back in time
+    seen.watch.order(ordered)
     seen.watch.cancel()
-    time.sleep(0.8)
+    time.sleep(max(0.0, ordered + 0.5 - time.monotonic()))
     assert deleted == []
     seen.watch.order(0.0)
-    seen.until(lambda told: any(isinstance(fact, facts.Disrupted) for fact in told))
+    seen.hear(facts.Disrupted, problem=None)
     assert deleted == [f"{OLD}-a"]
 
 
@@ -720,7 +751,7 @@ def test_a_disruption_does_not_outlive_who_ordered_it(api: KubernetesApi, tmp_pa
         assert process.stdin is not None
         assert process.stdout is not None
         assert any(isinstance(fact, facts.Begun) for fact in facts.read(process.stdout))
-        process.stdin.write(f'{{"at": {time.monotonic() + 2}}}\n')
+        process.stdin.write(f'{{"at": {time.monotonic() + 10}}}\n')
         process.stdin.close()  # as the system does it for a process that was killed
         assert process.wait(LISTED_SECONDS) == 0
     assert deleted == []
