@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from test_cluster import NEW, OLD, pod
+from test_cluster import NEW, OLD, cluster_of, pod
 from test_report import HOSTILE, LOOK, Page, numbers_of, overlapping
 from test_report import summary as without_cluster
 
@@ -21,7 +21,7 @@ from loadtests import charts, compare, facts, markdown, markup, report, results,
 from loadtests.course import course, seconds
 from loadtests.facts import AnyFact
 from loadtests.measures import Watched
-from loadtests.results import Cluster, Summary
+from loadtests.results import Summary
 from loadtests.summaries import summarise
 from test_measures import ENVIRONMENT, answered, plan
 from test_measures import run as run_of
@@ -101,11 +101,6 @@ def watched(found: list[AnyFact] | None = None, **more: Any) -> Summary:
     requests["revision"] = (p.times >= 16) & (np.arange(len(p.times)) % 5 == 0)
     seen = Watched("defect-classifier", platform() if found is None else found, WATCHED_UNTIL)
     return summarise(run_of(p, requests, revisions=[OLD, NEW], watched=seen, **more), "scale-up", ENVIRONMENT)
-
-
-def cluster_of(summary: Summary) -> Cluster:
-    assert summary.cluster is not None
-    return summary.cluster
 
 
 def hostile(text: str) -> Summary:
