@@ -312,7 +312,7 @@ def serving(api: KubernetesApi) -> Iterator[KubernetesApi]:
     """Let it serve on loopback."""
     server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"api": api}))
     api.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield api
