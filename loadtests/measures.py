@@ -61,6 +61,12 @@ class Run:
     timeline: list[results.Sample] = field(default_factory=list)
     watched: Watched | None = None
 
+    @property
+    def burst(self) -> Span | None:
+        """If the run got to it."""
+        burst = self.plan.burst
+        return burst if burst and burst.start < self.seconds else None
+
     def __post_init__(self) -> None:
         r, plan = self.requests, self.plan
         self.intended: Floats = np.ascontiguousarray(r["intended"])
@@ -194,8 +200,8 @@ def recovery(run: Run) -> results.Recovery:
     in a row, none earlier than that request, that are not.
     """
     nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
-    burst = next((span for span in run.plan.spans if span.phase.name == "burst"), None)
-    if burst is None or burst.start >= run.seconds or any(s.phase.steps for s in run.plan.spans if s.end > burst.start):
+    burst = run.burst
+    if burst is None or any(s.phase.steps for s in run.plan.spans if s.end > burst.start):
         return nothing
     starts, bad = windows(run, burst.start)
     if not bad.any():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -302,6 +302,11 @@ class PodLife(Record):
     problem: str | None = Field(description="why a container did not run, last seen")
     lost_at_start: int = Field(description="failed requests of the seconds after it became ready, whoever had them")
     lost_at_end: int = Field(description="failed requests while it ended, or was not ready any more, whoever had them")
+
+
+def parts_of(startup: Mapping[str, float]) -> dict[str, float]:
+    """The phases of a process's own start, in their order; `ready` is all of them."""
+    return {part: seconds for part, seconds in startup.items() if part != "ready"}
 
 
 class PlatformEvent(Record):

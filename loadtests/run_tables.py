@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from loadtests.course import Course
-from loadtests.results import Cluster, Phase, Spread, Summary
+from loadtests.results import Cluster, Phase, Spread, Summary, parts_of
 from loadtests.scales import figure, percent
 from loadtests.scaling import AHEAD_SECONDS, SETTLE_SECONDS, START_SECONDS
 from loadtests.scaling import PHASES as POD_PHASES
@@ -271,7 +271,7 @@ def _phases(spans: dict[str, float]) -> Iterator[Cell]:
 
 def _process(startup: dict[str, float]) -> str:
     """A process's own start, by phase."""
-    return ", ".join(f"{part} {figure(seconds)}" for part, seconds in startup.items() if part != "ready") or "–"
+    return ", ".join(f"{part} {figure(seconds)}" for part, seconds in parts_of(startup).items()) or "–"
 
 
 def events(cluster: Cluster) -> Table:

@@ -51,7 +51,7 @@ AHEAD_SECONDS = 5.0  # before they changed in the status, while routers may have
 START_SECONDS = 5.0  # after a pod became ready, in which lost requests are counted as near its start
 END_SECONDS = 1.0  # before it was told to end and after it was gone, likewise
 ABOUT_SECONDS = 5.0  # that watches of different resources may take longer than others to notice the same outage
-MOST_EVENTS = 500
+EVENTS_FROM, MOST_EVENTS = -1.0, 500  # seconds on the run's axis, and how many
 RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
 
@@ -145,11 +145,11 @@ class _Life:
             self._turns.append(moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, self._clock)[0])
         self.problem, self.last = fact.waiting or self.problem, fact
 
-    def record(self, lost: _Lost, began: float) -> PodLife:
+    def record(self, lost: _Lost) -> PodLife:
         assert self.last is not None  # noqa: S101 - made with its first fact
         at = self.moments
         phases = list(self.phases())
-        fresh = "ready" in at and at.get("created", -math.inf) >= began
+        fresh = "ready" in at and at.get("created", -math.inf) >= 0
         return PodLife(
             name=self.last.name,
             revision=self.last.revision,
@@ -179,7 +179,7 @@ class _Life:
         if not phases:
             return None
         name = max(phases, key=lambda phase: phase.seconds).name
-        parts = {part: seconds for part, seconds in self.startup.items() if part != "ready"}  # that one is the whole
+        parts = results.parts_of(self.startup)
         return f"{name}: {max(parts, key=lambda part: parts[part])}" if name.endswith(PHASES[-1]) and parts else name
 
     def starts(self) -> list[Interval]:
@@ -322,11 +322,6 @@ class Seen(NamedTuple):
     def slo(self) -> Objective:
         return self.run.plan.scenario.slo
 
-    @property
-    def burst(self) -> Span | None:
-        spans = (span for span in self.run.plan.spans if span.phase.name == "burst" and span.start < self.run.seconds)
-        return next(spans, None)
-
     def need(self, at: float) -> int | None:
         return None if self.needed is None else self.needed.at(at, 0)
 
@@ -393,14 +388,14 @@ class _Asked(NamedTuple):
 
 def times_of(seen: Seen, recovery: results.Recovery, pods: Sequence[PodLife]) -> list[ScalingTime]:
     """All of them, in the order of the module's description."""
-    slo, found, more = seen.slo, list[ScalingTime](), dict(rises(seen))
+    slo, burst, found, more = seen.slo, seen.run.burst, list[ScalingTime](), dict(rises(seen))
     for of, at in more.items():
         found += rise(seen, of, at)
-    if seen.burst:
-        found.append(_recover(seen.burst, recovery, slo.recover_seconds))
+    if burst:
+        found.append(_recover(burst, recovery, slo.recover_seconds))
     found.append(cold_start(pods, slo.cold_start_seconds, seen.until))
-    if seen.burst and "burst" in more:  # after one that needs no more, there is nothing to go down from
-        found.append(down(seen, seen.burst))
+    if burst and "burst" in more:  # after one that needs no more, there is nothing to go down from
+        found.append(down(seen, burst))
     found.append(zero(seen))
     return found
 
@@ -410,7 +405,7 @@ def rises(seen: Seen) -> Iterator[tuple[str, float]]:
     first = float(seen.run.planned[0]) if len(seen.run.planned) else 0.0
     if seen.ready is not None and seen.ready.at(first, 0) == 0:
         yield "first request", first
-    burst, needed = seen.burst, seen.needed
+    burst, needed = seen.run.burst, seen.needed
     if burst and (needed is None or needed.at(burst.start, 0) > needed.at(burst.start - 1e-6, 0)):
         yield "burst", burst.start
 
@@ -464,9 +459,9 @@ def _recover(burst: Span, recovery: results.Recovery, limit: float | None) -> Sc
 def cold_start(pods: Sequence[PodLife], limit: float | None, until: float) -> ScalingTime:
     """Of the slowest pod that was created in the run; of one that should have been ready by the end, and was not."""
     for pod in pods:
-        end = min(at for at in (pod.terminating, pod.gone, until) if at is not None)
-        late = limit is not None and pod.created is not None and 0 <= pod.created < end - limit
-        if late and pod.ready is None and pod.created is not None:
+        if limit is None or pod.created is None or pod.created < 0 or pod.ready is not None:
+            continue
+        if min(at for at in (pod.terminating, pod.gone, until) if at is not None) - pod.created > limit:
             return _Asked("cold start", pod.name, limit).took(pod.created, None, "it was never ready")
     started = [(pod.cold_start_seconds, pod) for pod in pods if pod.cold_start_seconds is not None]
     if not started:
@@ -595,10 +590,8 @@ def check_alike(directory: Path, scenario: Scenario) -> None:
 # --- everything ------------------------------------------------------------------------------------------------------
 
 
-def events_of(
-    found: Sequence[AnyFact], clock: results.ClusterClock | None, since: float
-) -> list[results.PlatformEvent]:
-    """Events, and changes of conditions, as events of their objects."""
+def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
+    """Events, and changes of conditions, as events of their objects; from shortly before the run's begin on."""
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
     for fact in found:
@@ -626,7 +619,7 @@ def events_of(
                             at=fact.at, stamped=False, kind=about[0], name=about[1], reason=condition, message=value
                         )
                     )
-    return sorted((event for event in events if event.at >= since), key=lambda event: event.at)
+    return sorted((event for event in events if event.at >= EVENTS_FROM), key=lambda event: event.at)
 
 
 def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
@@ -713,8 +706,8 @@ def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
 
 def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
     """What the scenario asked for, and did not happen."""
-    platform, burst = run.plan.scenario.cluster, next((s for s in run.plan.spans if s.phase.name == "burst"), None)
-    if platform is None or platform.disruption is None or burst is None or burst.start >= run.seconds:
+    platform, burst = run.plan.scenario.cluster, run.burst
+    if platform is None or platform.disruption is None or burst is None:
         return
     done = [fact for fact in found if isinstance(fact, facts.Disrupted)]
     yield from (fact.problem for fact in done if fact.problem)
@@ -733,8 +726,8 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
     desired, kind = desired_of(found, existing)
     seen = Seen(run, desired, existing, ready, needed_of(run.plan, run.seconds), until)
     lives = lives_of(found, clock)
-    pods = sorted((life.record(lost, 0.0) for life in lives.values()), key=lambda pod: pod.created or 0.0)
-    traffic, events = traffic_of(found), events_of(found, clock, since=-1.0)
+    pods = sorted((life.record(lost) for life in lives.values()), key=lambda pod: pod.created or 0.0)
+    traffic, events = traffic_of(found), events_of(found, clock)
     cut = [f"events: the last {len(events) - MOST_EVENTS} are left out"] if len(events) > MOST_EVENTS else []
     cluster = results.Cluster(
         service=watched.service,

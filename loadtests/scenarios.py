@@ -223,6 +223,10 @@ class Plan:
     def seconds(self) -> float:
         return self.spans[-1].end
 
+    @property
+    def burst(self) -> Span | None:
+        return next((span for span in self.spans if span.phase.name == "burst"), None)
+
     @cached_property
     def times(self) -> Times:
         """When each request is to leave, `[requests]`."""

@@ -530,7 +530,7 @@ class Coordinator:
 
     def _order_disruption(self, plan: Plan, begin: float) -> None:
         """What is to happen to the cluster happens as the burst begins."""
-        burst = next((span for span in plan.spans if span.phase.name == "burst"), None)
+        burst = plan.burst
         if burst is None or self._watch is None or plan.scenario.cluster is None:
             return
         if self._options.disruption(plan.scenario):

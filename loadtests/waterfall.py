@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from loadtests import scales
 from loadtests.charts import AXIS, BOLD, CHARACTER, LINE, box, numbers, rule, shortened, svg, text
 from loadtests.markup import Markup, plain
-from loadtests.results import Cluster, PodLife, Summary
+from loadtests.results import Cluster, PodLife, Summary, parts_of
 from loadtests.scales import Scale, figure
 
 MOST_PODS = 12  # as many as a page of paper has room for
@@ -77,18 +77,13 @@ def row(pod: PodLife, seconds: float, x: Scale, top: float) -> Iterator[Markup]:
 
 def inside(pod: PodLife, x: Scale, top: float) -> Iterator[Markup]:
     """The phases of the process itself, which end when it says that it is ready; the longest one stands out."""
-    parts = own(pod)
+    parts = parts_of(pod.startup)
     if pod.cold_start_seconds is None or not parts:
         return
     at, longest = max(0.0, pod.cold_start_seconds - sum(parts.values())), max(parts, key=lambda part: parts[part])
     for part, seconds in parts.items():
         yield box(x(at), top, x(at + seconds) - x(at) - 0.6, INSIDE, "inside slowest" if part == longest else "inside")
         at += seconds
-
-
-def own(pod: PodLife) -> dict[str, float]:
-    """The process's own phases, in their order; `ready` is all of them."""
-    return {part: seconds for part, seconds in pod.startup.items() if part != "ready"}
 
 
 def style_of(phase: str) -> str:
@@ -111,7 +106,7 @@ def _legend(pods: Sequence[PodLife], width: int) -> tuple[list[Markup], float]:
     there = {style_of(phase.name) for pod in pods for phase in pod.phases}
     there |= {"unready"} if any(pod.cold_start_seconds is None for pod in pods) else set()
     entries = [(f"start {style}", label) for style, label in LEGEND.items() if style in there]
-    if any(pod.cold_start_seconds is not None and own(pod) for pod in pods):
+    if any(pod.cold_start_seconds is not None and parts_of(pod.startup) for pod in pods):
         entries += [("inside", "in the process itself"), ("inside slowest", "its longest phase")]
     parts, left, top = list[Markup](), 8.0, 4.0
     for style, label in entries:

@@ -268,7 +268,7 @@ def test_numbers_of_replicas_that_are_not_known_are_not_drawn() -> None:
 def test_a_warning_stays_one() -> None:
     said = {"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "Failed", "message": "no such image"}
     found = [facts.event(said | {"type": type_}, 1.0, True) for type_ in ("Warning", "Normal")]
-    seen = scaling.events_of([event for event in found if event], None, since=0.0)
+    seen = scaling.events_of([event for event in found if event], None)
     assert [event.warning for event in seen] == [True, False]
 
 
