@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import re
 import select
 import signal
 import sys
@@ -48,9 +47,11 @@ from urllib3.exceptions import TimeoutError as SilentError
 
 from loadtests import facts, watch
 from loadtests.facts import Fact, Object
+from loadtests.timeline import plain, series
 from loadtests.watch import BadCluster, Target
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
+PATIENCE = (CONNECT_SECONDS, ANSWER_SECONDS)
 WATCH_SECONDS = 20  # after which a watch is begun anew, so that one whose network is silently gone is noticed
 SILENT_SECONDS = WATCH_SECONDS + 5.0
 RETRY_SECONDS = 0.05, 5.0  # first and longest wait after a failure
@@ -60,8 +61,6 @@ PROBES, PROBE_SECONDS = 10, 0.1037  # answers for the clock at the begin: their 
 CLOCK_SECONDS = 5.0
 SCRAPE_SECONDS, SCRAPE_TIMEOUT = 1.0, 0.8
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
-LABEL = re.compile(r'(\w+)="([^"]*)"')
 CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18 and since
     "stable": ("autoscaler_stable_request_concurrency", "kn_revision_concurrency_stable"),
     "panic": ("autoscaler_panic_request_concurrency", "kn_revision_concurrency_panic"),
@@ -75,6 +74,7 @@ UNANSWERED = (HTTPError, HTTPException, ConfigException, OSError)  # or not whol
 
 Tell = Callable[[Fact], None]
 Lister = Callable[..., Any]
+Selector = Mapping[str, str]
 
 
 class Resource(NamedTuple):
@@ -83,7 +83,7 @@ class Resource(NamedTuple):
     name: str
     list: Lister
     read: Callable[..., Fact | None]
-    selector: Mapping[str, str]
+    selector: Selector
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------
@@ -146,33 +146,20 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
     """Everything that is followed."""
     core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
     ours = {"label_selector": f"{facts.OF_SERVICE}={service},component notin (transformer,explainer)"}
+    it = {"field_selector": f"metadata.name={service}"}
 
-    def of(group: str, version: str, plural: str) -> Lister:
-        return partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
+    def of(group: str, version: str, plural: str, read: Callable[..., Fact], selector: Selector = ours) -> Resource:
+        lister = partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
+        return Resource(plural, lister, read, selector)
 
     return [
         Resource("pods", partial(core.list_namespaced_pod, namespace), facts.pod, ours),
         Resource("events", partial(core.list_namespaced_event, namespace), partial(_event_of, service), {}),
-        Resource(
-            "inferenceservices",
-            of("serving.kserve.io", "v1beta1", "inferenceservices"),
-            facts.service,
-            {"field_selector": f"metadata.name={service}"},
-        ),
-        Resource("revisions", of("serving.knative.dev", "v1", "revisions"), facts.revision, ours),
-        Resource(
-            "podautoscalers",
-            of("autoscaling.internal.knative.dev", "v1alpha1", "podautoscalers"),
-            facts.pod_autoscaler,
-            ours,
-        ),
-        Resource("deployments", of("apps", "v1", "deployments"), facts.deployment, ours),
-        Resource(
-            "horizontalpodautoscalers",
-            of("autoscaling", "v2", "horizontalpodautoscalers"),
-            facts.horizontal_autoscaler,
-            ours,
-        ),
+        of("serving.kserve.io", "v1beta1", "inferenceservices", facts.service, it),
+        of("serving.knative.dev", "v1", "revisions", facts.revision),
+        of("autoscaling.internal.knative.dev", "v1alpha1", "podautoscalers", facts.pod_autoscaler),
+        of("apps", "v1", "deployments", facts.deployment),
+        of("autoscaling", "v2", "horizontalpodautoscalers", facts.horizontal_autoscaler),
     ]
 
 
@@ -392,9 +379,8 @@ class Watcher:
 
     def _ask_version(self) -> None:
         asked = time.monotonic()
-        timeout = (CONNECT_SECONDS, ANSWER_SECONDS)
         try:
-            answer = client.VersionApi(self._api).get_code(_preload_content=False, _request_timeout=timeout)
+            answer = client.VersionApi(self._api).get_code(_preload_content=False, _request_timeout=PATIENCE)
         except ApiException as error:  # has a Date too
             self._heard(error, asked, time.monotonic())
             raise
@@ -434,7 +420,7 @@ class Watcher:
         custom, service = client.CustomObjectsApi(self._api), self._options.cluster.service
         group = ("serving.kserve.io", "v1beta1", self._namespace, "inferenceservices")
         try:
-            custom.get_namespaced_custom_object(*group, service, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+            custom.get_namespaced_custom_object(*group, service, _request_timeout=PATIENCE)
         except ApiException as error:
             if error.status == 404:
                 where = f"namespace {self._namespace!r} has no InferenceService {service!r}"
@@ -459,7 +445,7 @@ class Watcher:
         try:
             with closing(
                 client.AuthorizationV1Api(self._api).create_self_subject_access_review(
-                    review, _preload_content=False, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
+                    review, _preload_content=False, _request_timeout=PATIENCE
                 )
             ) as answer:
                 allowed = bool(json.loads(answer.data)["status"]["allowed"])
@@ -509,7 +495,7 @@ class Watcher:
             raise LookupError("no pod was ready")
         name = min(ready, key=lambda pod: (-shares.get(pod.revision or "", 0.0), pod.name)).name
         client.CoreV1Api(self._api).delete_namespaced_pod(
-            name, self._namespace, _preload_content=False, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
+            name, self._namespace, _preload_content=False, _request_timeout=PATIENCE
         ).close()
         return f"pod {name} was deleted"
 
@@ -518,20 +504,20 @@ class Watcher:
         change = [{"op": "replace", "path": "/spec/predictor/containers/0/image", "value": image}]
         client.CustomObjectsApi(self._api).patch_namespaced_custom_object(
             "serving.kserve.io", "v1beta1", self._namespace, "inferenceservices", service, change,
-            _content_type="application/json-patch+json", _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+            _content_type="application/json-patch+json", _request_timeout=PATIENCE,
         )  # fmt: skip
         return f"the image became {image}"
 
     # --- what pods and the autoscaler say themselves ---
 
     def _scrape_pods(self) -> None:
-        scrape = self._directly if (TOKEN / "token").exists() else self._by_proxy
+        inside = (TOKEN / "token").exists()
         for _ in every(SCRAPE_SECONDS):
             with self._lock:
                 pods = [pod for pod in self._pods.values() if pod.started_stamp and pod.port and not pod.gone]
             for pod in pods:
                 try:
-                    self._tell_inside(pod.name, scrape(pod))
+                    self._tell_inside(pod.name, _at(metrics_url(pod)) if inside else self._by_proxy(pod))
                 except (ApiException, *UNANSWERED, ValueError) as error:
                     if isinstance(error, ApiException) and error.status == 403:
                         self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
@@ -545,18 +531,13 @@ class Watcher:
             self._missed.add(text)
             self.tell(facts.Unseen(at=time.monotonic(), text=text))
 
-    def _directly(self, pod: facts.Pod) -> str:
-        with urlopen(metrics_url(pod), timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - http
-            return str(answer.read().decode())
-
     def _by_proxy(self, pod: facts.Pod) -> str:
         get = client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path
         return _text(get, f"{pod.name}:{pod.port}", self._namespace, "metrics")
 
     def _tell_inside(self, name: str, exposition: str) -> None:
-        found = list(series(exposition))
-        values = {metric: value for metric, labels, value in found if not labels}
-        startup = {labels["phase"]: value for metric, labels, value in found if metric == "defects_startup_seconds"}
+        values, every = plain(exposition), series(exposition)
+        startup = {labels["phase"]: value for metric, labels, value in every if metric == "defects_startup_seconds"}
         self.tell(
             facts.Inside(
                 at=time.monotonic(),
@@ -582,8 +563,7 @@ class Watcher:
     def _autoscaler(self) -> str:
         """What Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""
         if url := self._options.autoscaler_metrics:
-            with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - named by the user
-                return str(answer.read().decode())
+            return _at(url)
         return _text(client.CoreV1Api(self._api).connect_get_namespaced_service_proxy_with_path, *AUTOSCALER)
 
     def _tell_autoscaler(self, exposition: str) -> None:
@@ -599,17 +579,16 @@ class Watcher:
             self.tell(facts.Autoscaler(at=time.monotonic(), revision=revision, **values))
 
 
-def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of everything in a Prometheus exposition; raises `ValueError`."""
-    for line in exposition.splitlines():
-        if found := SERIES.match(line):
-            yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
-
-
 def metrics_url(pod: facts.Pod) -> str:
     """Where a pod says how it is, for whoever is in the cluster."""
     host = f"[{pod.ip}]" if pod.ip and ":" in pod.ip else pod.ip
     return f"http://{host}:{pod.port}/metrics"
+
+
+def _at(url: str) -> str:
+    """What is answered there."""
+    with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - a pod's, or named by the user
+        return str(answer.read().decode())
 
 
 def _text(get: Lister, *where: str) -> str:

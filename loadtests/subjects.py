@@ -233,6 +233,15 @@ def running(subjects: Mapping[str, Subject], model: Model, scratch: Path, on: fr
             server.stop()
 
 
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End one, if it has not ended: it may take so long before it is killed."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.wait()
+
+
 def end_on_sigterm() -> None:
     """End as after an error on SIGTERM, so that servers are stopped too."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

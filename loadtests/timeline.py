@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -28,11 +29,13 @@ from urllib.request import Request, urlopen
 import psutil
 
 from loadtests.results import Sample
-from loadtests.subjects import ROOT
+from loadtests.subjects import ROOT, end
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
+SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
@@ -60,7 +63,7 @@ class Watcher:
         at = time.monotonic()
         ready, problem = self._ready()
         try:
-            values = _gauges(self._get("/metrics"))
+            values = plain(self._get("/metrics"))
         except UNREADABLE as error:
             values, problem = {}, problem or f"/metrics: {error}"
         usage = self._processes.usage() if self._processes else None
@@ -99,10 +102,16 @@ class Watcher:
             return str(answer.read().decode())
 
 
-def _gauges(exposition: str) -> dict[str, float]:
-    """Series without labels, by name."""
-    lines = (line.split() for line in exposition.splitlines() if not line.startswith("#"))
-    return {words[0]: float(words[1]) for words in lines if len(words) == 2 and "{" not in words[0]}
+def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of everything in a Prometheus exposition; raises `ValueError`."""
+    for line in exposition.splitlines():
+        if found := SERIES.match(line):
+            yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
+
+
+def plain(exposition: str) -> dict[str, float]:
+    """Series without labels, by name; raises `ValueError`."""
+    return {name: value for name, labels, value in series(exposition) if not labels}
 
 
 class Processes:
@@ -162,11 +171,7 @@ class Timeline:
 
     def stop(self, begin: float) -> list[Sample]:
         """End it; gives its samples since `begin` on `time.monotonic`, at seconds since then."""
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(2 * ASK_SECONDS + 1)
-        self._process.kill()
-        self._process.wait()
+        end(self._process, 2 * ASK_SECONDS + 1)
         with self._file.open(encoding="utf-8", errors="replace") as lines:
             samples = list(_samples(lines))
         self._file.unlink(missing_ok=True)

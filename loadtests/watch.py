@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from loadtests import facts
 from loadtests.facts import AnyFact
-from loadtests.subjects import ROOT
+from loadtests.subjects import ROOT, end
 
 FACTS = "cluster.jsonl"  # in the run's directory: every fact, with times on the run's axis
 STOP_SECONDS = 3.0
@@ -123,11 +123,7 @@ class Watch:
 
     def kill(self) -> None:
         """End it, if it has not ended."""
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        self._process.kill()
-        self._process.wait()
+        end(self._process, STOP_SECONDS)
         if self._process.stdin:
             with suppress(OSError):
                 self._process.stdin.close()
