@@ -116,7 +116,8 @@ FLAGGED = {"topologySpreadConstraints": "kubernetes.podspec-topologyspreadconstr
 
 
 def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / "kubectl", "kustomize", directory], capture_output=True, text=True, check=False)
+    command: list[str | Path] = [BIN / "kubectl", "kustomize", directory]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def render(directory: str | Path) -> list[Document]:

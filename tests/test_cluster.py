@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +35,7 @@ from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
 from loadtests.scenarios import BadScenario, Plan, Scenario
 from loadtests.verdict import EXIT_CODES
 from loadtests.watch import Watch
-from manifests import TAKE, take
+from manifests import TAKE, overlay, render, take
 from test_measures import ENVIRONMENT, answered
 
 SAMPLE = 1.0  # seconds: how far what was seen may be from what was scripted
@@ -1210,21 +1209,14 @@ def test_a_pod_that_ends_was_told_so_its_grace_period_before_what_it_says() -> N
 # --- in the cluster ---------------------------------------------------------------------------------------------------
 
 
-def render(path: Path, *components: str) -> list[dict[str, Any]]:
-    """The documents that components make by themselves."""
-    shutil.copytree(ROOT / "kserve", path / "kserve")
-    folder = path / "overlay"
-    folder.mkdir()
-    chosen = {"components": [f"../kserve/components/{name}" for name in components]}
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(chosen))
-    command: list[str | Path] = [BIN / "kubectl", "kustomize", folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+def alone(path: Path, component: str) -> list[dict[str, Any]]:
+    """The documents that a component makes by itself."""
+    return render(overlay(path, component, resources=[]))
 
 
 def rules(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The rules of the roles that the component makes, by the role's name."""
-    documents = render(path, "load-test-reader")
+    documents = alone(path, "load-test-reader")
     bound = {d["roleRef"]["name"] for d in documents if d["kind"] == "RoleBinding"}
     roles = {d["metadata"]["name"]: d["rules"] for d in documents if d["kind"] == "Role"}
     assert bound == {"load-test-reader"} < roles.keys()
@@ -1262,7 +1254,7 @@ def test_everything_that_is_followed_is_in_the_test_api() -> None:
 
 def job_options(path: Path, **values: object) -> list[str]:
     """What the Job's container is started with, for these values of its environment."""
-    (job,) = (d for d in render(path, "load-test") if d["kind"] == "Job")
+    (job,) = (d for d in alone(path, "load-test") if d["kind"] == "Job")
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["python", "-m", "loadtests.job"]
     options = container["args"]
@@ -1343,7 +1335,7 @@ def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path
 
 
 def test_workers_find_the_coordinator(tmp_path: Path) -> None:
-    documents = {(d["kind"], d["metadata"]["name"]): d for d in render(tmp_path, "load-test-distributed")}
+    documents = {(d["kind"], d["metadata"]["name"]): d for d in alone(tmp_path, "load-test-distributed")}
     main, workers = (documents["Job", name]["spec"] for name in ("load-test", "load-test-workers"))
     (coordinator,), (worker,) = (job["template"]["spec"]["containers"] for job in (main, workers))
     expected = next(option for option in coordinator["args"] if option.startswith("--expect-workers="))
