@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from defects import artifact, tables, training
+from defects import artifact
+from defects.training import dataset, pipeline
 
 STARTED = time.monotonic()
 STILL_WORKING_SECONDS = 5.0
@@ -28,22 +29,26 @@ def main(arguments: list[str] | None = None) -> None:
         if options.output is not None:
             artifact.check_replaceable(options.output)
         with progress(f"reading {options.data or 'the built-in data'}"):
-            table = (
-                tables.read(options.data, options.label) if options.data else tables.builtin(options.rows, options.seed)
-            )
-        trained = training.train(table, options.estimator, options.seed, options.test_share, progress)
+            table = _table(options)
+        trained = pipeline.train(table, options.estimator, options.seed, options.test_share, progress)
         with progress("saving"):
             place = _save(trained, options.output)
-    except (tables.BadData, FileExistsError) as error:
+    except (dataset.BadData, FileExistsError) as error:
         sys.exit(f"train.py: {error}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+
+
+def _table(options: argparse.Namespace) -> dataset.Table:
+    if options.data:
+        return dataset.read(options.data, options.label)
+    return dataset.builtin(options.rows, options.seed)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="CSV or Parquet file; default: the built-in simulated scan tunnel")
     parser.add_argument("--label", help="the label column of --data")
-    parser.add_argument("--estimator", choices=training.ESTIMATORS, default="hist-gradient-boosting")
+    parser.add_argument("--estimator", choices=pipeline.ESTIMATORS, default="hist-gradient-boosting")
     parser.add_argument("--rows", type=positive, default=40_000, help="rows of built-in data (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of data, split and estimator (default: %(default)s)")
     parser.add_argument("--test-share", type=_share, default=0.2, help="rows held out (default: %(default)s)")
@@ -72,7 +77,7 @@ def _share(text: str) -> float:
     return number
 
 
-def _save(trained: training.Trained, output: Path | None) -> str:
+def _save(trained: pipeline.Trained, output: Path | None) -> str:
     if output is None:
         return artifact.store(trained.files, trained.card)
     artifact.replace(output, trained.files)

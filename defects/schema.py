@@ -5,17 +5,20 @@ model's shape from it: validation, the typed request model, the OpenAPI document
 
 Two kinds of range: `low`/`high` say what is physically possible and are enforced; `observed_low`/`observed_high`
 say what training saw and are not, because a value outside them is what drift looks like.
+
+Two precisions: a feature's values are held in 32 bits, rounded once, so that every protocol means the same by 0.1. A
+*wide* feature, whose training values 32 bits can't tell apart (epochs, serial numbers, amounts in cents), has 64.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,12 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_PROBLEMS = 50
 MAX_NAME = 100
 
+NUMBER, BOOLEAN = "number", "boolean"  # kinds of a feature
+TEXT, INTEGER = "text", "integer"  # types of a label, besides those two
+
 Rows = NDArray[np.float64]  # [rows, features]; NaN where a value is missing
+ModelRows = NDArray[np.float32] | NDArray[np.float64]  # the same, as the model takes them: see `Schema.held`
+Label = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,11 @@ class InvalidInput(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One measured number. `low`/`high` are inclusive and in `unit`; `None` means that no limit is declared."""
+    """One measured value. `low`/`high` are inclusive and in `unit`; `None` means that no limit is declared.
+
+    `kind` is `number` or `boolean`, which is 1 for true and 0 for false in rows. The values of a `wide` feature are
+    held in 64 bits, of others in 32.
+    """
 
     name: str
     unit: str = ""
@@ -64,33 +76,51 @@ class Feature:
     observed_low: float | None = None
     observed_high: float | None = None
     example: float | None = None
+    kind: str = NUMBER
+    wide: bool = False
 
     @property
     def expected(self) -> str:
         """What a valid value is, in words."""
+        if self.kind == BOOLEAN:
+            return f"true or false{', or null' if self.optional else ''}"
         unit = f" {self.unit}" if self.unit else ""
         match self.low, self.high:
             case None, None:
                 text = f"a number{' in' + unit if unit else ''}"
-            case low, None:
-                text = f"a number of at least {low:g}{unit}"
-            case None, high:
-                text = f"a number of at most {high:g}{unit}"
-            case low, high:
-                text = f"a number from {low:g} to {high:g}{unit}"
+            case float() | int() as low, None:
+                text = f"a number of at least {short(low)}{unit}"
+            case None, float() | int() as high:
+                text = f"a number of at most {short(high)}{unit}"
+            case float() | int() as low, float() | int() as high:
+                text = f"a number from {short(low)} to {short(high)}{unit}"
         return f"{text}, or null" if self.optional else text
 
     @property
     def limits(self) -> tuple[float, float]:
         """The enforced range, always finite, and so wide that a limit itself is allowed when it comes as float32."""
+        if self.kind == BOOLEAN:
+            return 0.0, 1.0
         low = -FLOAT32_MAX if self.low is None else min(self.low, float(np.float32(self.low)))
         high = FLOAT32_MAX if self.high is None else max(self.high, float(np.float32(self.high)))
         return low, high
 
+    def allows(self, value: float) -> bool:
+        """Whether a row may have this value; NaN is a missing one."""
+        low, high = self.limits
+        inside = value in (0.0, 1.0) if self.kind == BOOLEAN else low <= value <= high
+        return inside or (self.optional and math.isnan(value))
+
+    def shown(self, value: float) -> Any:
+        """A value as a caller would send it: the fewest digits that mean it."""
+        if self.kind == BOOLEAN:
+            return value >= 0.5
+        return value if self.wide else float(str(np.float32(value)))
+
 
 @dataclass(frozen=True, slots=True)
 class DefectClass:
-    """One answer that the model can give."""
+    """One answer that the model can give, by its name: the label as text."""
 
     name: str
     description: str = ""
@@ -98,14 +128,22 @@ class DefectClass:
 
 @dataclass(frozen=True)
 class Schema:
-    """The features in model order and the classes in the order of the probabilities."""
+    """The features in model order and the classes in the order of the probabilities.
+
+    `label_type` is what the training's labels were: `text`, `integer`, `number` or `boolean`.
+    """
 
     features: tuple[Feature, ...]
     classes: tuple[DefectClass, ...]
     title: str = "rows"
+    label_type: str = TEXT
 
     def __post_init__(self) -> None:
+        if self.label_type not in _LABELS:
+            raise ValueError(f"the label type {self.label_type!r} is none of {', '.join(_LABELS)}")
         for feature in self.features:
+            if feature.kind not in (NUMBER, BOOLEAN):
+                raise ValueError(f"the kind of {feature.name} is {feature.kind!r}, neither {NUMBER} nor {BOOLEAN}")
             if not all(isinstance(limit, int | float) for limit in feature.limits):
                 raise ValueError(f"the limits of {feature.name} are not numbers")
         for kind, names in (("feature", self.names), ("class", self.class_names)):
@@ -113,6 +151,7 @@ class Schema:
                 raise ValueError(f"a schema needs at least one {kind}")
             if len(set(names)) != len(names):
                 raise ValueError(f"a {kind} name appears twice in {names}")
+        _ = self.labels  # a class that is not of the label type
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -121,6 +160,12 @@ class Schema:
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         return tuple(defect.name for defect in self.classes)
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """Each class as the training's labels had it, for answers in JSON."""
+        read = _LABELS[self.label_type]
+        return tuple(read(name) for name in self.class_names)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -133,12 +178,32 @@ class Schema:
         low, high = zip(*(feature.limits for feature in self.features), strict=True)
         return np.array(low), np.array(high), np.array([not feature.optional for feature in self.features])
 
+    @cached_property
+    def wide(self) -> bool:
+        """Whether any feature is."""
+        return any(feature.wide for feature in self.features)
+
+    @cached_property
+    def _narrow(self) -> NDArray[np.intp]:
+        return np.flatnonzero([not feature.wide for feature in self.features])
+
+    def held(self, rows: Rows) -> ModelRows:
+        """Rows as the model takes them: float32, or float64 where a feature is wide, the others rounded to 32 bits.
+
+        Each value is rounded once, to nearest; `rows` is left as it is.
+        """
+        if not self.wide:
+            return rows.astype(np.float32)
+        held = np.array(rows, np.float64)
+        held[:, self._narrow] = held[:, self._narrow].astype(np.float32)
+        return held
+
     @property
     def example(self) -> dict[str, Any]:
         """One realistic row, as a caller would send it."""
-        return {feature.name: feature.example for feature in self.features}
+        return {f.name: None if f.example is None else f.shown(f.example) for f in self.features}
 
-    def observe(self, rows: NDArray[np.float32]) -> Schema:
+    def observe(self, rows: ModelRows) -> Schema:
         """This schema with the observed ranges, and the example where there is none, taken from training rows."""
         low, high, middle = (
             np.nanmin(rows, axis=0),
@@ -152,7 +217,7 @@ class Schema:
                     feature,
                     observed_low=float(low[i]),
                     observed_high=float(high[i]),
-                    example=float(f"{middle[i]:.6g}") if feature.example is None else feature.example,
+                    example=float(feature.shown(middle[i])) if feature.example is None else feature.example,
                 )
                 for i, feature in enumerate(self.features)
             ),
@@ -168,8 +233,11 @@ class Schema:
         try:
             rows = np.array([self._values(item) for item in objects], dtype=np.float64)
         except (_Malformed, OverflowError):  # the latter for an integer that no float holds
-            problems = (p for row, item in enumerate(objects) for p in self._problems_of(item, row, single))
-            raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1))) from None
+            found = (p for row, item in enumerate(objects) for p in self._problems_of(item, row, single))
+            if problems := list(islice(found, MAX_PROBLEMS + 1)):
+                raise InvalidInput(problems) from None
+            # Only NaN, which JSON does not know, where a value may be missing.
+            rows = np.array([[_as_float(item.get(name)) for name in self.names] for item in objects])
         return self.check(rows, single=single)
 
     def _values(self, item: Any) -> list[float | None]:
@@ -177,9 +245,16 @@ class Schema:
         if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
             raise _Malformed
         values = [*map(item.get, self.names)]
-        if not _NUMBER_OR_MISSING.issuperset(map(type, values)):
+        if not _NUMBER_OR_MISSING.issuperset(map(type, values)) and not self._booleans_in_place(values):
             raise _Malformed
         return values
+
+    def _booleans_in_place(self, values: list[Any]) -> bool:
+        """Whether all that is no number or missing are booleans, of features that are."""
+        return all(
+            type(value) in _NUMBER_OR_MISSING or (type(value) is bool and feature.kind == BOOLEAN)
+            for value, feature in zip(values, self.features, strict=True)
+        )
 
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
         """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
@@ -188,6 +263,9 @@ class Schema:
         low, high, required = self.limits
         missing = np.isnan(rows)
         bad = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
+        if self._booleans:
+            values = rows[:, self._booleans]
+            bad[:, self._booleans] |= (values != 0) & (values != 1) & ~np.isnan(values)
         if bad.any():
             problems = (
                 _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
@@ -201,7 +279,36 @@ class Schema:
         for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
-        return True
+        return all(row[column] in (0, 1) or math.isnan(row[column]) for column in self._booleans)
+
+    @cached_property
+    def _booleans(self) -> list[int]:
+        return [column for column, feature in enumerate(self.features) if feature.kind == BOOLEAN]
+
+    def check_scored(self, rows: Rows, unscored: NDArray[np.bool_], *, single: bool = False) -> None:
+        """Raise `InvalidInput` for the rows that have no finite scores: each names its most suspicious field.
+
+        That is the one furthest beyond what training saw, measured by the width of that range.
+        """
+        if not unscored.any():
+            return
+        problems = []
+        for row in np.flatnonzero(unscored)[: MAX_PROBLEMS + 1]:
+            column = self._most_suspicious(rows[row])
+            feature = self.features[column]
+            problem = f"{short(rows[row, column])} makes the model's scores infinite"
+            problems.append(
+                Problem(_field(int(row), feature.name, single), problem, f"{feature.expected}{_seen(feature)}")
+            )
+        raise InvalidInput(problems)
+
+    def _most_suspicious(self, row: NDArray[np.floating[Any]]) -> int:
+        beyond = []
+        for feature, value in zip(self.features, row.tolist(), strict=True):
+            low, high = feature.observed_low or 0.0, feature.observed_high or 0.0
+            width = max(high - low, abs(high) * 2**-24, 1e-300)
+            beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if value == value else (-1.0, 0.0))  # noqa: PLR0124
+        return beyond.index(max(beyond))
 
     @cached_property
     def _ranges(self) -> list[tuple[float, float, bool]]:
@@ -216,10 +323,10 @@ class Schema:
             yield Problem(_field(row, name, single), "unknown field", self._known_fields(name, suggest=not count))
         for feature in self.features:
             place, value = _field(row, feature.name, single), item.get(feature.name)
-            if type(value) not in _NUMBER_OR_MISSING:
+            if not (_is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
                 yield Problem(place, f"is {_kind(value)}", feature.expected)
-            elif not _allowed(feature, value):
-                yield _problem_with_value(place, feature, _as_float(value))
+            elif not feature.allows(_as_float(value)):
+                yield _problem_with_value(place, feature, value)
 
     def _known_fields(self, unknown: str, *, suggest: bool) -> str:
         close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
@@ -231,8 +338,7 @@ class Schema:
     def request_model(self) -> type[BaseModel]:
         """The pydantic model of one row. Field names are aliases, so any column name of a CSV works."""
         fields: dict[str, Any] = {
-            f"feature_{i}": (float | None if feature.optional else float, _request_field(feature))
-            for i, feature in enumerate(self.features)
+            f"feature_{i}": (_request_type(feature), _request_field(feature)) for i, feature in enumerate(self.features)
         }
         config = ConfigDict(
             extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"example": self.example}
@@ -243,15 +349,16 @@ class Schema:
     def answer_model(self) -> type[BaseModel]:
         """The pydantic model of one prediction."""
         names = list(self.class_names)
+        label: Any = {TEXT: str, INTEGER: int, NUMBER: float, BOOLEAN: bool}[self.label_type]
         meanings = "; ".join(f"`{c.name}`: {c.description}" for c in self.classes if c.description)
         return create_model(
             "Prediction",
             __doc__="What the service says of one row.",
             defect=(
-                str,
+                label,
                 Field(
                     description=f"The most probable class. {meanings}".strip(),
-                    json_schema_extra={"enum": list[Any](names)},
+                    json_schema_extra={"enum": list[Any](self.labels)},
                 ),
             ),
             confidence=(float, Field(ge=0, le=1, description="The probability of that class.")),
@@ -278,6 +385,7 @@ class Schema:
             features=tuple(Feature(**feature) for feature in data["features"]),
             classes=tuple(DefectClass(**defect) for defect in data["classes"]),
             title=data["title"],
+            label_type=data.get("label_type", TEXT),
         )
 
 
@@ -294,6 +402,21 @@ class Constant(str):
     """`NaN`, `Infinity` or `-Infinity` where JSON was expected to have a number."""
 
 
+NAN = Constant("NaN")
+
+_LABELS: dict[str, Callable[[str], Label]] = {
+    TEXT: str,
+    INTEGER: int,
+    NUMBER: float,
+    BOOLEAN: lambda name: {"True": True, "False": False}[name],
+}
+
+
+def short(number: float) -> str:
+    """A number for people, with as many digits as matter."""
+    return f"{number:.15g}"
+
+
 def _kind(value: Any) -> str:
     return str(value) if type(value) is Constant else _KINDS.get(type(value), "a number")
 
@@ -307,39 +430,57 @@ def _field(row: int, name: str, single: bool) -> str:
     return name if single else f"[{row}].{name}"
 
 
-def _allowed(feature: Feature, value: float | None) -> bool:
-    low, high = feature.limits
-    return feature.optional if value is None else low <= value <= high
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number or a missing one; NaN is the latter."""
+    return type(value) in _NUMBER_OR_MISSING or (type(value) is Constant and value == NAN)
 
 
-def _as_float(value: float | None) -> float:
+def _as_float(value: Any) -> float:
     try:
         return math.nan if value is None else float(value)
     except OverflowError:
-        return math.inf
+        return -math.inf if value < 0 else math.inf
 
 
-def _problem_with_value(field: str, feature: Feature, value: float) -> Problem:
-    if math.isnan(value):
+def _problem_with_value(field: str, feature: Feature, value: Any) -> Problem:
+    number = _as_float(value)
+    if type(value) is Constant:
+        problem = f"is {value}"
+    elif math.isnan(number):
         problem = "is missing"
-    elif math.isinf(value):
+    elif math.isinf(number):
         problem = "is infinite"
+    elif feature.kind == BOOLEAN:
+        problem = f"is {short(number)}"
     else:
-        problem = f"{value:.10g} is out of range"
+        problem = f"{short(number)} is out of range"
     return Problem(field, problem, feature.expected)
+
+
+def _request_type(feature: Feature) -> Any:
+    kind: Any = bool | Literal[0, 1] if feature.kind == BOOLEAN else float
+    return kind | None if feature.optional else kind
+
+
+def _seen(feature: Feature) -> str:
+    if feature.observed_low is None or feature.observed_high is None:
+        return ""
+    return (
+        f"; training saw {short(feature.shown(feature.observed_low))} to {short(feature.shown(feature.observed_high))}"
+    )
 
 
 def _request_field(feature: Feature) -> Any:
     unit = f" ({feature.unit})" if feature.unit else ""
-    seen = (
-        "" if feature.observed_low is None else f"; training saw {feature.observed_low:g} to {feature.observed_high:g}"
-    )
     return Field(
         None if feature.optional else ...,
         alias=feature.name,
         title=feature.name,
-        description=f"{feature.description or feature.name}{unit}{seen}",
-        ge=feature.low,
-        le=feature.high,
-        json_schema_extra={"example": feature.example, **({"x-unit": feature.unit} if feature.unit else {})},
+        description=f"{feature.description or feature.name}{unit}{'' if feature.kind == BOOLEAN else _seen(feature)}",
+        ge=feature.low if feature.kind == NUMBER else None,
+        le=feature.high if feature.kind == NUMBER else None,
+        json_schema_extra={
+            "example": None if feature.example is None else feature.shown(feature.example),
+            **({"x-unit": feature.unit} if feature.unit else {}),
+        },
     )

@@ -29,7 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defects import artifact, scoring, tables, training, tunnel
+from defects import artifact, scoring, tunnel
+from defects.training import dataset, pipeline
 from loadtests import bench_report, machine, overload, wrk
 from loadtests.subjects import (
     ROOT,
@@ -289,7 +290,7 @@ def trained(rows: int, seed: int, scratch: Path) -> Model:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # several threads wait for each other actively, and for ever on a busy machine
-        result = training.train(tables.builtin(rows, seed), "hist-gradient-boosting", seed, 0.2, progress)
+        result = pipeline.train(dataset.builtin(rows, seed), "hist-gradient-boosting", seed, 0.2, progress)
     model = Model(scratch / "model", scratch / "pipeline.joblib")
     artifact.replace(model.artifact, result.files)
     joblib.dump(result.pipeline, model.pipeline)

@@ -16,7 +16,8 @@ import httpx
 import joblib
 import pytest
 
-from defects import artifact, tables, training
+from defects import artifact
+from defects.training import dataset, pipeline
 from loadtests import subjects
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,19 +32,19 @@ def quiet(_: str) -> AbstractContextManager[None]:
 
 
 @pytest.fixture(scope="session")
-def trained() -> training.Trained:
-    return training.train(tables.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+def trained() -> pipeline.Trained:
+    return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
 
 
 @pytest.fixture(scope="session")
-def model_dir(trained: training.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(trained: pipeline.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("artifact") / "model"
     artifact.replace(directory, trained.files)
     return directory
 
 
 @pytest.fixture(scope="session")
-def pipeline(trained: training.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(trained: pipeline.Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pipeline that `model_dir` was exported from, for the controls."""
     file = tmp_path_factory.mktemp("pipeline") / "pipeline.joblib"
     joblib.dump(trained.pipeline, file)

@@ -12,7 +12,7 @@ import pytest
 
 from defects import artifact, scoring, tunnel
 from defects.artifact import BadArtifact, NoModel
-from defects.training import Trained
+from defects.training.pipeline import Trained
 
 
 @pytest.fixture

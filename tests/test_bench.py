@@ -85,13 +85,13 @@ def test_bodies_vary_and_wrong_answers_are_noticed() -> None:
 
 
 @pytest.fixture(scope="module")
-def report(model_dir: Path, pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def report(model_dir: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output of one quick round without the single connections."""
     need_wrk()
     output = tmp_path_factory.mktemp("bench")
     done = run(
         output, "python", "-m", "loadtests.bench", "--quick", "--rounds", 1, "--connections", 64, "--only", *SUBJECTS,
-        "--model-dir", model_dir, "--pipeline", pipeline, "--output", output,
+        "--model-dir", model_dir, "--pipeline", fitted, "--output", output,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return output, done.stdout
@@ -152,11 +152,11 @@ def test_a_failed_cell_is_shown_and_not_compared(report: tuple[Path, str]) -> No
     assert not any("FastAPI" in target["text"] for target in raw["targets"])
 
 
-def test_starts_are_measured(model_dir: Path, pipeline: Path, tmp_path: Path) -> None:
+def test_starts_are_measured(model_dir: Path, fitted: Path, tmp_path: Path) -> None:
     need_wrk()
     done = run(
         tmp_path, "python", "-m", "loadtests.bench_start", "--rounds", 1, "--model-dir", model_dir,
-        "--pipeline", pipeline,
+        "--pipeline", fitted,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for subject in ("ours", "ours, `bentoml serve`", "FastAPI, scikit-learn", "hello", "`import bentoml"):

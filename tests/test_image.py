@@ -481,10 +481,10 @@ def test_wheels_are_those_of_the_platform(tmp_path: Path, monkeypatch: pytest.Mo
     assert defects_image.wheels(requirements, "linux/arm64", tmp_path) == there
 
 
-def test_its_start_is_measured(image: Image, home: Path, model_dir: Path, pipeline: Path) -> None:
+def test_its_start_is_measured(image: Image, home: Path, model_dir: Path, fitted: Path) -> None:
     record = image.reports / "image.json"
     done = run(
-        home, "python", "-m", "loadtests.bench_start", "--rounds", 1, "--model-dir", model_dir, "--pipeline", pipeline,
+        home, "python", "-m", "loadtests.bench_start", "--rounds", 1, "--model-dir", model_dir, "--pipeline", fitted,
         "--image", record,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,8 @@ import pytest
 import yaml
 
 from conftest import BIN, ROOT, Serve, Server, environment, free_port, quiet, run
-from defects import artifact, tables, training
+from defects import artifact
+from defects.training import dataset, pipeline
 from loadtests import payloads, results, scenarios, stub
 from loadtests.results import Summary
 from loadtests.scenarios import BadScenario, Plan
@@ -426,7 +427,7 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
     lines = [f"{i % 7},{i % 5},{'x' if i % 7 > 3 else 'y'}" for i in range(99)]
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["a,b,defect", *lines]))
-    result = training.train(tables.read(table, "defect"), "logistic-regression", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(table, "defect"), "logistic-regression", 0, 0.2, quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model") as server:
         model = payloads.Served.from_json(payloads.ask_model(server.url))

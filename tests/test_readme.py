@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from conftest import BIN, ROOT, Server, environment, free_port
-from defects import tables
+from defects.training import dataset
 
 README = (ROOT / "README.md").read_text("utf-8")
 PORT_IN_README = "http://127.0.0.1:3000"
@@ -74,7 +74,7 @@ def test_the_curl_commands_answer_as_shown(server: Server, tmp_path: Path) -> No
 
 
 def test_the_other_commands_succeed(checkout: Path, server: Server, tmp_path: Path) -> None:
-    table = tables.builtin(3_000, seed=0)
+    table = dataset.builtin(3_000, seed=0)
     frame = pd.DataFrame(table.features, columns=list(table.schema.names))
     frame["defect"] = [table.schema.class_names[i] for i in table.labels]
     frame.to_csv(checkout / "parcels.csv", index=False)

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import STEEL_PLATES, Serve, Server, quiet, run
-from defects import artifact, scoring, tables, training, tunnel
+from defects import artifact, scoring, tunnel
+from defects.training import dataset, pipeline
 
 EXAMPLE = tunnel.SCHEMA.example
 
@@ -40,7 +41,7 @@ def expected(model_dir: Path, rows: list[dict[str, float | None]]) -> Any:
     return scoring.load(loaded)(loaded.schema.rows_from_objects(rows).astype(np.float32))
 
 
-def test_a_prediction_is_the_models(client: httpx.Client, model_dir: Path, trained: training.Trained) -> None:
+def test_a_prediction_is_the_models(client: httpx.Client, model_dir: Path, trained: pipeline.Trained) -> None:
     for scan, probabilities in zip(rows := scans(20), expected(model_dir, rows), strict=True):
         answer = client.post("/classify", json=scan).json()
         assert list(answer["probabilities"]) == list(tunnel.SCHEMA.class_names)
@@ -131,7 +132,7 @@ def test_a_chunked_body_is_limited_too(client: httpx.Client) -> None:
     assert client.post("/classify", json=EXAMPLE).status_code == 200
 
 
-def test_every_answer_carries_the_headers(client: httpx.Client, trained: training.Trained) -> None:
+def test_every_answer_carries_the_headers(client: httpx.Client, trained: pipeline.Trained) -> None:
     for method, path in (
         ("GET", "/model"),
         ("GET", "/readyz"),
@@ -323,7 +324,7 @@ def test_a_damaged_artifact_ends_the_start(model_dir: Path, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
 def test_ones_own_data_is_served_without_a_code_change(serve: Serve, tmp_path: Path) -> None:
-    result = training.train(tables.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model", DEFECTS_REVISION="steel-1") as steel:
         document = httpx.get(f"{steel.url}/docs.json").json()

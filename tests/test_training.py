@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from conftest import STEEL_PLATES, quiet, run
-from defects import artifact, scoring, tables, training
-from defects.tables import BadData
+from defects import artifact, scoring
+from defects.training import dataset, pipeline
+from defects.training.dataset import BadData
 
 needs_steel_plates = pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
 
@@ -28,34 +29,34 @@ def good_rows(n: int = 60) -> pd.DataFrame:
     return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "defect": np.where(x.sum(axis=1) > 0, "yes", "no")})
 
 
-def test_the_same_seed_trains_the_same_model(trained: training.Trained) -> None:
-    again = training.train(tables.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+def test_the_same_seed_trains_the_same_model(trained: pipeline.Trained) -> None:
+    again = pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
     same = ("model.onnx", "schema.json", "reference.json", "golden.json")
     assert [again.files[n] == trained.files[n] for n in same] == [True] * 4
-    other = training.train(tables.builtin(8_000, seed=2), "hist-gradient-boosting", 2, 0.2, quiet)
+    other = pipeline.train(dataset.builtin(8_000, seed=2), "hist-gradient-boosting", 2, 0.2, quiet)
     assert other.files["model.onnx"] != trained.files["model.onnx"]
 
 
-@pytest.mark.parametrize("estimator", training.ESTIMATORS)
+@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
 def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: str, tmp_path: Path) -> None:
-    result = training.train(tables.builtin(3_000, seed=1), estimator, 1, 0.3, quiet)
+    result = pipeline.train(dataset.builtin(3_000, seed=1), estimator, 1, 0.3, quiet)
     assert result.card["engine"]["name"] == "onnxruntime", result.card["engine"]
     assert result.card["engine"]["parity"]["rows"] == 900
-    assert result.card["engine"]["parity"]["largest_difference"] <= training.PARITY_TOLERANCE
+    assert result.card["engine"]["parity"]["largest_difference"] <= pipeline.PARITY_TOLERANCE
     art = loaded(result.files, tmp_path)
     assert scoring.golden_difference(art.golden, scoring.load(art)(art.golden.rows)) is None
     assert result.card["metrics"]["macro_f1"] > 0.8
 
 
-@pytest.mark.parametrize("estimator", training.ESTIMATORS)
+@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
 def test_what_onnx_can_not_do_scikit_learn_serves(
     estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: Any) -> bytes:
         raise RuntimeError("no converter") from TypeError("the root")
 
-    monkeypatch.setattr(training, "to_onnx", fails)
-    result = training.train(tables.builtin(2_000, seed=1), estimator, 1, 0.3, quiet)
+    monkeypatch.setattr(pipeline, "to_onnx", fails)
+    result = pipeline.train(dataset.builtin(2_000, seed=1), estimator, 1, 0.3, quiet)
     assert result.card["engine"]["name"] == "scikit-learn"
     assert result.card["engine"]["reason"] == "the model can't be converted to ONNX: TypeError: the root"
     art = loaded(result.files, tmp_path)
@@ -70,7 +71,7 @@ def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pyt
         return lambda rows: honest(model)(rows) + np.float32(0.001)
 
     monkeypatch.setattr(scoring, "onnx_scorer", off)
-    engine = training.train(tables.builtin(2_000, seed=1), "logistic-regression", 1, 0.3, quiet).card["engine"]
+    engine = pipeline.train(dataset.builtin(2_000, seed=1), "logistic-regression", 1, 0.3, quiet).card["engine"]
     assert engine["name"] == "scikit-learn"
     assert "ONNX differs on held-out rows by up to 0.001" in engine["reason"]
 
@@ -78,15 +79,15 @@ def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pyt
 def test_parity_forgives_only_ties() -> None:
     expected = np.array([[0.5, 0.5], [0.6, 0.4], [0.50005, 0.49995]])
     flipped = expected[:, ::-1].astype(np.float32)
-    assert training.compare(expected, flipped)["different_class_rows"] == 1
-    assert training.compare(expected, flipped)["largest_difference"] == pytest.approx(0.2)
+    assert pipeline.compare(expected, flipped)["different_class_rows"] == 1
+    assert pipeline.compare(expected, flipped)["largest_difference"] == pytest.approx(0.2)
 
 
 def test_evaluation_is_what_it_says() -> None:
-    schema = tables.builtin(1, 0).schema
+    schema = dataset.builtin(1, 0).schema
     labels = np.array([0, 1, 1])
     probabilities = np.array([[0.7, 0.3, 0, 0, 0, 0], [0.2, 0.8, 0, 0, 0, 0], [0.6, 0.4, 0, 0, 0, 0]])
-    metrics = training.evaluate(labels, probabilities, schema)
+    metrics = pipeline.evaluate(labels, probabilities, schema)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["log_loss"] == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["log_loss"] == pytest.approx(-np.log([0.8, 0.4]).mean())
@@ -94,7 +95,7 @@ def test_evaluation_is_what_it_says() -> None:
     assert metrics["classes"]["wet"] == {"precision": 0, "recall": 0, "f1": 0, "log_loss": None, "rows": 0}
 
 
-def test_the_reference_describes_what_was_fitted(trained: training.Trained) -> None:
+def test_the_reference_describes_what_was_fitted(trained: pipeline.Trained) -> None:
     reference = json.loads(trained.files["reference.json"])
     assert reference["rows"] == 6_400 == sum(reference["classes"].values())
     for feature in reference["features"].values():
@@ -106,7 +107,7 @@ def test_the_reference_describes_what_was_fitted(trained: training.Trained) -> N
 def test_a_csv_is_understood(tmp_path: Path) -> None:
     file = tmp_path / "good.csv"
     file.write_text("weight,flag,class,count\n" + "1.5,True,None,3\n,False,None ,4\n2.5,True,NA,5\nNaN,False,NA,6\n")
-    table = tables.read(file, "class")
+    table = dataset.read(file, "class")
     assert table.schema.names == ("weight", "flag", "count")
     assert [f.optional for f in table.schema.features] == [True, False, False]
     assert table.schema.class_names == ("NA", "None")  # a class may be called what a missing number is called
@@ -120,7 +121,7 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     frame = good_rows()
     frame.to_parquet(tmp_path / "t.parquet")
     frame.to_csv(tmp_path / "t.csv", index=False)
-    one, two = (tables.read(tmp_path / name, "defect") for name in ("t.parquet", "t.csv"))
+    one, two = (dataset.read(tmp_path / name, "defect") for name in ("t.parquet", "t.csv"))
     np.testing.assert_allclose(one.features, two.features)
     np.testing.assert_array_equal(one.labels, two.labels)
     assert one.schema == two.schema
@@ -153,7 +154,7 @@ def test_bad_data_is_named(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.csv"
     file.write_text(content)
     with pytest.raises(BadData) as caught:
-        training.train(tables.read(file, "defect"), "logistic-regression", 0, 0.2, quiet)
+        pipeline.train(dataset.read(file, "defect"), "logistic-regression", 0, 0.2, quiet)
     assert message in str(caught.value)
     assert "bad.csv" in str(caught.value)
 
@@ -163,7 +164,7 @@ def test_dates_are_refused(tmp_path: Path) -> None:
     frame["when"] = pd.Timestamp("2026-01-01")
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(BadData, match="column 'when', row 1: is a date or a duration; expected a number"):
-        tables.read(tmp_path / "t.parquet", "defect")
+        dataset.read(tmp_path / "t.parquet", "defect")
 
 
 def test_a_class_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
@@ -171,12 +172,12 @@ def test_a_class_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
     frame.loc[:1, "defect"] = "rare"
     frame.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(BadData, match="class 'rare' has no row left to fit on"):
-        training.train(tables.read(tmp_path / "t.csv", "defect"), "logistic-regression", 0, 0.9, quiet)
+        pipeline.train(dataset.read(tmp_path / "t.csv", "defect"), "logistic-regression", 0, 0.9, quiet)
 
 
 def test_huge_values_are_described(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,defect\n" + "".join(f"3.2e38,{c}\n" for c in "xyxyxyxyxyxyxyxy"))
-    table = tables.read(tmp_path / "t.csv", "defect")
+    table = dataset.read(tmp_path / "t.csv", "defect")
     assert table.schema.observe(table.features).features[0].example == pytest.approx(3.2e38)
 
 
@@ -186,7 +187,7 @@ def test_what_is_no_table_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no PAR1")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(BadData, match=name):
-        tables.read(tmp_path / name, "defect")
+        dataset.read(tmp_path / name, "defect")
 
 
 def test_the_command_line_trains_into_a_directory_and_the_store(tmp_path: Path) -> None:
@@ -219,6 +220,6 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
 
 @needs_steel_plates
 def test_real_data_reaches_what_boosted_trees_reach_there() -> None:
-    result = training.train(tables.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
     assert 0.75 <= result.card["metrics"]["accuracy"] <= 0.85
     assert result.card["engine"]["name"] == "onnxruntime"

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from defects import artifact, scoring
 from defects.schema import Schema
-from defects.tables import BadData, Table
+from defects.training.dataset import BadData, Table
 
 # The largest difference of a probability between scikit-learn and ONNX Runtime with which ONNX is served.
 PARITY_TOLERANCE = 1e-4
