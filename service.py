@@ -90,6 +90,7 @@ class DefectClassifier:
 async def _classify(scans: list[Any]) -> list[Any]:
     """For callers in this process; over HTTP the routes answer first."""
     rows = MODEL.schema.rows_from_objects([scan.model_dump(by_alias=True) for scan in scans])
-    probabilities = await BATCHER.score(rows.astype(np.float32), SETTINGS.request_timeout_ms / 1000)
+    probabilities = await BATCHER.score(MODEL.schema.held(rows), SETTINGS.request_timeout_ms / 1000)
+    MODEL.schema.check_scored(rows, np.isnan(probabilities[:, 0]))
     best = probabilities.argmax(axis=1).tolist()
-    return [Prediction(**answer) for answer in routes.predictions(MODEL, probabilities, best)]
+    return [Prediction(**answer) for answer in routes.predictions(MODEL, probabilities.astype(np.float32), best)]

@@ -44,6 +44,7 @@ def scorer_of(loaded: artifact.Artifact | None) -> scoring.Scorer:
     scorer = scoring.load(loaded)
     try:
         problem = scoring.golden_difference(loaded.golden, scorer(loaded.golden.rows))
+        problem = problem or scoring.varies(scorer, loaded.golden.rows)
     except Exception as error:  # what an engine raises is its own affair
         problem = f"the golden inputs can't be scored: {error}"
     if problem:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import Schema
+from defects.schema import ModelRows, Schema
 from defects.settings import SANE, Fatal
 
 NAME = "defect_classifier"
@@ -40,22 +40,26 @@ class BadArtifact(Fatal):
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs `[n, features]` float32 with their probabilities `[n, classes]`, and how far an answer may be off."""
+    """Inputs `[n, features]` with their probabilities `[n, classes]`, how far an answer may be off, and their classes
+    `[n]`, by number, where these are to be compared too."""
 
-    rows: NDArray[np.float32]
+    rows: ModelRows
     probabilities: NDArray[np.float64]
     tolerance: float
+    classes: NDArray[np.int64] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any], schema: Schema) -> Golden:
         """Raises `ValueError`, `TypeError` or `KeyError` where `data` is not golden inputs for `schema`."""
-        rows, probabilities = np.array(data["rows"], np.float32), np.array(data["probabilities"], np.float64)
-        count = len(rows)
+        rows, probabilities = np.array(data["rows"], np.float64), np.array(data["probabilities"], np.float64)
+        classes, count = np.array(data["classes"], np.int64), len(rows)
         if not 1 <= count <= MAX_GOLDEN or rows.shape != (count, len(schema.names)):
             raise ValueError(f"golden rows of shape {rows.shape} for {len(schema.names)} features")
         if probabilities.shape != (count, len(schema.classes)):
             raise ValueError(f"golden probabilities of shape {probabilities.shape} for {len(schema.classes)} classes")
-        return cls(rows, probabilities, float(data["tolerance"]))
+        if classes.shape != (count,):
+            raise ValueError(f"golden classes of shape {classes.shape} for {count} rows")
+        return cls(schema.held(rows), probabilities, float(data["tolerance"]), classes)
 
 
 @dataclass(frozen=True)

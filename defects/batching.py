@@ -25,7 +25,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from defects.scoring import Probabilities, Rows, Scorer
+from defects.schema import ModelRows
+from defects.scoring import Probabilities, Scorer
 
 # On one core, a hop to a thread and back cost each of 64 requests that are scored together a fifth of its time, and two
 # milliseconds on the loop delay nobody noticeably.
@@ -59,7 +60,7 @@ class Job:
     """One accepted request. `done` gets its probabilities `[n, classes]`; once it is done otherwise (cancelled, or
     failed by its owner), rows that were not yet scored are dropped."""
 
-    rows: Rows
+    rows: ModelRows
     done: Receiver
     submitted: float
     work: int  # its own and what was waiting before it, in rows
@@ -74,7 +75,8 @@ Slice = tuple[Job, int, int]  # rows [start, stop) of a job
 
 
 class Batcher:
-    """Scores requests in batches. `score` takes float32 `[n, features]` and gives float32 `[n, classes]`.
+    """Scores requests in batches. `score` takes `[n, features]` and gives `[n, classes]`; what it gives for a row must
+    not depend on the other rows.
 
     `on_batch` is told each batch's rows. `on_death` is told that the scorer can't go on, and why; `on_doubt` is called
     after `DOUBTFUL` failed batches in succession: is it the callers' rows, or the scorer?
@@ -110,7 +112,7 @@ class Batcher:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows that were accepted and are not yet scored."""
+        """ModelRows that were accepted and are not yet scored."""
         return self._waiting_rows
 
     @property
@@ -133,13 +135,13 @@ class Batcher:
             raise Overloaded("deadline", expected * MARGIN - timeout)
         return expected
 
-    async def score(self, rows: Rows, timeout: float) -> Probabilities:
+    async def score(self, rows: ModelRows, timeout: float) -> Probabilities:
         """The probabilities of `rows`; raises `Overloaded`, or what the scorer raises."""
         done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
         self.submit(rows, timeout, done)
         return await done
 
-    def submit(self, rows: Rows, timeout: float, done: Receiver) -> Job:
+    def submit(self, rows: ModelRows, timeout: float, done: Receiver) -> Job:
         """Accept `rows`, to be answered to `done` within `timeout` seconds; raises `Overloaded`."""
         if not len(rows):
             raise ValueError("there are no rows to score")
@@ -174,7 +176,7 @@ class Batcher:
             return
         try:
             parts = [job.rows[start:stop] for job, start, stop in batch]
-            rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            rows: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
             if self._expected_seconds(len(rows)) <= INLINE_SECONDS:
                 self._finish(batch, *self._timed(parts, rows))
             else:
@@ -227,7 +229,7 @@ class Batcher:
                 self._queue.append(job)
         return batch
 
-    def _timed(self, parts: list[Rows], rows: Rows) -> tuple[list[Probabilities | Exception], float]:
+    def _timed(self, parts: list[ModelRows], rows: ModelRows) -> tuple[list[Probabilities | Exception], float]:
         """The result of each part of `rows`, and the seconds that scoring took."""
         started = time.perf_counter()
         scores = self._scored(rows)
@@ -239,7 +241,7 @@ class Batcher:
         stops = np.cumsum([len(part) for part in parts]).tolist()
         return [scores[stop - len(part) : stop] for part, stop in zip(parts, stops, strict=True)], seconds
 
-    def _scored(self, rows: Rows) -> Probabilities | Exception:
+    def _scored(self, rows: ModelRows) -> Probabilities | Exception:
         try:
             scores = self._score(rows)
             if np.ndim(scores) != 2 or len(scores) != len(rows):
@@ -279,7 +281,7 @@ class Batcher:
             return
         if stop - start < len(job.rows):
             if job.answer is None:
-                job.answer = np.empty((len(job.rows), result.shape[1]), np.float32)
+                job.answer = np.empty((len(job.rows), result.shape[1]), result.dtype)
             job.answer[start:stop] = result
             result = job.answer
         if whole:

@@ -1,10 +1,17 @@
-"""`[n, features]` in, `[n, classes]` probabilities out, by the engine that the artifact names."""
+"""`[n, features]` in, `[n, classes]` probabilities out, by the engine that the artifact names.
+
+The same row gets the same bytes alone, at any place of any batch, and with any number of cores: nothing here may
+depend on how many rows there are. Probabilities are float64, so that the class is the one that scikit-learn predicts
+even where 32 bits see a tie; a row whose scores are not finite has NaN for all of them.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact, Golden
+from defects.schema import FLOAT32_MAX, ModelRows
 
-Rows = NDArray[np.float32]  # [n, features], NaN where a value is missing
-Probabilities = NDArray[np.float32]  # [n, classes]
-Scorer = Callable[[Rows], Probabilities]
+Scores = NDArray[np.float64]  # [n, classes], or [n, 1] of the second one of two
+Probabilities = NDArray[np.float64]  # [n, classes]
+Scorer = Callable[[ModelRows], Probabilities]
 
-# Every type that a pipeline of `training.ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
+SLICE_SECONDS = 500e-6  # of scoring are worth another thread
+BLOCK_ROWS = 16  # scikit-learn gets rows in blocks of this size, whatever their number: a matrix product depends on it
+
+# Every type that a pipeline of `pipeline.ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
 # here: a list taken from the file would trust whatever the file declares.
 TRUSTED_TYPES = (
     "numpy.dtype",
@@ -44,35 +55,163 @@ def load(artifact: Artifact) -> Scorer:
         raise BadArtifact(f"{file}: {artifact.engine} can't load it: {error}") from error
 
 
+# --- links: what makes probabilities of scores, as scikit-learn does --------------------------------------------------
+
+
+def _identity(scores: Scores) -> Probabilities:
+    return scores
+
+
+def _sigmoid(scores: Scores) -> Probabilities:
+    second = 1 / (1 + np.exp(-np.maximum(scores, -700.0)))  # the exponential of more overflows
+    return np.concatenate([1 - second, second], axis=1)
+
+
+def _softmax(scores: Scores) -> Probabilities:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    sums = np.add.accumulate(powers, axis=1)  # in this order, however many rows there are
+    probabilities: Probabilities = powers / sums[:, -1:]
+    return probabilities
+
+
+LINKS: dict[str, Callable[[Scores], Probabilities]] = {
+    "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
+}  # fmt: skip
+
+
+def linked(scores: Scores, link: str) -> Probabilities:
+    """The probabilities of scores, the highest of which is at the class that scikit-learn predicts of them.
+
+    That is the class with the highest score, or the first of them: where two scores are so near that their
+    probabilities are the same float64, the winner's is raised by its last bit. Scores beyond 32 bits give NaN: they say
+    that one value outweighs all others, not how probable a class is.
+    """
+    with np.errstate(invalid="ignore"):  # of infinities, which are looked at next
+        finite = np.all(np.abs(scores) <= FLOAT32_MAX, axis=1)
+        probabilities = LINKS[link](scores)
+    if not finite.all():
+        probabilities = np.where(finite[:, np.newaxis], probabilities, np.nan)
+    winners = (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return _with_winners(probabilities, winners)
+
+
+def _with_winners(probabilities: Probabilities, winners: NDArray[np.int64]) -> Probabilities:
+    """Probabilities whose first highest is at `winners`; those there are at most a bit too low."""
+    for row in np.flatnonzero(probabilities.argmax(axis=1) != winners):
+        if np.isfinite(probabilities[row, 0]):
+            probabilities[row, winners[row]] = np.nextafter(probabilities[row].max(), 2.0)
+    return probabilities
+
+
+# --- engines -------------------------------------------------------------------------------------------------------
+
+
 def onnx_scorer(model: bytes) -> Scorer:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reports to its maker, from Linux too, and keeps a file for that
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cpus()
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that waits must not burn quota
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # two would add a row's trees in another order
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    link = session.get_modelmeta().custom_metadata_map.get("link")
+    if link not in LINKS:
+        raise ValueError(f"its link is {link}; expected one of {', '.join(LINKS)}: it was made by another version")
     name = session.get_inputs()[0].name
 
-    def score(rows: Rows) -> Probabilities:
-        probabilities: Probabilities = session.run(["probabilities"], {name: rows})[0]
-        return probabilities
+    def score(rows: ModelRows) -> Probabilities:
+        return linked(session.run(["scores"], {name: rows})[0], link)
 
-    return score
+    return in_slices(score, cpus())
+
+
+def in_slices(score: Scorer, threads: int) -> Scorer:
+    """A scorer that has slices of large batches scored in threads of its own; smaller ones, in the caller's."""
+    if threads == 1:
+        return score
+    pool = ThreadPoolExecutor(threads - 1, "slice")
+    row_seconds = 0.0  # what a row took last, alone in a slice
+
+    def sliced(rows: ModelRows) -> Probabilities:
+        nonlocal row_seconds
+        count = min(threads, len(rows), int(len(rows) * row_seconds / SLICE_SECONDS)) or 1
+        parts: list[Any] = np.array_split(rows, count) if count > 1 else [rows]
+        first, *others = parts
+        waiting = [pool.submit(score, part) for part in others]
+        began = time.perf_counter()
+        scored = score(first)
+        row_seconds = (time.perf_counter() - began) / len(first)
+        return np.concatenate([scored, *(part.result() for part in waiting)]) if waiting else scored
+
+    return sliced
 
 
 def sklearn_scorer(model: bytes) -> Scorer:
+    """What scikit-learn answers, a block of rows at a time."""
     import skops.io
+    import threadpoolctl
 
     pipeline: Any = skops.io.loads(model, trusted=list(TRUSTED_TYPES))
+    in_order(pipeline)
+    threadpoolctl.threadpool_limits(1, "blas")  # how a product is split depends on the cores
+    return Blocks(pipeline)
 
-    def score(rows: Rows) -> Probabilities:
-        probabilities: Probabilities = pipeline.predict_proba(rows).astype(np.float32)
+
+def in_order(pipeline: Any) -> None:
+    """Have a pipeline predict in one thread: forests add their trees in the order in which threads are done."""
+    names = [name for name in pipeline.get_params() if name.rpartition("__")[2] == "n_jobs"]
+    pipeline.set_params(**dict.fromkeys(names, 1))
+
+
+class Blocks:
+    """A pipeline as a scorer that gives scikit-learn `BLOCK_ROWS` rows at a time, the last one repeated where they are
+    fewer: a kernel's number of rows doesn't vary then."""
+
+    def __init__(self, pipeline: Any):
+        self._pipeline = pipeline
+        self._good: Scores | None = None  # a row that could be scored
+
+    def __call__(self, rows: ModelRows) -> Probabilities:
+        values = rows.astype(np.float64)
+        return np.concatenate([self._block(values[i : i + BLOCK_ROWS]) for i in range(0, len(values), BLOCK_ROWS)])
+
+    def _block(self, rows: NDArray[np.float64]) -> Probabilities:
+        try:
+            probabilities = self._asked("predict_proba", rows)
+        except ValueError:  # scikit-learn refuses what became infinite on its way
+            return np.concatenate([self._single(rows[i : i + 1]) for i in range(len(rows))])
+        self._good = rows[:1]
+        return self._decided(rows, probabilities)
+
+    def _single(self, row: NDArray[np.float64]) -> Probabilities:
+        """NaN where it is this row that can't be scored; raises what scikit-learn does where no row can."""
+        try:
+            probabilities = self._asked("predict_proba", row)
+        except ValueError:
+            if self._good is None:
+                raise
+            return np.full_like(self._asked("predict_proba", self._good), np.nan)
+        return self._decided(row, probabilities)
+
+    def _decided(self, rows: NDArray[np.float64], probabilities: Probabilities) -> Probabilities:
+        """Ties as scikit-learn decides them; NaN where the scores are no 32-bit numbers, which gives certainty."""
+        highest = probabilities == probabilities.max(axis=1, keepdims=True)
+        tied = highest.sum(axis=1) > 1
+        if tied.any():
+            probabilities = _with_winners(
+                probabilities, np.where(tied, self._asked("predict", rows), probabilities.argmax(axis=1))
+            )
+        certain = (probabilities == 1).any(axis=1)
+        if certain.any() and hasattr(self._pipeline, "decision_function"):
+            scores = np.abs(self._asked("decision_function", rows)).reshape(len(rows), -1)
+            probabilities[~(scores <= FLOAT32_MAX).all(axis=1)] = np.nan
         return probabilities
 
-    return score
+    def _asked(self, method: str, rows: NDArray[np.float64]) -> Any:
+        padding = np.repeat(rows[-1:], BLOCK_ROWS - len(rows), axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            answer = getattr(self._pipeline, method)(np.concatenate([rows, padding]))
+        return np.array(answer[: len(rows)])
 
 
 def cpus(root: Path = Path("/")) -> int:
@@ -123,4 +262,19 @@ def golden_difference(golden: Golden, answered: Probabilities) -> str | None:
     largest = float(np.abs(answered - golden.probabilities).max())
     if not largest <= golden.tolerance:  # also true for NaN
         return f"golden answers differ by {largest:.2g}; at most {golden.tolerance:.2g} is allowed"
+    if golden.classes is not None:
+        wrong = np.flatnonzero(answered.argmax(axis=1) != golden.classes)
+        if len(wrong):
+            return f"golden answers have another class on {len(wrong)} rows, first on row {wrong[0]}"
     return None
+
+
+def varies(score: Scorer, rows: ModelRows) -> str | None:
+    """Where a row's answer depends on the rows around it, in words; `None` when it doesn't."""
+    whole = score(rows)
+    parts: list[Any] = np.array_split(rows[::-1], min(7, len(rows)))
+    backwards = np.concatenate([score(part) for part in parts])[::-1]
+    alone = score(rows[:1])
+    if whole.tobytes() == backwards.tobytes() and whole[:1].tobytes() == alone.tobytes():
+        return None
+    return "a row's answer depends on the rows that are scored with it; expected the same bytes in any batch"

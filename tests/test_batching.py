@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from defects.batching import SLICE_ROWS, Batcher, Job, Overloaded
-from defects.scoring import Probabilities, Rows
+from defects.schema import ModelRows as Rows
+from defects.scoring import Probabilities
 
 
 def doubled(rows: Rows) -> Probabilities:

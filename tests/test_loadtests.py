@@ -19,7 +19,7 @@ import pytest
 
 from conftest import Serve, free_port, quiet
 from defects import artifact
-from defects.training import dataset, pipeline
+from defects.training import dataset, export, pipeline
 from defects.tunnel import SCHEMA
 from loadtests import dispatch, overload, payloads, results, scenarios, stub, timeline
 from loadtests.dispatch import Dispatcher, Tell
@@ -29,7 +29,7 @@ from loadtests.wire import Connections, reachable
 
 def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scikit-learn serves this one, so that there is something to overload."""
-    monkeypatch.setattr(pipeline, "to_onnx", lambda _: b"not a model")
+    monkeypatch.setattr(export, "to_onnx", lambda _, **__: b"not a model")
     result = pipeline.train(dataset.builtin(4_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
     assert result.card["engine"]["name"] == "scikit-learn"
     artifact.replace(tmp_path / "model", result.files)

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import STEEL_PLATES, quiet, run
 from defects import artifact, scoring
-from defects.training import dataset, pipeline
+from defects.training import dataset, evaluation, export, pipeline
 from defects.training.dataset import BadData
 
 needs_steel_plates = pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
@@ -42,7 +42,7 @@ def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: st
     result = pipeline.train(dataset.builtin(3_000, seed=1), estimator, 1, 0.3, quiet)
     assert result.card["engine"]["name"] == "onnxruntime", result.card["engine"]
     assert result.card["engine"]["parity"]["rows"] == 900
-    assert result.card["engine"]["parity"]["largest_difference"] <= pipeline.PARITY_TOLERANCE
+    assert result.card["engine"]["parity"]["largest_difference"] <= export.PARITY_TOLERANCE
     art = loaded(result.files, tmp_path)
     assert scoring.golden_difference(art.golden, scoring.load(art)(art.golden.rows)) is None
     assert result.card["metrics"]["macro_f1"] > 0.8
@@ -52,10 +52,10 @@ def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: st
 def test_what_onnx_can_not_do_scikit_learn_serves(
     estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_: Any) -> bytes:
+    def fails(*_: Any, **__: Any) -> bytes:
         raise RuntimeError("no converter") from TypeError("the root")
 
-    monkeypatch.setattr(pipeline, "to_onnx", fails)
+    monkeypatch.setattr(export, "to_onnx", fails)
     result = pipeline.train(dataset.builtin(2_000, seed=1), estimator, 1, 0.3, quiet)
     assert result.card["engine"]["name"] == "scikit-learn"
     assert result.card["engine"]["reason"] == "the model can't be converted to ONNX: TypeError: the root"
@@ -77,17 +77,19 @@ def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pyt
 
 
 def test_parity_forgives_only_ties() -> None:
-    expected = np.array([[0.5, 0.5], [0.6, 0.4], [0.50005, 0.49995]])
-    flipped = expected[:, ::-1].astype(np.float32)
-    assert pipeline.compare(expected, flipped)["different_class_rows"] == 1
-    assert pipeline.compare(expected, flipped)["largest_difference"] == pytest.approx(0.2)
+    expected = np.array([[0.5, 0.5], [0.6, 0.4], [0.50005, 0.49995], [0.5 - 1e-13, 0.5 + 1e-13]])
+    answers = export.Answers(np.zeros((4, 1)), expected, expected.argmax(axis=1))
+    flipped = expected[:, ::-1]
+    assert export.compare(answers, flipped)["different_class_rows"] == 3
+    assert export.compare(answers, flipped, export.LINEAR_TIE)["different_class_rows"] == 2
+    assert export.compare(answers, flipped)["largest_difference"] == pytest.approx(0.2)
 
 
 def test_evaluation_is_what_it_says() -> None:
     schema = dataset.builtin(1, 0).schema
     labels = np.array([0, 1, 1])
     probabilities = np.array([[0.7, 0.3, 0, 0, 0, 0], [0.2, 0.8, 0, 0, 0, 0], [0.6, 0.4, 0, 0, 0, 0]])
-    metrics = pipeline.evaluate(labels, probabilities, schema)
+    metrics = evaluation.evaluate(labels, probabilities, schema)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["log_loss"] == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["log_loss"] == pytest.approx(-np.log([0.8, 0.4]).mean())
