@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import hypothesis
 import joblib
 import pytest
 
@@ -25,6 +26,9 @@ BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
+
+
+hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
 
 
 def quiet(_: str) -> AbstractContextManager[None]:

@@ -30,10 +30,10 @@ def main() -> None:
     name = session.get_inputs()[0].name
     batches = np.array_split(Tunnel(seed=SEED).scans(SCANS).features, SCANS // rows)
     for batch in batches:  # warm-up
-        session.run(["probabilities"], {name: batch})
+        session.run(["scores"], {name: batch})
     started = time.perf_counter()
     for done in count(1):
-        session.run(["probabilities"], {name: batches[done % len(batches)]})
+        session.run(["scores"], {name: batches[done % len(batches)]})
         if (now := time.perf_counter() - started) >= seconds:
             sys.stdout.write(f"{done * rows / now}\n")
             return

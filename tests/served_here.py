@@ -1,0 +1,61 @@
+"""A model behind the real routes, batcher and HTTP protocol, on a real socket of this process: a server that starts in
+milliseconds, for tests that need hundreds of models."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from defects import protocol, routes
+from defects.batching import Batcher
+from defects.health import Health
+from defects.schema import Schema
+from defects.scoring import Scorer
+from defects.telemetry import AccessLog, Metrics
+
+NAME = "model"
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _no_page() -> Any:
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+    """Serve a model; gives the server's URL."""
+    batcher = Batcher(score)
+    health = Health(0, 1, lambda: batcher.batch_seconds)
+    health.became("ready")
+    app = routes.Routes(
+        _no_page,
+        start=_nothing,
+        stop=batcher.close,
+        model=routes.Model(schema, NAME, "1", "test", {}),
+        batcher=batcher,
+        health=health,
+        openapi=dict,
+        revision="local",
+        limits=routes.Limits(routes.body_bytes(schema), 60),
+        metrics=Metrics("1", "none", "test", schema.class_names),
+        access=AccessLog(0),
+    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    config.load()
+    protocol.install(config, app)
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        await server.startup(sockets=[listener])
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            await server.shutdown(sockets=[listener])
