@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-import math
 import re
-import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
-from defects.schema import Constant, Problem
+from defects import documents
+from defects.identifiers import new_id
+from defects.schema import Problem
 
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
 BODY_SECONDS = 10.0  # for a body to arrive
@@ -63,7 +62,6 @@ class Request:
     score: float = 0.0
     scored: float = 0.0  # when it was
     best: Sequence[int] = ()  # the class of each of its rows
-    lax: bool = False  # its body was JSON but for a NaN or an infinity
 
     def __post_init__(self) -> None:
         self.id = _request_id(self.headers)
@@ -174,45 +172,21 @@ def _accepts_gzip(accepted: bytes) -> bool:
     return False
 
 
-def read_json(request: Request, body: bytes | None = None) -> Any:
-    """The value of `body`, or of the request's; raises `Refusal`.
+def read_json(
+    request: Request, body: bytes | None = None, *, stray_constants: Callable[[Any], bool] = lambda _: False
+) -> Any:
+    """The value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
 
-    `NaN` and infinities come as `Constant`, for validation to name them; such a request is not scored.
+    `NaN` and infinities come as `Constant`, for validation to take or to name them. `stray_constants` says whether a
+    value has one where validation doesn't look.
     """
-    body = request.body if body is None else body
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as problem:
-        value = _with_constants(body)
-        if value is None:
-            raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
-        request.lax = True
-        return value
-
-
-def _with_constants(body: bytes) -> Any:
-    """What Python's own, laxer reader makes of the body where NaN or an infinity was all that was wrong with it."""
-    found = False
-
-    def constant(text: str) -> Constant:
-        nonlocal found
-        found = True
-        return Constant(text)
-
-    def number(text: str) -> float | Constant:
-        value = float(text)  # gives infinity for what no float holds, an integer too
-        return constant("Infinity") if math.isinf(value) else value
-
-    def whole(text: str) -> int | float | Constant:
-        value = number(text)
-        return int(text) if type(value) is float and abs(value) < 2**63 else value
-
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=constant, parse_float=number, parse_int=whole)
-        orjson.dumps(value)  # refuses what else is no JSON: halves of surrogate pairs, nesting without end
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return value if found else None
+        return documents.read(request.body if body is None else body, stray_constants)
+    except documents.NotJSON as problem:
+        raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
+    except documents.StrayConstant:
+        expected = "expected NaN for missing values only, and no infinity"
+        raise Refusal(400, f"body has NaN or an infinity where no value is read; {expected}") from None
 
 
 def error(status: int, message: str, problems: Sequence[Problem] = (), headers: Headers = ()) -> Reply:
@@ -238,17 +212,6 @@ def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
     """Of the caller's trace, where it sends one (W3C Trace Context)."""
     found = TRACE_PARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
     return found[1] if found else None
-
-
-def _identifiers() -> Iterator[str]:
-    """Random names of 128 bits. The kernel is asked for many at a time, for asking costs more than the rest of it."""
-    while True:
-        digits = secrets.token_hex(16 * 256)
-        for start in range(0, len(digits), 32):
-            yield digits[start : start + 32]
-
-
-new_id = _identifiers().__next__
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> bytes:

@@ -161,7 +161,8 @@ def artifact_served(run: Run) -> str:
 
 def v2_server(run: Run) -> str:
     told = read_json(run.client.get("/v2"))
-    expected = {"name": "warehouse-defects", "version": run.model.version, "extensions": ["binary_tensor_data"]}
+    extensions = [*openinference.EXTENSIONS]
+    expected = {"name": "warehouse-defects", "version": run.model.version, "extensions": extensions}
     _same(told, expected)
     return f"{told['name']} with {', '.join(told['extensions'])}"
 

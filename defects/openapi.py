@@ -41,7 +41,12 @@ def document(schema: Schema, name: str, version: str) -> dict[str, Any]:
     scan, prediction = _reference("Scan"), _reference("Prediction")
     scans = {"type": "array", "items": scan, "minItems": 1, "maxItems": MAX_ROWS, "example": [schema.example]}
     row = list(schema.example.values())
-    tensor = {"name": openinference.MATRIX, "datatype": "FP32", "shape": [1, len(row)], "data": row}
+    tensor = {
+        "name": openinference.MATRIX,
+        "datatype": openinference.datatype(schema),
+        "shape": [1, len(row)],
+        "data": row,
+    }
     infer = {"type": "object", "required": ["inputs"], "example": {"inputs": [tensor]}}
     instances = {"type": "object", "required": ["instances"], "example": {"instances": [row]}}
     return {

@@ -8,29 +8,37 @@ one after the other; elements of BYTES tensors carry a 4-byte length.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from defects.schema import MAX_NAME, Constant, InvalidInput, Problem, Rows, Schema
-from defects.scoring import Probabilities
+from defects import tensors
+from defects.schema import MAX_NAME, MAX_PROBLEMS, Constant, InvalidInput, Problem, Rows, Schema
+from defects.tensors import invalid, parameters, quoted
 
 MATRIX = "rows"  # the name of the one `[n, features]` input in the metadata; any name is taken
 
-# Wire types by the protocol's names; all little-endian.
-DATATYPES = {
-    "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-}  # fmt: skip
-OUTPUTS = ("label", "class_index", "probabilities")
-_ALL_IN_JSON = tuple((name, False) for name in OUTPUTS)
-
-_NUMBERS = frozenset({int, float, type(None)})
-_INTEGERS = frozenset({int, type(None)})
+DATATYPES = tensors.DATATYPES
+PREDICTION_ID = "prediction_id"
+OUTPUTS = ("label", "class_index", "probabilities")  # where a request names none
+REQUESTABLE = (*OUTPUTS, PREDICTION_ID)
+EXTENSIONS = ("binary_tensor_data", "classification")
 
 ReadJSON = Callable[[bytes], Any]
+Probabilities = NDArray[np.float32]  # [n, classes], as answers have them
+
+
+class Output(NamedTuple):
+    """A requested output: whether as binary, and instead of all probabilities so many of the highest, if not 0."""
+
+    name: str
+    binary: bool = False
+    top: int = 0
+
+
+_ALL_IN_JSON = tuple(map(Output, OUTPUTS))
 
 
 class Query(NamedTuple):
@@ -38,13 +46,25 @@ class Query(NamedTuple):
 
     rows: Rows
     id: str | None
-    outputs: tuple[tuple[str, bool], ...]  # name, and whether as binary
+    outputs: tuple[Output, ...]
+
+    @property
+    def wants_ids(self) -> bool:
+        """Whether an output names the predictions."""
+        return self.outputs is not _ALL_IN_JSON and any(output.name == PREDICTION_ID for output in self.outputs)
 
 
 def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, Any]:
     """Model metadata: what `decode` takes and `encode` gives. `columns` of the input are ours, beyond the protocol."""
     columns = [
-        {"name": f.name, "unit": f.unit, "minimum": f.low, "maximum": f.high, "optional": f.optional}
+        {
+            "name": f.name,
+            "kind": f.kind,
+            "unit": f.unit,
+            "minimum": f.low,
+            "maximum": f.high,
+            "optional": f.optional,
+        }
         for f in schema.features
     ]
     return {
@@ -54,7 +74,7 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
         "inputs": [
             {
                 "name": MATRIX,
-                "datatype": "FP32",
+                "datatype": datatype(schema),
                 "shape": [-1, len(schema.features)],
                 "parameters": {"columns": columns},
             }
@@ -63,8 +83,14 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
             {"name": "label", "datatype": "BYTES", "shape": [-1], "parameters": {"classes": list(schema.class_names)}},
             {"name": "class_index", "datatype": "INT64", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(schema.classes)]},
+            {"name": PREDICTION_ID, "datatype": "BYTES", "shape": [-1]},
         ],
     }
+
+
+def datatype(schema: Schema) -> str:
+    """The datatype that holds every row: 64 bits where a feature is wide."""
+    return "FP64" if schema.wide else "FP32"
 
 
 # --- V2 requests ---------------------------------------------------------------------------------------------------
@@ -73,174 +99,172 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
 def decode(schema: Schema, body: bytes, json_length: int | None, read_json: ReadJSON, max_rows: int) -> Query:
     """A V2 infer request; raises `InvalidInput`, or what `read_json` raises."""
     if json_length is not None and json_length > len(body):
-        raise _invalid("Inference-Header-Content-Length", f"{json_length} is more than the body has", "its JSON part")
+        raise invalid("Inference-Header-Content-Length", f"{json_length} is more than the body has", "its JSON part")
     request = read_json(body if json_length is None else body[:json_length])
     binary = memoryview(b"" if json_length is None else body)[json_length or 0 :]
     if type(request) is not dict:
-        raise _invalid("body", "is not an object", "an object with inputs")
+        raise invalid("body", "is not an object", "an object with inputs")
     identifier = request.get("id")
     if identifier is not None and type(identifier) is not str:
-        raise _invalid("id", "is not text", "text")
+        raise invalid("id", "is not text", "text")
     outputs = _requested_outputs(request)
     return Query(schema.check(_rows(schema, request.get("inputs"), binary, max_rows)), identifier, outputs)
 
 
 def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Rows:
     width = len(schema.names)
-    if type(inputs) is not list or not 1 <= len(inputs) <= width or set(map(type, inputs)) != {dict}:
-        raise _invalid("inputs", "is not a list of tensors", f"one [n, {width}] tensor, or one for each feature")
-    tensors: dict[str, Rows] = {}
-    for index, described in enumerate(inputs):
-        name, tensor, binary = _tensor(described, f"inputs[{index}]", binary, max_rows, width)
-        if name in tensors:
-            raise _invalid(f"inputs[{index}].name", f"{_short(name)} appears twice", "one tensor for each name")
-        tensors[name] = tensor
+    if type(inputs) is not list or set(map(type, inputs)) != {dict}:
+        raise invalid("inputs", "is not a list of tensors", f"one [n, {width}] tensor, or one for each feature")
+    names = _names(schema, inputs)
+    given = [tensors.described(tensor, f"inputs[{index}]") for index, tensor in enumerate(inputs)]
+    if len(names) == 1 and (given[0].shape[1:] == [width] or names[0] not in schema.index):
+        rows, binary = _matrix(schema, given[0], binary, max_rows)
+    else:
+        rows, binary = _columns(schema, names, given, binary, max_rows)
     if len(binary):
-        raise _invalid("body", f"has {len(binary)} bytes after the last tensor", "what binary_data_size announces")
-    name, tensor = next(iter(tensors.items()))
-    if len(tensors) == 1 and (tensor.shape[1:] == (width,) or name not in schema.index):
-        rows = _matrix(width, tensor)
-    else:
-        rows = _columns(schema, tensors)
+        raise invalid("body", f"has {len(binary)} bytes after the last tensor", "what binary_data_size announces")
     if not len(rows):
-        raise _invalid("inputs", "have no rows", f"1 to {max_rows}")
+        raise invalid("inputs", "have no rows", f"1 to {max_rows}")
     return rows
 
 
-def _matrix(width: int, tensor: Rows) -> Rows:
-    if tensor.shape not in ((len(tensor), width), (width,)) and (tensor.ndim, width) != (1, 1):
-        shape = list(tensor.shape)
-        raise _invalid("inputs[0].shape", f"is {shape}", f"[n, {width}], or one tensor for each feature by name")
-    return tensor if tensor.ndim == 2 else tensor.reshape(-1, width)
+def _names(schema: Schema, inputs: list[dict[str, Any]]) -> list[str]:
+    """The names of the inputs: any where there is one, else different ones of features."""
+    names: dict[str, None] = {}
+    for index, tensor in enumerate(inputs):
+        name = tensor.get("name")
+        if type(name) is not str:
+            raise invalid(f"inputs[{index}].name", "is missing", "text")
+        if name in names:
+            raise invalid(f"inputs[{index}].name", f"{quoted(name)} appears twice", "one tensor for each name")
+        names[name] = None
+    unknown = [] if len(names) == 1 else [name for name in names if name not in schema.index]
+    if unknown:
+        raise InvalidInput(
+            [
+                Problem(name[:MAX_NAME], "unknown input", schema.known_features(name, suggest=not count))
+                for count, name in enumerate(unknown[: MAX_PROBLEMS + 1])
+            ]
+        )
+    return [*names]
 
 
-def _columns(schema: Schema, tensors: Mapping[str, Rows]) -> Rows:
-    for name in tensors:
-        if name not in schema.index:
-            raise _invalid(name, "unknown input", f"the names of the {len(schema.names)} features")
-    length = len(next(iter(tensors.values())))
+def _matrix(schema: Schema, tensor: tensors.Tensor, binary: memoryview, max_rows: int) -> tuple[Rows, memoryview]:
+    """The rows that one tensor has, and the binary data after it. A tensor with one size is a row, or a column."""
+    width, shape = len(schema.names), tensor.shape
+    if shape[-1] != width and (len(shape), width) != (1, 1):
+        expected = f"[n, {width}], or one tensor for each feature by name"
+        raise invalid(f"{tensor.place}.shape", f"is {tensors.shown(shape)}", expected)
+    if len(shape) == 2 or width == 1:
+        _check_rows(tensor, max_rows)
+    values, binary = tensors.values(tensor, schema.features, schema.reach, binary)
+    return values.reshape(-1, width), binary
+
+
+def _columns(
+    schema: Schema, names: list[str], given: list[tensors.Tensor], binary: memoryview, max_rows: int
+) -> tuple[Rows, memoryview]:
+    """The rows of one tensor for each feature, NaN where there is none, and the binary data after them."""
+    _check_rows(given[0], max_rows)
+    length = given[0].shape[0]
     rows = np.full((length, len(schema.names)), np.nan)
-    for name, tensor in tensors.items():
-        if tensor.shape not in ((length,), (length, 1)):
+    for name, tensor in zip(names, given, strict=True):
+        if tensor.shape not in ([length], [length, 1]):
             expected = f"[{length}] or [{length}, 1], as the first tensor"
-            raise _invalid(name, f"has shape {list(tensor.shape)}", expected)
-        rows[:, schema.index[name]] = tensor.reshape(-1)
-    return rows
+            raise invalid(name, f"has shape {tensors.shown(tensor.shape)}", expected)
+        column = schema.index[name]
+        rows[:, column], binary = tensors.values(tensor, (schema.features[column],), schema.reach, binary)
+    return rows, binary
 
 
-def _tensor(
-    tensor: dict[str, Any], place: str, binary: memoryview, max_rows: int, width: int
-) -> tuple[str, Rows, memoryview]:
-    """A tensor's name, its values (float64, NaN where missing, of at most two dimensions), and the binary data after
-    it. Its size is checked before anything is made of it."""
-    name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
-    if type(name) is not str:
-        raise _invalid(f"{place}.name", "is missing", "text")
-    if type(datatype) is not str or datatype not in DATATYPES:
-        raise _invalid(f"{place}.datatype", f"is {_short(datatype)}", f"one of {', '.join(DATATYPES)}")
-    if type(shape) is not list or len(shape) not in (1, 2) or set(map(type, shape)) != {int} or min(shape) < 0:
-        raise _invalid(f"{place}.shape", f"is {_short(shape)}", "one or two sizes")
-    if shape[0] > max(max_rows, width if len(shape) == 1 else 0):
-        raise _invalid(f"{place}.shape", f"has {_short(shape[0])} rows", f"at most {max_rows}")
-    size = _parameters(tensor, place).get("binary_data_size")
-    if size is not None:
-        values, binary = _binary_values(size, datatype, place, binary)
-    else:
-        values = _json_values(tensor.get("data"), datatype, f"{place}.data", shape)
-    count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-    if count != len(values):
-        raise _invalid(f"{place}.data", f"has {len(values)} values", f"{_short(count)}, as the shape says")
-    return name, values.reshape(shape), binary
+def _check_rows(tensor: tensors.Tensor, max_rows: int) -> None:
+    if tensor.shape[0] > max_rows:
+        raise invalid(f"{tensor.place}.shape", f"has {quoted(tensor.shape[0])} rows", f"at most {max_rows}")
 
 
-def _binary_values(size: Any, datatype: str, place: str, binary: memoryview) -> tuple[Rows, memoryview]:
-    dtype = np.dtype(DATATYPES[datatype])
-    if type(size) is not int or not 0 <= size <= len(binary) or size % dtype.itemsize:
-        expected = f"a multiple of {dtype.itemsize} of at most the {len(binary)} bytes that are left"
-        raise _invalid(f"{place}.parameters.binary_data_size", f"is {_short(size)}", expected)
-    return np.frombuffer(binary[:size], dtype).astype(np.float64), binary[size:]
-
-
-def _json_values(data: Any, datatype: str, place: str, shape: list[int]) -> Rows:
-    """`data` as a flat float64 array; it may be flat, or nested exactly as the shape says."""
-    if type(data) is not list:
-        raise _invalid(place, "is missing or not a list", "a list of numbers")
-    if len(shape) == 2 and data and type(data[0]) is list:
-        if len(data) != shape[0] or not all(type(row) is list and len(row) == shape[1] for row in data):
-            raise _invalid(place, "is not nested as the shape says", f"{shape[0]} lists of {_short(shape[1])} numbers")
-        data = list(chain.from_iterable(data))
-    allowed = _NUMBERS if datatype.startswith("FP") else _INTEGERS
-    for kind in set(map(type, data)) - allowed:
-        wrong = next(value for value in data if type(value) is kind)
-        raise _invalid(place, f"has {_short(wrong)}", f"{'numbers' if allowed is _NUMBERS else 'integers'} or null")
-    return np.array(data, dtype=np.float64)
-
-
-def _requested_outputs(request: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+def _requested_outputs(request: dict[str, Any]) -> tuple[Output, ...]:
     if "outputs" not in request and "parameters" not in request:
         return _ALL_IN_JSON
-    all_binary = _flag(_parameters(request, "body"), "binary_data_output", "parameters", default=False)
+    all_binary = _flag(parameters(request, "body"), "binary_data_output", "", default=False)
     wanted = request.get("outputs")
     if wanted is None or wanted == []:
-        return tuple((name, all_binary) for name in OUTPUTS)
+        return tuple(Output(name, all_binary) for name in OUTPUTS)
     if type(wanted) is not list or not all(type(o) is dict for o in wanted):
-        raise _invalid("outputs", "is not a list of objects", f"a list with names among {', '.join(OUTPUTS)}")
-    chosen: list[tuple[str, bool]] = []
+        raise invalid("outputs", "is not a list of objects", f"a list with names among {', '.join(REQUESTABLE)}")
+    chosen: dict[str, Output] = {}
     for index, output in enumerate(wanted):
-        place = f"outputs[{index}]"
-        name = output.get("name")
-        if name not in OUTPUTS or name in dict(chosen):
-            raise _invalid(f"{place}.name", f"is {_short(name)}", f"each at most once: {', '.join(OUTPUTS)}")
-        chosen.append(
-            (name, _flag(_parameters(output, place), "binary_data", f"{place}.parameters", default=all_binary))
-        )
-    return tuple(chosen)
+        place, name = f"outputs[{index}]", output.get("name")
+        if name not in REQUESTABLE or name in chosen:
+            raise invalid(f"{place}.name", f"is {quoted(name)}", f"each at most once: {', '.join(REQUESTABLE)}")
+        given = parameters(output, place)
+        binary = _flag(given, "binary_data", place, default=all_binary)
+        chosen[name] = Output(name, binary, _top(given, name, place) if "classification" in given else 0)
+    return tuple(chosen.values())
 
 
-def _parameters(owner: dict[str, Any], place: str) -> dict[str, Any]:
-    parameters = owner.get("parameters")
-    if parameters is not None and type(parameters) is not dict:
-        raise _invalid(f"{place}.parameters", "is not an object", "an object")
-    return parameters or {}
+def _top(given: dict[str, Any], name: str, place: str) -> int:
+    """How many classes the classification extension is asked for."""
+    place, top = f"{place}.parameters.classification", given["classification"]
+    if name != "probabilities":
+        raise invalid(place, f"is of {name}", "it of probabilities only")
+    if type(top) is not int or top < 1:
+        raise invalid(place, f"is {quoted(top)}", "a number of classes, as an integer from 1")
+    return top
 
 
-def _flag(parameters: dict[str, Any], name: str, place: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
+def _flag(given: dict[str, Any], name: str, place: str, *, default: bool) -> bool:
+    value = given.get(name, default)
     if type(value) is not bool:
-        raise _invalid(f"{place}.{name}", f"is {_short(value)}", "true or false")
+        raise invalid(f"{place}.parameters.{name}".lstrip("."), f"is {quoted(value)}", "true or false")
     return value
 
 
-def _short(value: Any) -> str:
-    """The caller's value, as far as it helps and no longer."""
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "an object"
-    if type(value) is int and value.bit_length() > 64:
-        return "a very large number"
-    return str(value)[:40] if type(value) in (Constant, int, float) else repr(value)[:40]
+def stray_constants(request: Any) -> bool:
+    """Whether a V2 request has NaN or an infinity where `decode` may not look: anywhere but in a tensor's data."""
+    if type(request) is not dict:
+        return False
+    inputs = request.get("inputs")
+    others = [value for name, value in request.items() if name != "inputs"]
+    for tensor in inputs if type(inputs) is list else ():
+        if type(tensor) is dict:
+            given = tensor.get("parameters")
+            unread = type(given) is dict and "binary_data_size" in given
+            others += [value for name, value in tensor.items() if name != "data" or unread]
+        else:
+            others.append(tensor)
+    return _has_constant(others)
 
 
-def _invalid(field: str, problem: str, expected: str) -> InvalidInput:
-    return InvalidInput([Problem(field[:MAX_NAME], problem, expected)])
+def _has_constant(value: Any) -> bool:
+    if type(value) is dict:
+        return any(map(_has_constant, value.values()))
+    return any(map(_has_constant, value)) if type(value) is list else type(value) is Constant
 
 
 # --- V2 answers ----------------------------------------------------------------------------------------------------
 
 
 def encode(
-    model: Mapping[str, str], classes: Sequence[str], query: Query, probabilities: Probabilities, best: Sequence[int]
+    model: Mapping[str, str],
+    classes: Sequence[str],
+    query: Query,
+    probabilities: Probabilities,
+    best: Sequence[int],
+    *,
+    ids: Sequence[str] = (),
 ) -> tuple[bytes, int | None]:
     """The body of a V2 answer, and the length of its JSON part where binary tensors follow it.
 
-    `model` is how the answer begins; the rows have `probabilities` `[n, classes]`, the highest of which are at `best`.
+    `model` is how the answer begins; the rows have `probabilities` `[n, classes]`, the highest of which are at `best`,
+    and `ids`, where an output asks for them.
     """
     outputs: list[dict[str, Any]] = []
-    tensors: list[bytes] = []
-    for output, binary in query.outputs:
-        described, data = _output(classes, output, probabilities, best)
-        if binary:
-            tensors.append(_bytes(described["datatype"], data))
-            described["parameters"] = {"binary_data_size": len(tensors[-1])}
+    parts: list[bytes] = []
+    for output in query.outputs:
+        described, data = _output(classes, output, probabilities, best, ids)
+        if output.binary:
+            parts.append(_bytes(described["datatype"], data))
+            described["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             described["data"] = data.ravel() if type(data) is np.ndarray else data
         outputs.append(described)
@@ -249,18 +273,39 @@ def encode(
         answer["id"] = query.id
     answer["outputs"] = outputs
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (b"".join((head, *tensors)), len(head)) if tensors else (head, None)
+    return (b"".join((head, *parts)), len(head)) if parts else (head, None)
 
 
 def _output(
-    classes: Sequence[str], name: str, probabilities: Probabilities, best: Sequence[int]
+    classes: Sequence[str], output: Output, probabilities: Probabilities, best: Sequence[int], ids: Sequence[str]
 ) -> tuple[dict[str, Any], Any]:
+    """An output's description and its values, in the order of the rows."""
+    name = output.name
+    if output.top:
+        top = min(output.top, len(classes))
+        return {"name": name, "datatype": "BYTES", "shape": [len(best), top]}, _ranked(
+            classes, top, probabilities, best
+        )
     if name == "probabilities":
         return {"name": name, "datatype": "FP32", "shape": list(probabilities.shape)}, probabilities
     if name == "class_index":
         return {"name": name, "datatype": "INT64", "shape": [len(best)]}, best
-    labels = [classes[index] for index in best]
-    return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, labels
+    texts = ids if name == PREDICTION_ID else [classes[index] for index in best]
+    return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, texts
+
+
+def _ranked(classes: Sequence[str], top: int, probabilities: Probabilities, best: Sequence[int]) -> list[str]:
+    """Triton's classification: `value:index:label` of the `top` most probable classes of each row, equal ones in order.
+
+    The one at `best`, which was found before the probabilities were rounded, is always the first.
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable").tolist()
+    return [
+        f"{probabilities[row, index]!s}:{index}:{classes[index]}"
+        for row, (first, ranked) in enumerate(zip(best, order, strict=True))
+        for index in [first, *(index for index in ranked if index != first)][:top]
+    ]
 
 
 def _bytes(datatype: str, data: Any) -> bytes:
@@ -277,13 +322,18 @@ def decode_v1(schema: Schema, request: Any, max_rows: int) -> Rows:
     """The rows of a V1 request: `instances`, each a list in the order of the features or an object by their names."""
     instances = request.get("instances") if type(request) is dict else None
     if type(instances) is not list or not 1 <= len(instances) <= max_rows:
-        raise _invalid("instances", "is not such a list", f"a list of 1 to {max_rows} rows, as lists or objects")
+        raise invalid("instances", "is not such a list", f"a list of 1 to {max_rows} rows, as lists or objects")
     objects = [_by_name(schema, row, index) if type(row) is list else row for index, row in enumerate(instances)]
     return schema.rows_from_objects(objects)
+
+
+def stray_constants_v1(request: Any) -> bool:
+    """Whether a V1 request has NaN or an infinity outside of its instances, where `decode_v1` doesn't look."""
+    return type(request) is dict and _has_constant([value for name, value in request.items() if name != "instances"])
 
 
 def _by_name(schema: Schema, row: list[Any], index: int) -> dict[str, Any]:
     if len(row) != len(schema.names):
         expected = f"{len(schema.names)}, in the order of the features"
-        raise _invalid(f"[{index}]", f"has {len(row)} values", expected)
+        raise invalid(f"[{index}]", f"has {len(row)} values", expected)
     return dict(zip(schema.names, row, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ from defects.asgi import (
     compressed,
     error,
     integer,
-    new_id,
     read_body,
     read_json,
     trace_id,
 )
 from defects.batching import Batcher, Job, Overloaded, Receiver
 from defects.health import Health
+from defects.identifiers import new_id
 from defects.schema import InvalidInput, Problem, Rows, Schema
 from defects.scoring import Probabilities
 from defects.settings import MAX_TIMEOUT_MS
@@ -86,9 +87,18 @@ class Limits:
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
-# A protocol's codec: a request's rows, and what makes the answer of their probabilities.
-Encode = Callable[[Probabilities, Sequence[int]], Reply]  # the latter has each row's most probable class
-Decoded = tuple[Rows, Encode]
+# What makes the answer of the rows' probabilities; the latter has each row's most probable class.
+Encode = Callable[[openinference.Probabilities, Sequence[int]], Reply]
+
+
+class Decoded(NamedTuple):
+    """What a protocol's codec makes of a request. `single`: it has one row, which errors need not number."""
+
+    rows: Rows
+    encode: Encode
+    single: bool = False
+
+
 Decode = Callable[[Request], Decoded]
 Answer = Callable[[Probabilities], Reply]
 
@@ -357,18 +367,18 @@ class Routes:
 
         Raises what `explained` explains.
         """
-        rows, encode = decode(request)
-        if request.lax:
-            raise Refusal(400, "body has NaN or an infinity, which JSON does not know; expected a number or null")
+        decoded = decode(request)
         remaining = request.timeout - (time.perf_counter() - request.started)
         if remaining <= 0:
             raise Overloaded("deadline", 0)
-        job = self._batcher.submit(rows.astype(np.float32), remaining, done)
-        return partial(_answered, request, job, encode)
+        job = self._batcher.submit(self._model.schema.held(decoded.rows), remaining, done)
+        return partial(_answered, request, job, self._model.schema, decoded)
 
     def _classify(self, request: Request) -> Decoded:
         rows = self._model.schema.rows_from_objects([read_json(request)], single=True)
-        return rows, lambda probabilities, best: answer(predictions(self._model, probabilities, best)[0])
+        return Decoded(
+            rows, lambda *scored: _predicted(made := predictions(self._model, *scored), made[0]), single=True
+        )
 
     def _classify_batch(self, request: Request) -> Decoded:
         scans = read_json(request)
@@ -376,24 +386,31 @@ class Routes:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
             raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
         rows = self._model.schema.rows_from_objects(scans)
-        return rows, lambda probabilities, best: answer(predictions(self._model, probabilities, best))
+        return Decoded(rows, lambda *scored: _predicted(made := predictions(self._model, *scored), made))
 
     def _v1_predict(self, request: Request) -> Decoded:
-        rows = openinference.decode_v1(self._model.schema, read_json(request), MAX_ROWS)
-        return rows, lambda probabilities, best: answer({"predictions": predictions(self._model, probabilities, best)})
+        value = read_json(request, stray_constants=openinference.stray_constants_v1)
+        rows = openinference.decode_v1(self._model.schema, value, MAX_ROWS)
+        return Decoded(
+            rows, lambda *scored: _predicted(made := predictions(self._model, *scored), {"predictions": made})
+        )
 
     def _v2_infer(self, request: Request) -> Decoded:
         length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
-        read = partial(read_json, request)
+        read = partial(read_json, request, stray_constants=openinference.stray_constants)
         query = openinference.decode(self._model.schema, request.body, length, read, MAX_ROWS)
-        return query.rows, partial(self._v2_answer, query)
+        return Decoded(query.rows, partial(self._v2_answer, query))
 
-    def _v2_answer(self, query: openinference.Query, probabilities: Probabilities, best: Sequence[int]) -> Reply:
+    def _v2_answer(
+        self, query: openinference.Query, probabilities: openinference.Probabilities, best: Sequence[int]
+    ) -> Reply:
         model = {"model_name": self._model.name, "model_version": self._model.version}
-        body, length = openinference.encode(model, self._model.schema.class_names, query, probabilities, best)
+        ids = [new_id() for _ in best] if len(best) == 1 or query.wants_ids else []
+        body, length = openinference.encode(model, self._model.schema.class_names, query, probabilities, best, ids=ids)
+        headers = _prediction_id(ids)
         if length is None:
-            return Reply(200, body)
-        return Reply(200, body, BINARY, [(b"inference-header-content-length", str(length).encode())])
+            return Reply(200, body, headers=headers)
+        return Reply(200, body, BINARY, [*headers, (b"inference-header-content-length", str(length).encode())])
 
     # --- everything else: never waits behind inference, never refused by admission ----------------------------------
 
@@ -435,7 +452,7 @@ class Routes:
 
     async def _v2_server(self, _: Request) -> Reply:
         return answer(
-            {"name": "warehouse-defects", "version": self._model.version, "extensions": ["binary_tensor_data"]}
+            {"name": "warehouse-defects", "version": self._model.version, "extensions": [*openinference.EXTENSIONS]}
         )
 
     async def _v2_metadata(self, _: Request) -> Reply:
@@ -453,12 +470,28 @@ class Routes:
         return Refusal(503, f"not ready: {self._health.problem}; expected another try", [(b"retry-after", b"1")])
 
 
-def _answered(request: Request, job: Job, encode: Encode, probabilities: Probabilities) -> Reply:
-    """The answer; what is to be told and counted of it is noted in `request`."""
+def _answered(request: Request, job: Job, schema: Schema, decoded: Decoded, probabilities: Probabilities) -> Reply:
+    """The answer; what is to be told and counted of it is noted in `request`.
+
+    The most probable class is found before the probabilities are rounded to 32 bits, as answers have them. Raises
+    `InvalidInput` where a row could not be scored, which is then all NaN.
+    """
     request.queue, request.score = job.started - job.submitted, job.finished - job.started
     request.scored = job.finished
+    if math.isnan(probabilities.item(int(probabilities.argmax()))):  # to argmax, NaN is the highest
+        schema.check_scored(decoded.rows, np.logical_or.reduce(np.isnan(probabilities), axis=1), single=decoded.single)
     request.best = probabilities.argmax(axis=1).tolist()
-    return encode(probabilities, request.best)
+    return decoded.encode(probabilities.astype(np.float32, copy=False), request.best)
+
+
+def _predicted(made: Sequence[Mapping[str, Any]], content: Any) -> Reply:
+    """The answer with these predictions."""
+    return answer(content)._replace(headers=_prediction_id([prediction["prediction_id"] for prediction in made[:2]]))
+
+
+def _prediction_id(ids: Sequence[str]) -> Headers:
+    """The header that names a prediction, where there is only one."""
+    return [(b"x-prediction-id", ids[0].encode())] if len(ids) == 1 else []
 
 
 async def _watch(request: Request, done: asyncio.Future[Probabilities]) -> None:
@@ -494,12 +527,12 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def predictions(model: Model, probabilities: Probabilities, best: Sequence[int]) -> list[dict[str, Any]]:
+def predictions(model: Model, probabilities: openinference.Probabilities, best: Sequence[int]) -> list[dict[str, Any]]:
     """One answer for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
-    names = model.schema.class_names
+    names, labels = model.schema.class_names, model.schema.labels
     return [
         {
-            "defect": names[index],
+            "defect": labels[index],
             "confidence": values[index],
             "probabilities": dict(zip(names, values, strict=True)),
             "prediction_id": new_id(),

@@ -179,6 +179,12 @@ class Schema:
         return np.array(low), np.array(high), np.array([not feature.optional for feature in self.features])
 
     @cached_property
+    def reach(self) -> float:
+        """The largest absolute value that any feature allows."""
+        low, high, _ = self.limits
+        return float(max(-low.min(), high.max()))
+
+    @cached_property
     def wide(self) -> bool:
         """Whether any feature is."""
         return any(feature.wide for feature in self.features)
@@ -320,7 +326,7 @@ class Schema:
             return
         unknown = (name for name in item if name not in self.index)
         for count, name in enumerate(unknown):
-            yield Problem(_field(row, name, single), "unknown field", self._known_fields(name, suggest=not count))
+            yield Problem(_field(row, name, single), "unknown field", self.known_features(name, suggest=not count))
         for feature in self.features:
             place, value = _field(row, feature.name, single), item.get(feature.name)
             if not (_is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
@@ -328,7 +334,7 @@ class Schema:
             elif not feature.allows(_as_float(value)):
                 yield _problem_with_value(place, feature, value)
 
-    def _known_fields(self, unknown: str, *, suggest: bool) -> str:
+    def known_features(self, unknown: str, *, suggest: bool) -> str:
         close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
         return f"one of the {len(self.names)} features{f'; did you mean {close[0]}?' if close else ''}"
 

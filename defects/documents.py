@@ -1,0 +1,143 @@
+"""JSON bodies: what a document says, exactly. A key that appears twice is refused, and NaN or an infinity is named.
+
+orjson reads the usual document. Python's own reader, which is slower, reads only what may be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from defects.schema import MAX_NAME, Constant, InvalidInput, Problem
+
+_NESTED = (dict, list)
+
+
+class NotJSON(ValueError):
+    """The text is no JSON document."""
+
+
+class StrayConstant(ValueError):
+    """The text has NaN or an infinity where nothing takes it."""
+
+
+def read(text: bytes, stray: Callable[[Any], bool]) -> Any:
+    """The value of a JSON document, where `NaN` and the infinities may stand for numbers: they come as `Constant`.
+
+    `stray` says whether a value has one where it would not be looked at. Raises `NotJSON`, `StrayConstant`, or
+    `InvalidInput` where an object has a key twice.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as problem:
+        return _with_constants(text, stray, problem)
+    # Each key in the text has a colon of its own, and `value` has each key once. So if there are as many colons as keys
+    # no key was lost. This one line is all that most documents need.
+    colons = text.count(b":")
+    if (type(value) is not dict or len(value) != colons) and not _surely_unique(text, value, colons):
+        _read_again(text)
+    return value
+
+
+def _surely_unique(text: bytes, value: Any, colons: int) -> bool:
+    """Whether counting shows that there are as many keys in `value` as in the text, which has so many colons.
+
+    Colons within strings count too, where no backslash could hide or make one.
+    """
+    keys = _keys(value, colons)
+    return keys == colons or (b"\\" not in text and keys + sum(s.count(":") for s in _strings(value)) == colons)
+
+
+def _keys(value: Any, most: int) -> int:
+    """The keys of all objects in `value`, where there are at most `most`.
+
+    A list is looked into where its first element says so: what is not counted only costs a second reading.
+    """
+    keys, items = 0, [value]
+    for item in items:
+        if type(item) is dict:
+            keys += len(item)
+            if keys == most:
+                break
+            items += item.values()
+        elif type(item) is list and item and type(item[0]) in _NESTED:
+            items += item
+    return keys
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if type(value) is str:
+        yield value
+    elif type(value) is dict:
+        yield from value
+        for inner in value.values():
+            yield from _strings(inner)
+    elif type(value) is list and value and type(value[0]) in (str, dict, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+class _Objects:
+    """What makes an object of its pairs, and notes a key that appears twice."""
+
+    def __init__(self) -> None:
+        self.twice: str | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs) and self.twice is None:
+            counts = Counter(key for key, _ in pairs)
+            self.twice = next(key for key, count in counts.items() if count > 1)
+        return made
+
+    def check(self) -> None:
+        if self.twice is not None:
+            name = self.twice[:MAX_NAME]
+            raise InvalidInput([Problem("body", f"{name} appears twice", "each key of an object once")])
+
+
+def _read_again(text: bytes) -> None:
+    """Refuse a key that appears twice in an object."""
+    objects = _Objects()
+    try:
+        json.loads(text.decode(), object_pairs_hook=objects, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise NotJSON("it nests too deep") from None
+    objects.check()
+
+
+def _with_constants(text: bytes, stray: Callable[[Any], bool], problem: ValueError) -> Any:
+    """What Python's own, laxer reader makes of the text where NaN or an infinity was all that was wrong with it."""
+    found, objects = False, _Objects()
+
+    def constant(name: str) -> Constant:
+        nonlocal found
+        found = True
+        return Constant(name)
+
+    def number(digits: str) -> float | Constant:
+        value = float(digits)  # gives infinity for what no float holds, an integer too
+        return value if math.isfinite(value) else constant("Infinity" if value > 0 else "-Infinity")
+
+    def whole(digits: str) -> int | float | Constant:
+        short = len(digits) <= 20 and -(2**63) <= int(digits) < 2**64  # as orjson has it
+        return int(digits) if short else number(digits)
+
+    try:
+        value = json.loads(
+            text.decode(), parse_constant=constant, parse_float=number, parse_int=whole, object_pairs_hook=objects
+        )
+        orjson.dumps(value)  # refuses what else is no JSON: halves of surrogate pairs, nesting without end
+    except (ValueError, TypeError, RecursionError):
+        raise NotJSON(str(problem)) from None
+    if not found:
+        raise NotJSON(str(problem))
+    objects.check()
+    if stray(value):
+        raise StrayConstant
+    return value
