@@ -60,13 +60,14 @@ def _from_integers(column: Column) -> Floats:
     values: Floats = given.astype(np.float64)
     for row in np.flatnonzero(np.abs(values) >= EXACT_INTEGERS).tolist():
         if int(values[row]) != int(given[row]):
-            raise column.bad(row, _inexact(str(given[row])))
+            raise column.bad(row, f"{inexact(str(given[row]))}; {_INSTEAD}")
     values[pc.is_null(column.cells).to_numpy()] = np.nan
     return values
 
 
-def _inexact(text: str) -> str:
-    return f"{shown(text)} is an integer that a 64-bit float does not hold exactly; {_INSTEAD}"
+def inexact(text: str) -> str:
+    """The problem with an integer that is another one as a float64."""
+    return f"{shown(text)} is an integer that a 64-bit float does not hold exactly"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def _refuse(column: Column, texts: Any, parsed: Floats, codes: Codes) -> None:
     for place in np.flatnonzero(np.abs(parsed) >= EXACT_INTEGERS).tolist():
         text = texts[place].as_py()
         if _WHOLE.fullmatch(text) and Decimal(text) != Decimal(parsed[place]):
-            raise bad(place, _inexact(text))
+            raise bad(place, f"{inexact(text)}; {_INSTEAD}")
     for one, other in merged(texts, parsed):
         first, second = (shown(texts[place].as_py()) for place in (one, other))
         row = int((codes == one).argmax()) + 1
