@@ -100,8 +100,8 @@ def _usual(feature: Feature) -> tuple[float, float]:
 
 def rows_from_bytes(schema: Schema, raw: bytes) -> ModelRows:
     """Rows from their `tobytes()`, which workers are sent."""
-    held: ModelRows = np.frombuffer(raw, np.float64 if schema.wide else np.float32)
-    return held.reshape(-1, len(schema.names))
+    shape = (-1, len(schema.names))
+    return np.frombuffer(raw).reshape(shape) if schema.wide else np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def rows_from_file(path: Path, schema: Schema) -> ModelRows:

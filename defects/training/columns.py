@@ -110,6 +110,11 @@ def _refuse(column: Column, texts: Any, parsed: Floats, codes: Codes) -> None:
 
     if (wrong := np.isnan(parsed)).any():
         place = int(wrong.argmax())
+        if place == 0 and texts[0].as_py() in TRUTHS:
+            place = next(place for place, text in enumerate(texts.to_pylist()) if text not in TRUTHS)
+            raise bad(
+                place, f"{shown(texts[place].as_py())!r} is neither true nor false; expected one, as in other rows"
+            )
         raise bad(place, f"{shown(texts[place].as_py())!r} is not a number; expected one")
     if (large := np.abs(parsed) > FLOAT32_MAX).any():
         place = int(large.argmax())

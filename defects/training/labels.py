@@ -74,7 +74,7 @@ def _from_text(column: Column) -> Found:
     texts: list[str] = distinct.to_pylist()
     if all(map(_is_integer, texts)):
         return list(map(int, texts)), codes, INTEGER
-    if all(map(_is_decimal, texts)) and not all(map(_INTEGER.fullmatch, texts)):
+    if all(map(_is_decimal, texts)) and not all(text.lstrip("-").isdigit() for text in texts):
         values = np.array(list(map(float, texts))) + 0.0  # so that -0.0 is 0.0
         if np.isfinite(values).all() and not merged(distinct, values):
             return values.tolist(), codes, NUMBER

@@ -112,9 +112,9 @@ def _read_csv(path: Path, names: Sequence[str] | None) -> dict[str, Column]:
         header = next(rows, [])
         if not header:
             raise BadData(f"{path}: is empty; expected a header and rows")
-        chosen = _chosen(path, header, names)
         if len(header) == 1 and any(separator in header[0] for separator in ";\t|"):
-            raise BadData(f"{path}: the header has one column, {header[0][:60]!r}; expected commas between columns")
+            raise BadData(f"{path}: the header has one column, {shown(header[0])!r}; expected commas between columns")
+        chosen = _chosen(path, header, names)
         places = [header.index(name) for name in chosen]
         chunks: list[list[Any]] = [[] for _ in chosen]
         while batch := list(islice(rows, ROWS_AT_ONCE)):
@@ -148,13 +148,13 @@ def _rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
 def _lines(file: Iterable[str]) -> Iterator[str]:
     """The lines of a file whose bytes that are not UTF-8 were read as surrogates; raises `ValueError` for those."""
     for line in file:
-        if "\0" in line:
-            raise ValueError("a NUL character")
         if not line.isascii():
             try:
                 line.encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"the byte 0x{ord(line[error.start]) - 0xDC00:02x} is not UTF-8") from None
+        if "\0" in line:
+            raise ValueError("a NUL character")
         yield line
 
 
