@@ -44,7 +44,7 @@ def options(parser: Any) -> None:
     per_s = "requests/s, instead of the scenario's; or the directory of a run that found them"
     add("--rate", default="", type=checked(session.rate), help=per_s)
     add("--seed", default="", type=checked(session.seed), help="of schedule and rows, instead of the scenario's")
-    file = "a .json or .csv file with the rows to send"
+    file = "a .csv, .parquet or .json file with the rows to send"
     add("--payload", default="", help=file, include_in_web_ui=False)
     extra = "'NAME: VALUE', as an ingress or a gateway needs it; may be repeated"
     add("--header", default=[], action="append", type=checked(session.header), help=extra, include_in_web_ui=False)

@@ -7,10 +7,9 @@ and the model looks several times cheaper than it is.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -23,7 +22,9 @@ from urllib.request import Request, urlopen
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import Feature, InvalidInput, Schema
+from defects.schema import BOOLEAN, Constant, Feature, InvalidInput, ModelRows, Schema
+from defects.training import tables
+from defects.training.columns import inexact, numbers
 from defects.tunnel import SCHEMA, Tunnel
 from loadtests.subjects import post
 
@@ -31,10 +32,9 @@ ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
 ASK_SECONDS = 10.0
 
-Values = list[float | None]
+Values = list[float | bool | None]
 Headers = Mapping[str, str]
 NO_HEADERS: Headers = MappingProxyType({})
-Rows = NDArray[np.float32]  # [rows, features]; NaN where a value is missing
 
 
 class BadPayload(ValueError):
@@ -79,12 +79,15 @@ def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEA
     return said
 
 
-def rows_for(schema: Schema, count: int, seed: int) -> Rows:
+def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
     """`count` valid rows; the same ones for the same seed."""
     if schema.names == SCHEMA.names:
         return Tunnel(seed=seed).scans(count).features
     low, high = np.array([_usual(feature) for feature in schema.features]).T
-    return np.random.default_rng(seed).uniform(low, high, size=(count, len(low))).astype(np.float32)
+    drawn = np.random.default_rng(seed).uniform(low, high, size=(count, len(low)))
+    boolean = [feature.kind == BOOLEAN for feature in schema.features]
+    drawn[:, boolean] = np.rint(drawn[:, boolean])
+    return schema.held(drawn)
 
 
 def _usual(feature: Feature) -> tuple[float, float]:
@@ -95,32 +98,72 @@ def _usual(feature: Feature) -> tuple[float, float]:
     return one, one
 
 
-def rows_from_file(path: Path, schema: Schema) -> Rows:
-    """The rows of a JSON file, a list of objects by feature name, or of a CSV file, of whose columns others are left.
+def rows_from_bytes(schema: Schema, raw: bytes) -> ModelRows:
+    """Rows from their `tobytes()`, which workers are sent."""
+    shape = (-1, len(schema.names))
+    return np.frombuffer(raw).reshape(shape) if schema.wide else np.frombuffer(raw, np.float32).reshape(shape)
 
-    Raises `BadPayload`.
+
+def rows_from_file(path: Path, schema: Schema) -> ModelRows:
+    """The rows of a JSON file, a list of objects by feature name, or of a table that training would read.
+
+    Of a table's columns, those that are no features are left out. Raises `BadPayload`.
     """
     try:
-        text = path.read_text("utf-8")
-        objects = json.loads(text) if path.suffix == ".json" else list(_from_csv(text, schema))
-        if type(objects) is not list or not objects:
-            raise BadPayload(f"--payload: {path}: no rows; expected a list of objects, or a CSV file with a header")
-        return schema.rows_from_objects(objects).astype(np.float32)
+        rows = _from_json(path, schema) if path.suffix.lower() == ".json" else _from_table(path, schema)
+    except tables.BadData as error:
+        raise BadPayload(f"--payload: {error}") from None
     except InvalidInput as error:
         raise BadPayload(f"--payload: {path}: {error}") from None
-    except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, BadPayload):
-            raise
-        raise BadPayload(f"--payload: {path}: {error}; expected JSON or CSV that can be read") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadPayload(f"--payload: {path}: can't be read: {error}; expected JSON") from None
+    return schema.held(rows)
 
 
-def _from_csv(text: str, schema: Schema) -> Sequence[dict[str, Any]]:
-    reader = csv.DictReader(text.splitlines())
-    if absent := set(schema.names) - set(reader.fieldnames or ()):
-        raise BadPayload(
-            f"--payload: column {min(absent)} is missing; expected the model's {len(schema.names)} features"
-        )
-    return [{name: float(line[name]) if line[name] else None for name in schema.names} for line in reader]
+def _from_json(path: Path, schema: Schema) -> NDArray[np.float64]:
+    text = path.read_text("utf-8-sig")
+    objects = json.loads(text, object_pairs_hook=_unique, parse_constant=Constant)
+    if type(objects) is not list or not objects:
+        raise tables.BadData(f"{path}: has no rows; expected a list of objects")
+    rows = schema.rows_from_objects(objects)
+    for row, item in enumerate(objects):
+        for name, value in item.items():
+            if type(value) is int and int(float(value)) != value:
+                raise tables.BadData(f"{path}: [{row}].{name}: {inexact(str(value))}; expected one that does")
+    return rows
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} appears twice in one object")
+        found[key] = value
+    return found
+
+
+def _from_table(path: Path, schema: Schema) -> NDArray[np.float64]:
+    if not tables.is_table(path):
+        raise tables.BadData(f"{path}: is of no known format, by its name; expected .csv, .parquet or .json")
+    columns = tables.read(path, schema.names)
+    rows = np.column_stack([_column(columns[feature.name], feature) for feature in schema.features])
+    if not len(rows):
+        raise tables.BadData(f"{path}: has no rows; expected at least one")
+    try:
+        return schema.check(rows)
+    except InvalidInput as error:
+        problem = error.problems[0]
+        row, _, name = problem.field[1:].partition("].")
+        text = f"{problem.problem}; expected {problem.expected}"
+        raise tables.BadData(f"{path}: column {name!r}, row {int(row) + 1}: {text}") from None
+
+
+def _column(column: tables.Column, feature: Feature) -> NDArray[np.float64]:
+    found = numbers(column)
+    given = ~np.isnan(found.values)
+    if found.boolean and feature.kind != BOOLEAN and given.any():
+        raise column.bad(int(given.argmax()), f"is true or false; expected {feature.expected}")
+    return found.values
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------
@@ -130,27 +173,34 @@ def dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def values_of(rows: Rows) -> list[Values]:
-    """Rows as JSON has them: short numbers, null where a value is missing."""
-    return [[None if math.isnan(v) else float(f"{v:.6g}") for v in row] for row in rows.tolist()]
+def values_of(schema: Schema, rows: ModelRows) -> list[Values]:
+    """Rows as JSON has them: the fewest digits that mean what the model is given, null where a value is missing."""
+    columns = [_shown(feature, rows[:, i]) for i, feature in enumerate(schema.features)]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
-def objects(names: Sequence[str], rows: Sequence[Values]) -> list[dict[str, float | None]]:
+def _shown(feature: Feature, column: ModelRows) -> Values:
+    return [None if math.isnan(value) else feature.shown(value) for value in column.tolist()]
+
+
+def objects(names: Sequence[str], rows: Sequence[Values]) -> list[dict[str, float | bool | None]]:
     """Rows by feature name."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def v2_json(rows: Sequence[Values]) -> bytes:
-    """A V2 request."""
-    data = [value for row in rows for value in row]
-    return dump({"inputs": [{"name": "rows", "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": data}]})
+def v2_json(rows: Sequence[Values], *, wide: bool = False) -> bytes:
+    """A V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
+    data = [None if value is None else float(value) for row in rows for value in row]
+    datatype, shape = "FP64" if wide else "FP32", [len(rows), len(rows[0])]
+    return dump({"inputs": [{"name": "rows", "datatype": datatype, "shape": shape, "data": data}]})
 
 
-def v2_binary(values: Rows) -> tuple[bytes, bytes]:
+def v2_binary(values: ModelRows) -> tuple[bytes, bytes]:
     """Header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
-    raw = values.astype("<f4").tobytes()
+    datatype, dtype = ("FP64", "<f8") if values.dtype == np.float64 else ("FP32", "<f4")
+    raw = values.astype(dtype).tobytes()
     tensor = {
-        "name": "rows", "datatype": "FP32", "shape": list(values.shape), "parameters": {"binary_data_size": len(raw)},
+        "name": "rows", "datatype": datatype, "shape": list(values.shape), "parameters": {"binary_data_size": len(raw)},
     }  # fmt: skip
     return dump({"inputs": [tensor], "parameters": {"binary_data_output": True}}), raw
 
@@ -173,7 +223,7 @@ def prepare(
     rows: int,
     host: str,
     model: Served,
-    data: Rows,
+    data: ModelRows,
     *,
     deadline_ms: int | None,
     headers: Headers = NO_HEADERS,
@@ -206,8 +256,8 @@ JSON = {"content_type": "application/json"}
 Made = tuple[str, bytes, dict[str, str]]  # path, body, headers
 
 
-def _json(model: Served, rows: Rows) -> Made:
-    named = objects(model.schema.names, values_of(rows))
+def _json(model: Served, rows: ModelRows) -> Made:
+    named = objects(model.schema.names, values_of(model.schema, rows))
     return ("/classify", dump(named[0]), JSON) if len(named) == 1 else ("/classify_batch", dump(named), JSON)
 
 
@@ -215,11 +265,11 @@ def _infer(model: Served) -> str:
     return f"/v2/models/{model.name}/infer"
 
 
-def _v2_json(model: Served, rows: Rows) -> Made:
-    return _infer(model), v2_json(values_of(rows)), JSON
+def _v2_json(model: Served, rows: ModelRows) -> Made:
+    return _infer(model), v2_json(values_of(model.schema, rows), wide=model.schema.wide), JSON
 
 
-def _v2_binary(model: Served, rows: Rows) -> Made:
+def _v2_binary(model: Served, rows: ModelRows) -> Made:
     head, raw = v2_binary(rows)
     length = {"inference_header_content_length": str(len(head))}
     return _infer(model), head + raw, {"content_type": "application/octet-stream", **length}

@@ -30,6 +30,7 @@ from gevent.event import Event
 from locust.env import Environment
 from locust.runners import MasterRunner
 
+from defects.schema import ModelRows
 from loadtests import arrivals, machine, measures, payloads, results, scaling, scenarios, summaries, verdict, watch
 from loadtests.dispatch import GRACE_SECONDS, Dispatcher, most_in_flight
 from loadtests.measures import Run, Watched
@@ -176,7 +177,7 @@ class Worker:
 
     def _payloads(self, order: Message, deadline_ms: int | None) -> list[Prepared]:
         model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
-        rows = np.frombuffer(order["rows"], np.float32).reshape(-1, len(model.schema.names))
+        rows = payloads.rows_from_bytes(model.schema, order["rows"])
         prepared = [
             payloads.prepare(
                 p.kind, p.rows, order["host"], model, rows, deadline_ms=deadline_ms, headers=order["headers"]
@@ -613,7 +614,7 @@ def _is_header(option: str) -> bool:
     return len(option) > len("--h") and "--header".startswith(option)
 
 
-def rows_to_send(model: Served, file: str, chosen_seed: int) -> payloads.Rows:
+def rows_to_send(model: Served, file: str, chosen_seed: int) -> ModelRows:
     """From the file, where there is one."""
     if file:
         return payloads.rows_from_file(Path(file), model.schema)

@@ -57,7 +57,7 @@ class Workload:
 def workloads(seed: int) -> dict[str, Workload]:
     """Every workload by name; the parcels come from `seed`."""
     parcels = Tunnel(seed=seed).scans(max(SINGLES, BATCHES * BATCH)).features
-    values = values_of(parcels)
+    values = values_of(SCHEMA, parcels)
     singles = [[row] for row in values[:SINGLES]]
     batches = [values[i * BATCH : (i + 1) * BATCH] for i in range(BATCHES)]
     infer, predict = f"/v2/models/{MODEL}/infer", f"/v1/models/{MODEL}:predict"
@@ -97,7 +97,7 @@ def _array(rows: Sequence[Values]) -> NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _objects(rows: Sequence[Values]) -> list[dict[str, float | None]]:
+def _objects(rows: Sequence[Values]) -> list[dict[str, float | bool | None]]:
     return objects(SCHEMA.names, rows)
 
 

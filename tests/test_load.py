@@ -439,7 +439,11 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
     assert drawn.min(0) == pytest.approx([0, 0], abs=0.1)
     assert drawn.max(0) == pytest.approx([6, 4], abs=0.1)
     np.testing.assert_array_equal(payloads.rows_from_file(table, model.schema)[:3], [[0, 0], [1, 1], [2, 2]])
-    for text, problem in (("a,c\n1,2", "column b is missing"), ("a,b\n1,x", "could not convert"), ("a,b\n", "no rows")):
+    for text, problem in (
+        ("a,c\n1,2", "column 'b' is missing"),
+        ("a,b\n1,x", "row 1: 'x' is not"),
+        ("a,b\n", "no rows"),
+    ):
         table.write_text(text)
         with pytest.raises(payloads.BadPayload, match=problem):
             payloads.rows_from_file(table, model.schema)
