@@ -31,6 +31,7 @@ BLOCK_ROWS = 16  # scikit-learn gets rows in blocks of this size, whatever their
 # Every type that a pipeline of `pipeline.ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
 # here: a list taken from the file would trust whatever the file declares.
 TRUSTED_TYPES = (
+    "functools.partial",  # what it calls is looked at by itself
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",

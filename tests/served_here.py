@@ -3,6 +3,7 @@ milliseconds, for tests that need hundreds of models."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -58,4 +59,6 @@ async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
+            while server.server_state.connections:  # the server would look ten times a second
+                await asyncio.sleep(0.001)
             await server.shutdown(sockets=[listener])

@@ -26,7 +26,7 @@ from defects.training.dataset import BadData, Table
 from defects.training.evaluation import evaluate, reference
 from defects.training.export import export
 from defects.training.graph import shift
-from defects.training.precision import exact_shift
+from defects.training.precision import exact_shift, is_blurred
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -73,12 +73,13 @@ def train(table: Table, estimator: str, seed: int, test_share: float, progress: 
     fit_x, test_x, fit_y, test_y = _split(table, test_share, seed)
     shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
     pipeline = _pipeline(ESTIMATORS[estimator](seed), schema, shifts)
-    with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
-        pipeline.fit(fit_x, fit_y)
-    scoring.in_order(pipeline)
-    with progress(f"evaluating on {len(test_x):,} held-out rows"):
-        probabilities = pipeline.predict_proba(test_x)
-        metrics = evaluate(test_y, probabilities, schema)
+    with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
+        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+            pipeline.fit(fit_x, fit_y)
+        scoring.in_order(pipeline)
+        with progress(f"evaluating on {len(test_x):,} held-out rows"):
+            probabilities = pipeline.predict_proba(test_x)
+            metrics = evaluate(test_y, probabilities, schema)
     with progress("exporting to ONNX and comparing with scikit-learn"):
         engine = export(pipeline, schema, test_x, fit_x)
     model_digest = artifact.digest_of(engine.model)
@@ -118,7 +119,10 @@ def _shifts(table: Table) -> dict[str, float]:
         if not feature.wide:
             continue
         values = table.features[:, column].astype(np.float64)
-        found = exact_shift(values[~np.isnan(values)])
+        values = values[~np.isnan(values)]
+        if not is_blurred(values):
+            continue
+        found = exact_shift(values)
         if found is None:
             raise BadData(
                 f"{table.source['source']}: column {feature.name!r} has values that 32 bits can't tell apart, and this "
