@@ -20,7 +20,7 @@ from defects import openinference
 from defects.artifact import Golden
 from defects.check_client import Answer, Client, Wrong, json_value, parsed, read_json
 from defects.routes import Model
-from defects.schema import Schema
+from defects.schema import BOOLEAN, Schema
 from defects.settings import MAX_TIMEOUT_MS
 
 ROWS = 64  # of the golden inputs that are sent at most, by every protocol
@@ -82,7 +82,12 @@ def values(rows: Rows) -> list[list[float | None]]:
 
 
 def objects(schema: Schema, rows: Rows) -> list[dict[str, float | None]]:
-    return [dict(zip(schema.names, row, strict=True)) for row in values(rows)]
+    """Rows by feature name, with true and false where those are meant."""
+    booleans = [feature.name for feature in schema.features if feature.kind == BOOLEAN]
+    scans = [dict(zip(schema.names, row, strict=True)) for row in values(rows)]
+    for scan in scans:
+        scan.update({name: bool(scan[name]) for name in booleans if scan[name] in (0, 1)})
+    return scans
 
 
 def without_missing(scan: dict[str, float | None]) -> dict[str, float | None]:
@@ -108,26 +113,29 @@ def _v1(model: Model, rows: Rows) -> list[Call]:
 
 
 def _v2(model: Model, rows: Rows) -> list[Call]:
-    tensor = _tensor(openinference.MATRIX, rows.shape, data=list(chain.from_iterable(values(rows))))
+    tensor = _tensor(model, openinference.MATRIX, rows.shape, data=list(chain.from_iterable(values(rows))))
     return [json_call(f"{v2(model)}/infer", {"inputs": [tensor]})]
 
 
 def _v2_by_feature(model: Model, rows: Rows) -> list[Call]:
+    """Every output is asked for by name."""
     columns = zip(model.schema.names, zip(*values(rows), strict=True), strict=True)
-    return [json_call(f"{v2(model)}/infer", {"inputs": [_tensor(n, (len(rows),), data=c) for n, c in columns]})]
+    inputs = [_tensor(model, name, (len(rows),), data=column) for name, column in columns]
+    outputs = [{"name": name} for name in openinference.REQUESTABLE]
+    return [json_call(f"{v2(model)}/infer", {"inputs": inputs, "outputs": outputs})]
 
 
 def _v2_binary(model: Model, rows: Rows) -> list[Call]:
     with np.errstate(over="ignore"):  # infinite is out of range too
-        raw = rows.astype("<f4").tobytes()
-    tensor = _tensor(openinference.MATRIX, rows.shape, parameters={"binary_data_size": len(raw)})
+        raw = rows.astype(openinference.DATATYPES[openinference.datatype(model.schema)]).tobytes()
+    tensor = _tensor(model, openinference.MATRIX, rows.shape, parameters={"binary_data_size": len(raw)})
     head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
     headers = {"content_type": "application/octet-stream", "inference_header_content_length": str(len(head))}
     return [Call(f"{v2(model)}/infer", head + raw, headers)]
 
 
-def _tensor(name: str, shape: Iterable[int], **content: Any) -> dict[str, Any]:
-    return {"name": name, "datatype": "FP32", "shape": list(shape), **content}
+def _tensor(model: Model, name: str, shape: Iterable[int], **content: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": openinference.datatype(model.schema), "shape": list(shape), **content}
 
 
 # --- answers to probabilities --------------------------------------------------------------------------------------
@@ -148,7 +156,16 @@ class _Inference(BaseModel):
 
 
 def _read_one(model: Model, answer: Answer, _: int) -> Probabilities:
-    return _predictions(model, [read_json(answer)], 1)
+    prediction = read_json(answer)
+    probabilities = _predictions(model, [prediction], 1)
+    _named(answer, prediction["prediction_id"])
+    return probabilities
+
+
+def _named(answer: Answer, prediction_id: str) -> None:
+    """Raise `Wrong` where the header of an answer with one prediction names another one."""
+    if (told := answer.headers.get("x-prediction-id", "missing")) != prediction_id:
+        raise Wrong(f"the header x-prediction-id is {told[:80]}; expected {prediction_id[:80]}, as in the body")
 
 
 def _read_batch(model: Model, answer: Answer, rows: int) -> Probabilities:
@@ -171,28 +188,45 @@ def _predictions(model: Model, answered: Any, rows: int) -> Probabilities:
     if len({p.prediction_id for p in predictions}) != len(predictions):
         raise Wrong("a prediction_id comes twice; expected one for each row")
     probabilities = np.array([[p.probabilities[name] for name in classes] for p in predictions], np.float64)
-    best = _best(model, probabilities, rows)
-    for row, (prediction, index) in enumerate(zip(predictions, best, strict=True)):
-        told, right = (prediction.defect, prediction.confidence), (classes[index], probabilities[row, index])
-        if told != right:
-            raise Wrong(f"row {row} is {told[0][:80]} with {told[1]:.4g}; expected {right[0]} with {right[1]:.4g}")
+    labels = model.schema.labels
+    for row, (prediction, likely) in enumerate(zip(predictions, _highest(model, probabilities, rows), strict=True)):
+        told, right = (prediction.defect, prediction.confidence), (labels[likely[0]], probabilities[row, likely[0]])
+        if told not in [(labels[index], probabilities[row, index]) for index in likely]:
+            raise Wrong(f"row {row} is {told[0]!s:.80} with {told[1]:.4g}; expected {right[0]} with {right[1]:.4g}")
     return probabilities
 
 
-def _best(model: Model, probabilities: Probabilities, rows: int) -> list[int]:
-    """Each row's most probable class, once the probabilities are probabilities."""
+def _highest(model: Model, probabilities: Probabilities, rows: int) -> list[list[int]]:
+    """Each row's most probable classes, once the probabilities are probabilities.
+
+    There may be several: a server tells them apart in 64 bits, and answers in 32.
+    """
     if probabilities.shape != (rows, len(model.schema.classes)):
         raise Wrong(f"{len(probabilities)} rows of answers; expected {rows}")
     bad = ~((probabilities >= 0) & (probabilities <= 1)).all(axis=1)
     bad |= ~(np.abs(probabilities.sum(axis=1) - 1) <= SUM_TOLERANCE)
     if bad.any():
         raise Wrong(f"row {bad.argmax()} has numbers that are no probabilities; expected 0 to 1, with the sum 1")
-    return list(probabilities.argmax(axis=1).tolist())
+    narrow = probabilities.astype(np.float32)
+    return [np.flatnonzero(row == row.max()).tolist() for row in narrow]
 
 
 def _read_v2(model: Model, answer: Answer, rows: int) -> Probabilities:
     inference = parsed(_Inference, read_json(answer))
-    return _outputs(model, inference, {o.name: o.data for o in inference.outputs}, rows)
+    return _outputs(model, inference, {o.name: o.data for o in inference.outputs}, rows, openinference.OUTPUTS)
+
+
+def _read_v2_named(model: Model, answer: Answer, rows: int) -> Probabilities:
+    """The answer to a request for every output."""
+    inference = parsed(_Inference, read_json(answer))
+    data = {o.name: o.data for o in inference.outputs}
+    probabilities = _outputs(model, inference, data, rows, openinference.REQUESTABLE)
+    ids = parsed(list[str], data[openinference.PREDICTION_ID])
+    if len(set(ids)) != rows:
+        raise Wrong(f"{openinference.PREDICTION_ID} has {len(set(ids))} different values; expected one for each row")
+    if rows == 1:
+        _named(answer, ids[0])
+    return probabilities
 
 
 def _read_v2_binary(model: Model, answer: Answer, rows: int) -> Probabilities:
@@ -209,7 +243,7 @@ def _read_v2_binary(model: Model, answer: Answer, rows: int) -> Probabilities:
         data[output.name], raw = _elements(output, raw[:size]), raw[size:]
     if raw:
         raise Wrong(f"{len(raw)} bytes come after the last tensor; expected none")
-    return _outputs(model, inference, data, rows)
+    return _outputs(model, inference, data, rows, openinference.OUTPUTS)
 
 
 def _elements(output: _Tensor, raw: bytes) -> list[Any]:
@@ -231,13 +265,16 @@ def _elements(output: _Tensor, raw: bytes) -> list[Any]:
     return texts
 
 
-def _outputs(model: Model, inference: _Inference, data: dict[str, Any], rows: int) -> Probabilities:
-    """The probabilities of a V2 answer, once its outputs agree with one another and with the metadata."""
+def _outputs(
+    model: Model, inference: _Inference, data: dict[str, Any], rows: int, names: Sequence[str]
+) -> Probabilities:
+    """The probabilities of a V2 answer, once it has the outputs of these names, which agree with one another and with
+    the metadata."""
     told = (inference.model_name, inference.model_version)
     if told != (model.name, model.version):
         raise Wrong(f"answered by {' '.join(told)[:160]}; expected {model.name} {model.version}")
     described = openinference.metadata(model.schema, model.name, model.version, model.engine)["outputs"]
-    expected = {o["name"]: (o["datatype"], [rows, *o["shape"][1:]]) for o in described}
+    expected = {o["name"]: (o["datatype"], [rows, *o["shape"][1:]]) for o in described if o["name"] in names}
     seen = {o.name: (o.datatype, o.shape) for o in inference.outputs}
     if seen != expected or len(inference.outputs) != len(expected):
         raise Wrong(f"the outputs are {str(seen)[:160]}; expected {expected}")
@@ -245,8 +282,9 @@ def _outputs(model: Model, inference: _Inference, data: dict[str, Any], rows: in
     if len(flat) != rows * len(model.schema.classes):
         raise Wrong(f"probabilities has {len(flat)} values; expected {rows * len(model.schema.classes)}")
     probabilities = np.array(flat, np.float64).reshape(rows, -1)
-    best = _best(model, probabilities, rows)
-    if data["class_index"] != best or data["label"] != [model.schema.class_names[i] for i in best]:
+    highest, best = _highest(model, probabilities, rows), parsed(list[int], data["class_index"])
+    right = len(best) == rows and all(index in likely for index, likely in zip(best, highest, strict=True))
+    if not right or data["label"] != [model.schema.class_names[index] for index in best]:
         raise Wrong("label and class_index are not the most probable class of each row")
     return probabilities
 
@@ -256,7 +294,7 @@ WAYS = (
     Way("/classify_batch", _classify_batch, _read_batch),
     Way("V1", _v1, _read_v1),
     Way("V2 JSON", _v2, _read_v2),
-    Way("V2 JSON by feature", _v2_by_feature, _read_v2),
+    Way("V2 JSON by feature", _v2_by_feature, _read_v2_named),
     Way("V2 binary", _v2_binary, _read_v2_binary),
 )
 
@@ -297,11 +335,13 @@ def generated(schema: Schema) -> tuple[Rows, Rows]:
     example = np.array([np.nan if f.example is None else f.example for f in features], np.float64)
     rows[0] = np.where(np.isnan(example), rows[0], example)
     with np.errstate(over="ignore"):
-        rows = np.clip(rows, *schema.limits[:2]).astype(np.float32)
+        rows = schema.held(np.clip(rows, *schema.limits[:2]))
+    booleans = [feature.kind == BOOLEAN for feature in features]
+    rows[:, booleans] = rows[:, booleans].round()
     optional = ~schema.limits[2]
     gaps = optional & (random.random(rows.shape) < 0.5)
     gaps[0] = optional  # at least one row misses all that it may
-    return rows, np.where(gaps, np.float32(np.nan), rows)[gaps.any(axis=1)]
+    return rows, np.where(gaps, rows.dtype.type(np.nan), rows)[gaps.any(axis=1)]
 
 
 def _first(*numbers: float | None) -> float:

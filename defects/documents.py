@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from defects.schema import MAX_NAME, Constant, InvalidInput, Problem
 
-_NESTED = (dict, list)
+_NESTED, _NESTED_OR_TEXT = (dict, list), (dict, list, str)
 
 
 class NotJSON(ValueError):
@@ -50,7 +50,7 @@ def _surely_unique(text: bytes, value: Any, colons: int) -> bool:
     Colons within strings count too, where no backslash could hide or make one.
     """
     keys = _keys(value, colons)
-    return keys == colons or (b"\\" not in text and keys + sum(s.count(":") for s in _strings(value)) == colons)
+    return keys == colons or (b"\\" not in text and keys + _colons(value) == colons)
 
 
 def _keys(value: Any, most: int) -> int:
@@ -60,26 +60,29 @@ def _keys(value: Any, most: int) -> int:
     """
     keys, items = 0, [value]
     for item in items:
-        if type(item) is dict:
+        kind = type(item)
+        if kind is dict:
             keys += len(item)
             if keys == most:
                 break
             items += item.values()
-        elif type(item) is list and item and type(item[0]) in _NESTED:
+        elif kind is list and item and type(item[0]) in _NESTED:
             items += item
     return keys
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if type(value) is str:
-        yield value
-    elif type(value) is dict:
-        yield from value
-        for inner in value.values():
-            yield from _strings(inner)
-    elif type(value) is list and value and type(value[0]) in (str, dict, list):
-        for inner in value:
-            yield from _strings(inner)
+def _colons(value: Any) -> int:
+    """The colons within the strings in `value`, as far as `_keys` looks, and in lists that begin with a string."""
+    colons, items = 0, [value]
+    for item in items:
+        if type(item) is str:
+            colons += item.count(":")
+        elif type(item) is dict:
+            colons += sum(key.count(":") for key in item)
+            items += item.values()
+        elif type(item) is list and item and type(item[0]) in _NESTED_OR_TEXT:
+            items += item
+    return colons
 
 
 class _Objects:

@@ -11,14 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 FIRST, LAST = 0x80000000, 0xBFFFFFFF  # of the counter, with the two bits of the variant before it
-
-
-def _random_digits() -> Iterator[str]:
-    """Eight random digits at a time. The kernel is asked for many at once: that costs more than all the rest."""
-    while True:
-        digits = secrets.token_hex(4 * 1024)
-        for start in range(0, len(digits), 8):
-            yield digits[start : start + 8]
+ENTROPY = 12 * 512  # bytes at a time: to ask the kernel costs more than all the rest
 
 
 def identifiers(clock: Callable[[], int] = time.time_ns) -> Iterator[str]:
@@ -28,16 +21,17 @@ def identifiers(clock: Callable[[], int] = time.time_ns) -> Iterator[str]:
     their range; 32 are random (RFC 9562, section 6.2, method 1). The last millisecond counts on while the clock is
     behind it. If the counter is used up the next one is begun.
     """
-    random = _random_digits().__next__
     millisecond, counter, prefix = -1, LAST, ""
     while True:
-        now = clock() // 1_000_000
-        counter += 1
-        if now > millisecond or counter > LAST:
-            millisecond = max(now, millisecond + 1)
-            prefix = f"{millisecond:012x}7{random()[:3]}"
-            counter = FIRST + (int(random(), 16) >> 3)
-        yield f"{prefix}{counter:08x}{random()}"
+        digits = secrets.token_hex(ENTROPY)
+        for start in range(0, len(digits), 24):
+            now = clock() // 1_000_000
+            counter += 1
+            if now > millisecond or counter > LAST:
+                millisecond = max(now, millisecond + 1)
+                prefix = f"{millisecond:012x}7{digits[start + 8 : start + 11]}"
+                counter = FIRST + (int(digits[start + 11 : start + 19], 16) >> 3)
+            yield f"{prefix}{counter:08x}{digits[start : start + 8]}"
 
 
 new_id = identifiers().__next__

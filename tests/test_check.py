@@ -165,6 +165,11 @@ def one_identifier(answers: list[dict[str, Any]]) -> None:
         answer["prediction_id"] = "1"
 
 
+def one_output(inference: dict[str, Any]) -> None:
+    data = inference["outputs"][3]["data"]
+    data[:] = data[:1] * len(data)
+
+
 def other_field(error: dict[str, Any]) -> None:
     error["fields"][0]["field"] = "other"
 
@@ -252,6 +257,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("another probability", on("/classify", edited(lambda v: shift(v["probabilities"])), status=200), "/classify"),
     ("another label", on("/classify", changed(defect="other"), status=200), "/classify"),
     ("another confidence", on("/classify", changed(confidence=0.99999), status=200), "/classify"),
+    ("another identifier in the header", header("x-prediction-id", "other", "/classify"), "/classify"),
     ("percentages", on("/classify", edited(percentages), status=200), "/classify"),
     ("another version in answers", on("/classify", changed(model_version="other"), status=200), "/classify"),
     ("a list around a prediction", on("/classify", lambda x: x.becomes(200, [x.json]), status=200), "/classify"),
@@ -269,6 +275,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("other labels in V2", in_v2("JSON", edited(lambda v: v["outputs"][0]["data"].reverse())), "V2 JSON"),
     ("NaN in JSON", in_v2("JSON", replaced(b'"data":[0.', b'"data":[NaN,0.')), "V2 JSON"),
     ("an output too few", in_v2("by feature", edited(lambda v: v["outputs"].pop())), "V2 JSON by feature"),
+    ("an identifier twice in V2", in_v2("by feature", edited(one_output)), "V2 JSON by feature"),
     ("another model name", in_v2("by feature", changed(model_name="other")), "V2 JSON by feature"),
     ("another shape", in_v2("by feature", edited(lambda v: v["outputs"][2]["shape"].reverse())), "V2 JSON by feature"),
     ("one binary value", in_v2("binary", one_float_changed), "V2 binary"),

@@ -146,6 +146,118 @@ def test_all_outputs_binary(client: httpx.Client, probabilities: Any) -> None:
     assert np.frombuffer(raw[sizes[0] :][: sizes[1]], "<i8").tolist() == best.tolist()
 
 
+def test_the_most_probable_classes_as_tritons_extension_has_them(client: httpx.Client, probabilities: Any) -> None:
+    rows = scans(3)
+    told = probabilities(rows)
+    order = np.argsort(-told, axis=1, kind="stable")
+    for asked, told_of in ((1, 1), (2, 2), (6, 6), (2**63, 6)):
+        outputs = [top("probabilities", asked), {"name": "class_index"}]
+        first, second = infer(client, matrix(rows) | {"outputs": outputs}).json()["outputs"]
+        assert (first["name"], first["datatype"], first["shape"]) == ("probabilities", "BYTES", [3, told_of])
+        parts = [text.split(":") for text in first["data"]]
+        indices = np.reshape([int(part[1]) for part in parts], (3, told_of))
+        assert indices.tolist() == order[:, :told_of].tolist()
+        assert indices[:, 0].tolist() == second["data"]
+        assert [part[2] for part in parts] == [tunnel.SCHEMA.class_names[i] for i in indices.ravel()]
+        expected = np.take_along_axis(told, indices, axis=1)
+        np.testing.assert_allclose([float(part[0]) for part in parts], expected.ravel(), atol=1e-6)
+
+
+def test_a_classification_in_binary(client: httpx.Client) -> None:
+    asked = {"name": "probabilities", "parameters": {"classification": 2, "binary_data": True}}
+    answer = infer(client, matrix(scans(1)) | {"outputs": [asked]})
+    raw = answer.content[int(answer.headers["inference-header-content-length"]) :]
+    texts: list[str] = []
+    while raw:
+        size = int.from_bytes(raw[:4], "little")
+        texts, raw = [*texts, raw[4 : 4 + size].decode()], raw[4 + size :]
+    assert (
+        texts == infer(client, matrix(scans(1)) | {"outputs": [top("probabilities", 2)]}).json()["outputs"][0]["data"]
+    )
+
+
+def test_predictions_have_identifiers_where_they_are_asked_for(client: httpx.Client) -> None:
+    wanted = {"outputs": [{"name": "prediction_id"}]}
+    for n in (1, 3):
+        answer = infer(client, matrix(scans(n)) | wanted)
+        (output,) = answer.json()["outputs"]
+        assert (output["datatype"], output["shape"]) == ("BYTES", [n])
+        assert len({*output["data"]}) == n
+        assert output["data"] == sorted(output["data"])
+        assert answer.headers.get("x-prediction-id") == (output["data"][0] if n == 1 else None)
+        without = infer(client, matrix(scans(n)))
+        assert [o["name"] for o in without.json()["outputs"]] == ["label", "class_index", "probabilities"]
+        assert ("x-prediction-id" in without.headers) is (n == 1)
+    binary = infer(client, matrix(scans(1)) | wanted | {"parameters": {"binary_data_output": True}})
+    raw = binary.content[int(binary.headers["inference-header-content-length"]) :]
+    assert raw == (32).to_bytes(4, "little") + binary.headers["x-prediction-id"].encode()
+
+
+@pytest.mark.parametrize("shape", [[1, 3, 22], [1, 1, 3, 22]])
+def test_leading_ones_of_a_shape_are_dropped(client: httpx.Client, probabilities: Any, shape: list[int]) -> None:
+    rows = scans(3)
+    nested = json.loads(json.dumps(as_json(rows)))
+    for _ in shape[2:]:
+        nested = [nested]
+    flat = [value for row in as_json(rows) for value in row]
+    for data in (flat, nested):
+        answer = infer(client, {"inputs": [TENSOR | {"shape": shape, "data": data}]}).json()["outputs"][2]
+        assert answer["shape"] == [3, 6]
+        np.testing.assert_allclose(np.reshape(answer["data"], (3, 6)), probabilities(rows), atol=1e-6)
+    raw = rows.astype("<f4").tobytes()
+    tensor = {"name": "x", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    assert client.post(f"/v2/models/{NAME}/infer", content=head + raw, headers=headers).is_success
+
+
+def test_nan_in_json_is_a_missing_value(client: httpx.Client) -> None:
+    """As Triton's own client writes it."""
+    rows = scans(2)
+    rows[:, NAMES.index("surface_moisture_pct")] = math.nan
+    bare = json.dumps(matrix(rows) | {"inputs": [matrix(rows)["inputs"][0] | {"data": rows.ravel().tolist()}]})
+    assert "NaN" in bare
+    answer = client.post(f"/v2/models/{NAME}/infer", content=bare, headers={"content-type": "application/json"})
+    assert answer.json()["outputs"] == infer(client, matrix(rows)).json()["outputs"]
+    columns = [column(name, data=[float(value)]) for name, value in zip(NAMES, rows[0], strict=True)]
+    answer = client.post(f"/v2/models/{NAME}/infer", content=json.dumps({"inputs": columns}))
+    assert answer.json()["outputs"] == infer(client, matrix(rows[:1])).json()["outputs"]
+    for instance in (rows[0].tolist(), dict(zip(NAMES, rows[0].tolist(), strict=True))):
+        answer = client.post(f"/v1/models/{NAME}:predict", content=json.dumps({"instances": [instance]}))
+        assert answer.status_code == 200, answer.text
+
+
+def test_nan_in_v1_is_refused_where_a_value_is_required_or_nobody_reads_it(client: httpx.Client) -> None:
+    row = [*VALID]
+    for body, message in (
+        ({"instances": [[*row[:4], math.nan, *row[5:]]]}, "[0].weight_g: is NaN"),
+        ({"instances": [[*row[:4], -math.inf, *row[5:]]]}, "[0].weight_g: is -Infinity"),
+        ({"instances": [row], "signature_name": [math.nan]}, "body has NaN or an infinity"),
+    ):
+        answer = client.post(f"/v1/models/{NAME}:predict", content=json.dumps(body))
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("number", "found"), [("-1e400", "-Infinity"), ("1e400", "Infinity"), ("-" + "9" * 400, "-Inf")]
+)
+def test_what_no_float_holds_keeps_its_sign(client: httpx.Client, number: str, found: str) -> None:
+    body = json.dumps({"inputs": [TENSOR]}).replace("1.0", number, 1)
+    answer = client.post(f"/v2/models/{NAME}/infer", content=body)
+    assert f"inputs[0].data: has {found}" in answer.json()["error"]
+
+
+def test_an_unknown_input_is_named_whatever_it_holds(client: httpx.Client) -> None:
+    identifier = {"name": "row_id", "datatype": "BYTES", "shape": [1], "data": ["17"]}
+    answer = infer(client, {"inputs": [identifier, *(column(name) for name in NAMES)]})
+    assert answer.status_code == 400
+    assert [problem["field"] for problem in answer.json()["fields"]] == ["row_id"]
+    many = infer(client, {"inputs": [column(f"x{i}") for i in range(200)]})
+    assert (many.status_code, len(many.json()["fields"])) == (400, 50)
+    assert "(and at least 50 more)" in many.json()["error"]
+
+
 def test_v1_takes_lists_and_objects(client: httpx.Client, probabilities: Any) -> None:
     first, second = as_json(scans(2))
     instances = [first, dict(zip(NAMES, second, strict=True))]
@@ -158,7 +270,7 @@ def test_v1_takes_lists_and_objects(client: httpx.Client, probabilities: Any) ->
 
 def test_metadata_and_health(client: httpx.Client, model_dir: Path) -> None:
     version = artifact.load(model_dir).version
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data", "classification"]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     for path in (f"/v2/models/{NAME}", f"/v2/models/{NAME}/versions/{version}"):
@@ -168,6 +280,8 @@ def test_metadata_and_health(client: httpx.Client, model_dir: Path) -> None:
         (described,) = told["inputs"]
         assert (described["datatype"], described["shape"]) == ("FP32", [-1, 22])
         assert [c["name"] for c in described["parameters"]["columns"]] == list(NAMES)
+        assert {c["kind"] for c in described["parameters"]["columns"]} == {"number"}
+        assert [o["name"] for o in told["outputs"]] == ["label", "class_index", "probabilities", "prediction_id"]
         assert client.post(f"{path}/infer", json=matrix(scans(1))).status_code == 200
     for path in ("/v2/models/nobody", f"/v2/models/{NAME}/versions/0", "/v2/models/nobody/ready", "/v1/models/nobody"):
         answer = client.get(path)
@@ -196,6 +310,20 @@ def test_gzip_both_ways(client: httpx.Client, probabilities: Any) -> None:
 
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 22], "data": [1.0] * 22}
 VALID = tunnel.SCHEMA.example.values()
+
+
+def column(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": "FP32", "shape": [1], "data": [9]} | more
+
+
+def integers(datatype: str, wrong: int) -> dict[str, Any]:
+    return TENSOR | {"datatype": datatype, "data": [None, wrong] + [1] * 20}
+
+
+def top(output: str, classes: Any) -> dict[str, Any]:
+    return {"name": output, "parameters": {"classification": classes}}
+
+
 BAD_REQUESTS: list[tuple[Any, str]] = [
     ([], "body: is not an object"),
     ({}, "inputs: is not a list of tensors"),
@@ -211,7 +339,7 @@ BAD_REQUESTS: list[tuple[Any, str]] = [
     ({"inputs": [TENSOR | {"datatype": "BYTES"}]}, "inputs[0].datatype: is 'BYTES'"),
     ({"inputs": [TENSOR | {"datatype": ["FP32"]}]}, "inputs[0].datatype: is a list"),
     ({"inputs": [TENSOR | {"shape": [22, 1]}]}, "inputs[0].shape: is [22, 1]; expected [n, 22]"),
-    ({"inputs": [TENSOR | {"shape": [-1, 22]}]}, "inputs[0].shape: is a list; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [-1, 22]}]}, "inputs[0].shape: is [-1, 22]; expected one or two sizes"),
     ({"inputs": [TENSOR | {"shape": [2, 22]}]}, "inputs[0].data: has 22 values; expected 44, as the shape says"),
     ({"inputs": [TENSOR | {"shape": [0, 22], "data": []}]}, "inputs: have no rows"),
     ({"inputs": [TENSOR | {"data": None}]}, "inputs[0].data: is missing or not a list"),
@@ -219,7 +347,34 @@ BAD_REQUESTS: list[tuple[Any, str]] = [
     ({"inputs": [TENSOR | {"data": [[1.0] * 21, 1.0]}]}, "inputs[0].data: is not nested as the shape says"),
     ({"inputs": [TENSOR | {"data": [[True] * 22]}]}, "inputs[0].data: has True"),
     ({"inputs": [TENSOR | {"datatype": "INT32", "data": [1.5] * 22}]}, "has 1.5; expected integers or null"),
-    ({"inputs": [TENSOR | {"data": [1.0] * 21 + [math.nan]}]}, "inputs[0].data: has NaN"),
+    ({"inputs": [TENSOR | {"data": [1.0] * 4 + [math.nan] + [1.0] * 17}]}, "[0].weight_g: is NaN; expected a number"),
+    ({"inputs": [TENSOR | {"data": [math.nan] * 22}]}, "[0].length_mm: is NaN; expected a number from 50 to 1500 mm"),
+    ({"inputs": [TENSOR | {"data": [1.0] * 21 + [math.inf]}]}, "inputs[0].data: has Infinity; expected numbers"),
+    ({"inputs": [TENSOR | {"data": [1.0] * 21 + [-math.inf]}]}, "inputs[0].data: has -Infinity; expected numbers"),
+    ({"inputs": [TENSOR | {"datatype": "INT32", "data": [1] * 21 + [math.nan]}]}, "has NaN; expected integers or null"),
+    ({"inputs": [TENSOR | {"data": [1.0] * 21 + [True]}]}, "has True for surface_temperature_c; expected a number"),
+    ({"inputs": [integers("UINT8", 300)]}, "inputs[0].data: has 300; expected integers from 0 to 255, or null"),
+    ({"inputs": [integers("UINT8", -1)]}, "inputs[0].data: has -1; expected integers from 0 to 255, or null"),
+    ({"inputs": [integers("INT8", 9000)]}, "inputs[0].data: has 9000; expected integers from -128 to 127, or null"),
+    ({"inputs": [integers("UINT16", 65536)]}, "has 65536; expected integers from 0 to 65535, or null"),
+    ({"inputs": [integers("INT16", -32769)]}, "has -32769; expected integers from -32768 to 32767, or null"),
+    ({"inputs": [column("weight_g", datatype="UINT8", data=[256])]}, "inputs[0].data: has 256; expected integers"),
+    ({"inputs": [TENSOR | {"datatype": "FP16", "data": [65505.0] * 22}]}, "has 65505.0; expected numbers from -65504"),
+    ({"inputs": [TENSOR | {"datatype": "BOOL", "data": [True] * 22}]}, "length_mm: is BOOL; expected a number from 50"),
+    ({"inputs": [column("weight_g", datatype="BOOL", data=[1])]}, "weight_g: is BOOL; expected a number"),
+    ({"inputs": [column(name) for name in (*NAMES, "id")]}, "id: unknown input; expected one of the 22 features"),
+    ({"inputs": [column("wieght_g"), column("x")]}, "wieght_g: unknown input; expected one of the 22 features; did"),
+    ({"inputs": [TENSOR], "outputs": [top("label", 2)]}, "outputs[0].parameters.classification: is of label; expected"),
+    ({"inputs": [TENSOR], "outputs": [top("probabilities", 0)]}, "outputs[0].parameters.classification: is 0; exp"),
+    ({"inputs": [TENSOR], "outputs": [top("probabilities", True)]}, "classification: is True; expected a number of"),
+    ({"inputs": [TENSOR], "outputs": [top("probabilities", 1.0)]}, "classification: is 1.0; expected a number of"),
+    ({"inputs": [TENSOR], "outputs": [top("probabilities", None)]}, "classification: is None; expected a number of"),
+    ({"inputs": [TENSOR | {"data": list(VALID), "parameters": {"x": [math.inf]}}]}, "body has NaN or an infinity"),
+    ({"inputs": [TENSOR | {"data": list(VALID), "x": {"y": math.nan}}]}, "body has NaN or an infinity"),
+    ({"inputs": [TENSOR | {"data": list(VALID)}], "x": math.nan}, "body has NaN or an infinity"),
+    ({"inputs": [TENSOR | {"data": list(VALID)}], "parameters": 5, "x": [math.nan]}, "body has NaN or an infinity"),
+    ({"inputs": [math.nan]}, "body has NaN or an infinity"),
+    (math.nan, "body: is not an object"),
     ({"inputs": [TENSOR | {"data": [-1.0] * 22}]}, "[0].length_mm: -1 is out of range"),
     ({"inputs": [TENSOR | {"data": [None] * 22}]}, "[0].length_mm: is missing"),
     ({"inputs": [{"name": "weight_g", "datatype": "FP32", "shape": [1], "data": [9]}]}, "[0].length_mm: is missing"),
@@ -232,9 +387,23 @@ BAD_REQUESTS: list[tuple[Any, str]] = [
         },
         "width_mm: has shape [2]; expected [1]",
     ),
-    ({"inputs": [TENSOR | {"shape": [2147483647] * 500}]}, "inputs[0].shape: is a list; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [2147483647] * 500}]}, "…] with 500 sizes; expected one or two sizes"),
     ({"inputs": [TENSOR | {"shape": [2000, 22]}]}, "inputs[0].shape: has 2000 rows; expected at most 1024"),
-    ({"inputs": [TENSOR | {"shape": [1, 10**30]}]}, "inputs[0].shape: is a list"),
+    ({"inputs": [TENSOR | {"shape": [1, 10**30]}]}, "inputs[0].shape: is [1, 1e+30]; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [0, 10**19], "data": []}]}, "inputs[0].shape: is [0, 10000000000000000000]"),
+    ({"inputs": [TENSOR | {"shape": [0, 2**62], "data": []}]}, "inputs[0].shape: is [0, 4611686018427387904]"),
+    ({"inputs": [TENSOR | {"shape": [2**62], "data": []}]}, "inputs[0].shape: is [4611686018427387904]"),
+    ({"inputs": [TENSOR | {"shape": [2**62, 22], "data": []}]}, "has 4611686018427387904 rows; expected at most 1024"),
+    ({"inputs": [TENSOR | {"shape": [2**62, 4]}]}, "inputs[0].shape: is [4611686018427387904, 4]; expected [n, 22]"),
+    ({"inputs": [TENSOR | {"shape": [], "data": []}]}, "inputs[0].shape: is []; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": None}]}, "inputs[0].shape: is None; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [1, 22.0]}]}, "inputs[0].shape: is [1, 22.0]; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [1, [22]]}]}, "inputs[0].shape: is [1, a list]; expected one or two sizes"),
+    ({"inputs": [TENSOR | {"shape": [2, 1, 22]}]}, "is [2, 1, 22]; expected one or two sizes, after any number of 1s"),
+    ({"inputs": [TENSOR | {"shape": [1, 1, 21]}]}, "inputs[0].shape: is [1, 21]; expected [n, 22]"),
+    ({"inputs": [TENSOR | {"shape": [1, 1, 22], "data": [[1.0] * 22]}]}, "expected 1 lists of 1 lists of 22 numbers"),
+    ({"inputs": [column("weight_g", shape=[0, 2**62], data=[])]}, "weight_g: has shape [0, 4611686018427387904]"),
+    ({"inputs": [column("weight_g", shape=[2**62], data=[])]}, "inputs[0].shape: has 4611686018427387904 rows"),
     ({"inputs": [TENSOR | {"shape": [2, 22], "data": [[9.0] * 23, [9.0] * 21]}]}, "is not nested as the shape says"),
     ({"inputs": [TENSOR | {"shape": [2, 22], "data": [[9.0] * 2] * 22}]}, "is not nested as the shape says"),
     ({"inputs": [TENSOR], "id": "\ud800", "parameters": {"x": math.nan}}, "body is not valid JSON"),
@@ -272,6 +441,9 @@ def test_a_feature_may_have_the_name_of_the_matrix() -> None:
     assert decode(*columns) == [[1, 2]]
 
 
+SIZELESS = TENSOR | {"parameters": {"binary_data_size": 0}}
+
+
 @pytest.mark.parametrize(
     ("head", "tail", "length", "message"),
     [
@@ -279,6 +451,10 @@ def test_a_feature_may_have_the_name_of_the_matrix() -> None:
         (TENSOR | {"parameters": {"binary_data_size": 86}}, b"\0" * 86, None, "a multiple of 4"),
         (TENSOR | {"parameters": {"binary_data_size": -4}}, b"\0" * 88, None, "binary_data_size: is -4"),
         (TENSOR | {"parameters": {"binary_data_size": True}}, b"\0" * 88, None, "binary_data_size: is True"),
+        (SIZELESS | {"shape": [0, 10**19]}, b"", None, "inputs[0].shape: is [0, 10000000000000000000]"),
+        (SIZELESS | {"shape": [0, 2**62]}, b"", None, "inputs[0].shape: is [0, 4611686018427387904]"),
+        (SIZELESS | {"data": [math.nan]}, b"", None, "body has NaN or an infinity"),
+        (SIZELESS, b"", None, "inputs[0].data: has 0 values; expected 22, as the shape says"),
         (TENSOR, b"more", None, "has 4 bytes after the last tensor"),
         (TENSOR, b"", "100000", "100000 is more than the body has"),
         (TENSOR, b"", "-1", "inference-header-content-length is not valid"),

@@ -22,7 +22,7 @@ from defects import tunnel
 EXAMPLE = json.dumps(tunnel.SCHEMA.example).encode()
 BATCH = json.dumps([tunnel.SCHEMA.example] * 1024).encode()
 BOMB = gzip.compress(b" " * 10_000_000)
-FICKLE = ("date", "server-timing", "x-request-id")
+FICKLE = ("date", "server-timing", "x-request-id", "x-prediction-id")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -77,18 +78,79 @@ def test_an_optional_value_may_be_null_or_left_out(client: httpx.Client) -> None
         ('"weight_g": -Infinity', "weight_g", "is -Infinity"),
         ('"weight_g": 1e999', "weight_g", "is Infinity"),
         ('"weight_g": 1' + "0" * 400, "weight_g", "is Infinity"),
+        ('"weight_g": -1e400', "weight_g", "is -Infinity"),
+        ('"weight_g": -1' + "0" * 400, "weight_g", "is -Infinity"),
+        ('"surface_moisture_pct": Infinity', "surface_moisture_pct", "is Infinity"),
         ('"wieght_g": 1', "wieght_g", "unknown field"),
     ],
 )
 def test_a_wrong_field_is_named(client: httpx.Client, change: str, field: str, problem: str) -> None:
     for path, opening, closing, place in (("/classify", "", "", field), ("/classify_batch", "[", "]", f"[0].{field}")):
-        body = f"{opening}{json.dumps(EXAMPLE)[:-1]}, {change}}}{closing}"
+        others = {name: value for name, value in EXAMPLE.items() if f'"{name}":' not in change}
+        body = f"{opening}{json.dumps(others)[:-1]}, {change}}}{closing}"
         answer = client.post(path, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400, answer.text
         (found,) = answer.json()["fields"]
         assert (found["field"], found["problem"]) == (place, problem)
         assert "expected" in found
         assert answer.json()["error"].startswith(f"invalid input: {place}: {problem}; expected")
+
+
+def test_nan_is_a_missing_value_where_that_is_allowed(client: httpx.Client) -> None:
+    body = json.dumps(EXAMPLE | {"surface_moisture_pct": math.nan})
+    headers = {"content-type": "application/json"}
+    wanted = client.post("/classify", json=EXAMPLE | {"surface_moisture_pct": None}).json()["probabilities"]
+    assert client.post("/classify", content=body, headers=headers).json()["probabilities"] == wanted
+    (prediction,) = client.post("/classify_batch", content=f"[{body}]", headers=headers).json()
+    assert prediction["probabilities"] == wanted
+
+
+MODEL = "/v2/models/defect-classifier/infer"
+TENSOR = json.dumps({"name": "x", "datatype": "FP32", "shape": [1, 22], "data": [1] * 22})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key"),
+    [
+        ("/classify", json.dumps(EXAMPLE)[:-1] + ', "weight_g": 5}', "weight_g"),
+        ("/classify_batch", f'[{json.dumps(EXAMPLE)[:-1]}, "weight_g": 5}}]', "weight_g"),
+        ("/v1/models/defect-classifier:predict", '{"instances": [], "instances": []}', "instances"),
+        ("/v1/models/defect-classifier:predict", '{"instances": [{"weight_g": 5, "weight_g": 5}]}', "weight_g"),
+        (MODEL, f'{{"inputs": [{TENSOR}], "inputs": [{TENSOR}]}}', "inputs"),
+        (MODEL, f'{{"inputs": [{TENSOR[:-1]}, "datatype": "INT8"}}]}}', "datatype"),
+        (MODEL, f'{{"inputs": [{TENSOR}], "id": "a:b", "parameters": {{"x": 1, "x": 2}}}}', "x"),
+    ],
+)
+def test_a_key_that_appears_twice_is_refused(client: httpx.Client, path: str, body: str, key: str) -> None:
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"invalid input: body: {key} appears twice; expected")
+
+
+def test_an_answer_with_one_prediction_names_it_in_a_header(client: httpx.Client) -> None:
+    one = client.post("/classify", json=EXAMPLE)
+    batch = client.post("/classify_batch", json=[EXAMPLE])
+    v1 = client.post("/v1/models/defect-classifier:predict", json={"instances": [EXAMPLE]})
+    bodies = [one.json(), batch.json()[0], v1.json()["predictions"][0]]
+    told = [answer.headers["x-prediction-id"] for answer in (one, batch, v1)]
+    assert told == [body["prediction_id"] for body in bodies]
+    assert told == sorted({*told})
+    for several in (
+        client.post("/classify_batch", json=[EXAMPLE] * 2),
+        client.post("/v1/models/defect-classifier:predict", json={"instances": [EXAMPLE] * 2}),
+        client.post("/classify", json={}),
+        client.get("/model"),
+    ):
+        assert "x-prediction-id" not in several.headers
+
+
+def test_identifiers_begin_with_the_time(client: httpx.Client) -> None:
+    before = time.time_ns() // 1_000_000
+    answer = client.post("/classify", json=EXAMPLE)
+    after = time.time_ns() // 1_000_000
+    for name in (answer.headers["x-request-id"], answer.headers["x-prediction-id"]):
+        assert uuid.UUID(name).version == 7
+        assert before <= int(name[:12], 16) <= after
 
 
 @pytest.mark.parametrize(
