@@ -85,6 +85,7 @@ class Server:
 
 
 Command = list[str | Path]
+MODULE: Command = [BIN / "python", "-m", "defects.serve"]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 

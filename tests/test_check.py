@@ -22,13 +22,12 @@ import numpy as np
 import pytest
 from wrong_server import PAGE, Damage, Exchange, on, wrong_server
 
-from conftest import CI, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
+from conftest import CI, MODULE, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
 from defects import artifact, check, check_overload
 from defects.check_client import Client
 from defects.check_promises import Run
 from defects.training import dataset, pipeline
 
-MODULE: Command = [Path(sys.executable), "-m", "defects.serve"]
 INFER, PREDICT, METADATA = r"/v2/models/[^/]+/infer", r"/v1/models/[^/]+:predict", r"/v2/models/[^/]+"
 EVERY = r".*"
 HEADERS = {name for name, _ in check.HEADERS}

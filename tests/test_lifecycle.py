@@ -21,14 +21,13 @@ import httpx
 import psutil
 import pytest
 
-from conftest import BIN, ROOT, Command, Serve, Server, environment, free_port, run
+from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run
 from defects import artifact, tunnel
 from defects.health import CRASHED
 
 EXAMPLE = tunnel.SCHEMA.example
 BODY = json.dumps(EXAMPLE)
 JSON = {"content-type": "application/json"}
-MODULE: Command = [BIN / "python", "-m", "defects.serve"]
 
 entry_points = pytest.mark.parametrize("command", [None, MODULE], ids=["bentoml serve", "defects.serve"])
 faulty_entry_points = pytest.mark.parametrize(
