@@ -37,20 +37,15 @@ def read(text: bytes, stray: Callable[[Any], bool]) -> Any:
     except orjson.JSONDecodeError as problem:
         return _with_constants(text, stray, problem)
     # Each key in the text has a colon of its own, and `value` has each key once. So if there are as many colons as keys
-    # no key was lost. This one line is all that most documents need.
+    # no key was lost.
     colons = text.count(b":")
-    if (type(value) is not dict or len(value) != colons) and not _surely_unique(text, value, colons):
+    if type(value) is dict and len(value) == colons:
+        return value
+    keys = _keys(value, colons)
+    # Colons within strings count too, where no backslash could hide or make one.
+    if keys != colons and (b"\\" in text or keys + _colons(value) != colons):
         _read_again(text)
     return value
-
-
-def _surely_unique(text: bytes, value: Any, colons: int) -> bool:
-    """Whether counting shows that there are as many keys in `value` as in the text, which has so many colons.
-
-    Colons within strings count too, where no backslash could hide or make one.
-    """
-    keys = _keys(value, colons)
-    return keys == colons or (b"\\" not in text and keys + _colons(value) == colons)
 
 
 def _keys(value: Any, most: int) -> int:

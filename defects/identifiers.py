@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 FIRST, LAST = 0x80000000, 0xBFFFFFFF  # of the counter, with the two bits of the variant before it
+NANOSECONDS = 1_000_000  # of a millisecond
 ENTROPY = 12 * 512  # bytes at a time: to ask the kernel costs more than all the rest
 
 
@@ -21,14 +22,15 @@ def identifiers(clock: Callable[[], int] = time.time_ns) -> Iterator[str]:
     their range; 32 are random (RFC 9562, section 6.2, method 1). The last millisecond counts on while the clock is
     behind it. If the counter is used up the next one is begun.
     """
-    millisecond, counter, prefix = -1, LAST, ""
+    until, counter, prefix = 0, LAST, ""  # nanoseconds at the end of the millisecond
     while True:
         digits = secrets.token_hex(ENTROPY)
         for start in range(0, len(digits), 24):
-            now = clock() // 1_000_000
+            now = clock()
             counter += 1
-            if now > millisecond or counter > LAST:
-                millisecond = max(now, millisecond + 1)
+            if now >= until or counter > LAST:
+                millisecond = max(now, until) // NANOSECONDS
+                until = (millisecond + 1) * NANOSECONDS
                 prefix = f"{millisecond:012x}7{digits[start + 8 : start + 11]}"
                 counter = FIRST + (int(digits[start + 11 : start + 19], 16) >> 3)
             yield f"{prefix}{counter:08x}{digits[start : start + 8]}"

@@ -285,6 +285,8 @@ class Schema:
         for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
+        if not self._booleans:
+            return True
         return all(row[column] in (0, 1) or math.isnan(row[column]) for column in self._booleans)
 
     @cached_property

@@ -5,8 +5,9 @@ Sizes are checked before anything is made of them. Numbers in JSON are taken as 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ _WORDS = {_NUMBERS: "numbers", _INTEGERS: "integers"}
 MAX_SIZES = 8  # of a shape are shown
 
 
-class Tensor(NamedTuple):
+@dataclass(slots=True)
+class Tensor:
     """What a request says of a tensor. The shape has one or two sizes; `wrapped` more of 1 came before them."""
 
     place: str  # in the request

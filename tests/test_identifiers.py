@@ -7,7 +7,9 @@ import time
 import uuid
 from itertools import islice
 
-from defects.identifiers import LAST, identifiers, new_id
+import pytest
+
+from defects.identifiers import FIRST, identifiers, new_id
 
 MILLISECOND = 1_000_000
 
@@ -33,12 +35,13 @@ def test_they_sort_within_a_millisecond_and_when_the_clock_steps_back() -> None:
     assert max(int(name[:12], 16) for name in names) == max(times) // MILLISECOND
 
 
-def test_they_sort_when_a_millisecond_has_no_more() -> None:
-    made = identifiers(lambda: 7 * MILLISECOND)
-    first = next(made)
-    assert made.gi_frame is not None  # type: ignore[attr-defined]
-    assert int(first[16:24], 16) <= LAST - 2**29  # room for as many, whatever the counter begins at
-    assert int(first[:12], 16) == 7
+def test_they_sort_when_a_millisecond_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda size: "f" * 2 * size)  # the counter begins as high as it may
+    monkeypatch.setattr("defects.identifiers.LAST", FIRST + 2**29 + 1)
+    names = list(islice(identifiers(lambda: 7 * MILLISECOND), 7))
+    assert names == sorted({*names})
+    assert [int(name[:12], 16) for name in names] == [7, 7, 7, 8, 8, 8, 9]
+    assert {(uuid.UUID(name).version, uuid.UUID(name).variant) for name in names} == {(7, uuid.RFC_4122)}
 
 
 def test_two_processes_do_not_make_the_same() -> None:

@@ -48,10 +48,10 @@ def in_pieces(body: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("path", "wrap", "field"),
     [
-        ("/classify", lambda good, bad: bad, "weight_g"),
+        ("/classify", lambda _, bad: bad, "weight_g"),
         ("/classify_batch", lambda good, bad: [good, bad], "[1].weight_g"),
         ("/v1/models/defect-classifier:predict", lambda good, bad: {"instances": [bad, good]}, "[0].weight_g"),
-        ("/v1/models/defect-classifier:predict", lambda good, bad: {"instances": [bad]}, "[0].weight_g"),
+        ("/v1/models/defect-classifier:predict", lambda _, bad: {"instances": [bad]}, "[0].weight_g"),
         (
             "/v2/models/defect-classifier/infer",
             lambda good, bad: {
