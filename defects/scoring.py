@@ -59,23 +59,27 @@ def load(artifact: Artifact) -> Scorer:
 # --- links: what makes probabilities of scores, as scikit-learn does --------------------------------------------------
 
 
-def _identity(scores: Scores) -> Probabilities:
-    return scores
+CLOSE = 1e-14  # scores nearer to the highest may have its probability, once rounded
 
 
-def _sigmoid(scores: Scores) -> Probabilities:
+def _identity(scores: Scores) -> tuple[Probabilities, bool]:
+    return scores, False
+
+
+def _sigmoid(scores: Scores) -> tuple[Probabilities, bool]:
     second = 1 / (1 + np.exp(-np.maximum(scores, -700.0)))  # the exponential of more overflows
-    return np.concatenate([1 - second, second], axis=1)
+    return np.concatenate([1 - second, second], axis=1), bool(np.minimum.reduce(np.abs(scores), axis=None) < CLOSE)
 
 
-def _softmax(scores: Scores) -> Probabilities:
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    sums = np.add.accumulate(powers, axis=1)  # in this order, however many rows there are
-    probabilities: Probabilities = powers / sums[:, -1:]
-    return probabilities
+def _softmax(scores: Scores) -> tuple[Probabilities, bool]:
+    powers = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
+    close = bool(np.count_nonzero(powers > 1 - CLOSE) > len(powers))
+    powers /= np.add.accumulate(powers, axis=1)[:, -1:]  # added in this order, however many rows there are
+    return powers, close
 
 
-LINKS: dict[str, Callable[[Scores], Probabilities]] = {
+# Each gives the probabilities, and whether two classes may have got the same one though their scores differ.
+LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
     "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
 }  # fmt: skip
 
@@ -87,20 +91,23 @@ def linked(scores: Scores, link: str) -> Probabilities:
     probabilities are the same float64, the winner's is raised by its last bit. Scores beyond 32 bits give NaN: they say
     that one value outweighs all others, not how probable a class is.
     """
-    with np.errstate(invalid="ignore"):  # of infinities, which are looked at next
-        finite = np.all(np.abs(scores) <= FLOAT32_MAX, axis=1)
-        probabilities = LINKS[link](scores)
-    if not finite.all():
-        probabilities = np.where(finite[:, np.newaxis], probabilities, np.nan)
-    winners = (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
-    return _with_winners(probabilities, winners)
+    if not np.vdot(scores, scores) <= FLOAT32_MAX:  # one look at all of them; most are below a hundred
+        finite = (np.abs(scores) <= FLOAT32_MAX).all(axis=1)
+        if not finite.all():
+            probabilities = np.full((len(scores), max(2, scores.shape[1])), np.nan)
+            if finite.any():
+                probabilities[finite] = linked(scores[finite], link)
+            return probabilities
+    probabilities, close = LINKS[link](scores)
+    if not close:
+        return probabilities
+    return _with_winners(probabilities, scores[:, 0] > 0 if link == "sigmoid" else scores.argmax(axis=1))
 
 
-def _with_winners(probabilities: Probabilities, winners: NDArray[np.int64]) -> Probabilities:
+def _with_winners(probabilities: Probabilities, winners: NDArray[Any]) -> Probabilities:
     """Probabilities whose first highest is at `winners`; those there are at most a bit too low."""
     for row in np.flatnonzero(probabilities.argmax(axis=1) != winners):
-        if np.isfinite(probabilities[row, 0]):
-            probabilities[row, winners[row]] = np.nextafter(probabilities[row].max(), 2.0)
+        probabilities[row, int(winners[row])] = np.nextafter(probabilities[row].max(), 2.0)
     return probabilities
 
 

@@ -111,10 +111,10 @@ class _Graph:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
-    def add(self, operation: str, *inputs: Any, output: str | None = None, **attributes: Any) -> str:
+    def add(self, operation: str, *inputs: Any, **attributes: Any) -> str:
         """Add an operation; inputs are names of values, or arrays. Gives the name of its output."""
         names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
-        output = output or f"{operation}_{len(self.nodes)}"
+        output = f"{operation}_{len(self.nodes)}"
         domain = "ai.onnx.ml" if operation == "TreeEnsemble" else ""
         self.nodes.append(helper.make_node(operation, names, [output], domain=domain, **attributes))
         return output
@@ -286,7 +286,8 @@ def to_onnx(pipeline: Pipeline, *, wide: bool) -> bytes:
     """
     graph = _Graph()
     rows = "rows" if wide else graph.cast("rows", TensorProto.DOUBLE)
-    graph.add("Identity", _convert(graph, pipeline, rows), output="scores")
+    _convert(graph, pipeline, rows)
+    graph.nodes[-1].output[:] = ["scores"]
     given = TensorProto.DOUBLE if wide else TensorProto.FLOAT
     classifier = classifier_of(pipeline)
     link = link_of(classifier)
