@@ -407,7 +407,7 @@ class Routes:
         model = {"model_name": self._model.name, "model_version": self._model.version}
         ids = [new_id() for _ in best] if len(best) == 1 or query.wants_ids else []
         body, length = openinference.encode(model, self._model.schema.class_names, query, probabilities, best, ids=ids)
-        headers = _prediction_id(ids)
+        headers = _prediction_id(ids[0]) if len(ids) == 1 else ()
         if length is None:
             return Reply(200, body, headers=headers)
         return Reply(200, body, BINARY, [*headers, (b"inference-header-content-length", str(length).encode())])
@@ -488,12 +488,13 @@ def _answered(request: Request, job: Job, schema: Schema, decoded: Decoded, prob
 
 def _predicted(made: Sequence[Mapping[str, Any]], content: Any) -> Reply:
     """The answer with these predictions."""
-    return answer(content)._replace(headers=_prediction_id([prediction["prediction_id"] for prediction in made[:2]]))
+    headers = _prediction_id(made[0]["prediction_id"]) if len(made) == 1 else ()
+    return Reply(200, orjson.dumps(content), headers=headers)
 
 
-def _prediction_id(ids: Sequence[str]) -> Headers:
-    """The header that names a prediction, where there is only one."""
-    return [(b"x-prediction-id", ids[0].encode())] if len(ids) == 1 else []
+def _prediction_id(identifier: str) -> Headers:
+    """The header that names the prediction of an answer that has but one."""
+    return ((b"x-prediction-id", identifier.encode()),)
 
 
 async def _watch(request: Request, done: asyncio.Future[Probabilities]) -> None:
