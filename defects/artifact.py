@@ -161,8 +161,10 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
         if not re.fullmatch(SANE, artifact.version) or not artifact.engine:
             raise ValueError("the version is not letters, digits, dots and dashes")
     except (ValueError, TypeError, KeyError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BadArtifact(
-            f"{directory}: schema.json, card.json or golden.json is not one that this version reads: {error}"
+            f"{directory}: schema.json, card.json or golden.json is not one that this version reads: {problem}; "
+            "expected an artifact of this version's train.py"
         ) from None
     return artifact
 

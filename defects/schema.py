@@ -101,9 +101,9 @@ class Feature:
         """The enforced range, always finite, and so wide that a limit itself is allowed when it comes as float32."""
         if self.kind == BOOLEAN:
             return 0.0, 1.0
-        low = -FLOAT32_MAX if self.low is None else min(self.low, float(np.float32(self.low)))
-        high = FLOAT32_MAX if self.high is None else max(self.high, float(np.float32(self.high)))
-        return low, high
+        low = -FLOAT32_MAX if self.low is None else max(self.low, -FLOAT32_MAX)
+        high = FLOAT32_MAX if self.high is None else min(self.high, FLOAT32_MAX)
+        return min(low, float(np.float32(low))), max(high, float(np.float32(high)))
 
     def allows(self, value: float) -> bool:
         """Whether a row may have this value; NaN is a missing one."""

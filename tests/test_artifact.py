@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from defects import artifact, scoring, tunnel
@@ -71,10 +72,16 @@ def test_a_schema_of_another_format_is_refused(copy: Path, content: bytes) -> No
         artifact.load(copy)
 
 
-def test_an_unknown_engine_and_an_unreadable_model_are_refused(copy: Path) -> None:
+def test_an_unknown_engine_and_an_unreadable_model_are_refused(copy: Path, trained: Trained) -> None:
     (copy / "model.onnx").write_bytes(b"not an ONNX model")
     reseal(copy)
     with pytest.raises(BadArtifact, match=r"model\.onnx: onnxruntime can't load it"):
+        scoring.load(artifact.load(copy))
+    model = onnx.load_from_string(trained.files["model.onnx"])
+    del model.metadata_props[:]
+    (copy / "model.onnx").write_bytes(model.SerializeToString())
+    reseal(copy)
+    with pytest.raises(BadArtifact, match=r"its link is None; expected one of identity, sigmoid, softmax"):
         scoring.load(artifact.load(copy))
     card = json.loads((copy / "card.json").read_text())
     for engine, message in (("abacus", "'abacus' is unknown"), ("scikit-learn", r"model\.skops is missing")):
@@ -92,6 +99,11 @@ def test_an_unknown_engine_and_an_unreadable_model_are_refused(copy: Path) -> No
         ("golden.json", lambda golden: golden["rows"].clear()),
         ("golden.json", lambda golden: golden["rows"][0].pop()),
         ("golden.json", lambda golden: golden["probabilities"][0].pop()),
+        ("golden.json", lambda golden: golden.pop("classes")),
+        ("golden.json", lambda golden: golden["classes"].pop()),
+        ("schema.json", lambda schema: schema["features"][0].update(kind="category")),
+        ("schema.json", lambda schema: schema.update(label_type="date")),
+        ("schema.json", lambda schema: schema.update(label_type="integer")),
         ("schema.json", lambda schema: schema["features"].pop()),
         ("schema.json", lambda schema: schema["classes"].pop()),
         ("schema.json", lambda schema: schema["features"][0].update(low="50")),

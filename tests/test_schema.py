@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defects.schema import MAX_PROBLEMS, Constant, DefectClass, Feature, InvalidInput, Schema
+from defects.schema import FLOAT32_MAX, MAX_PROBLEMS, Constant, DefectClass, Feature, InvalidInput, Schema
 
 SCHEMA = Schema(
     (
@@ -100,6 +100,10 @@ def test_a_limit_itself_is_allowed_as_float32_too() -> None:
     schema.check(np.array([[np.float32(0.1)], [np.float32(0.97)], [0.1], [0.97]], dtype=np.float64))
     with pytest.raises(InvalidInput):
         schema.check(np.array([[0.9701]]))
+
+
+def test_limits_are_finite_in_32_bits() -> None:
+    assert Feature("x", low=-1e300, high=1e300).limits == (-FLOAT32_MAX, FLOAT32_MAX)
 
 
 def test_observed_ranges_are_kept_but_not_enforced() -> None:
