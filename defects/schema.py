@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 # Larger values would become infinite when they are cast to what the model was trained on.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
 
 # A caller who sends a thousand bad rows needs the first few problems, not a megabyte of them.
 MAX_PROBLEMS = 50
@@ -101,8 +102,8 @@ class Feature:
         """The enforced range, always finite, and so wide that a limit itself is allowed when it comes as float32."""
         if self.kind == BOOLEAN:
             return 0.0, 1.0
-        low = -FLOAT32_MAX if self.low is None else max(self.low, -FLOAT32_MAX)
-        high = FLOAT32_MAX if self.high is None else min(self.high, FLOAT32_MAX)
+        low = -LARGEST if self.low is None else max(self.low, -FLOAT32_MAX)
+        high = LARGEST if self.high is None else min(self.high, FLOAT32_MAX)
         return min(low, float(np.float32(low))), max(high, float(np.float32(high)))
 
     def allows(self, value: float) -> bool:
@@ -314,7 +315,7 @@ class Schema:
         beyond = []
         for feature, value in zip(self.features, row.tolist(), strict=True):
             low, high = feature.observed_low or 0.0, feature.observed_high or 0.0
-            width = max(high - low, abs(high) * 2**-24, 1e-300)
+            width = high - low or 1.0  # a constant column is not scaled
             beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if value == value else (-1.0, 0.0))  # noqa: PLR0124
         return beyond.index(max(beyond))
 

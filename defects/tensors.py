@@ -12,7 +12,18 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import BOOLEAN, FLOAT32_MAX, MAX_NAME, NAN, Constant, Feature, InvalidInput, Problem, short
+from defects.schema import (
+    BOOLEAN,
+    LARGEST,
+    MAX_NAME,
+    MAX_PROBLEMS,
+    NAN,
+    Constant,
+    Feature,
+    InvalidInput,
+    Problem,
+    short,
+)
 
 # Wire types by the protocol's names, all little-endian. NumPy has none for BF16, the upper half of an FP32.
 DATATYPES = {
@@ -27,7 +38,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     BOOL: (0, 1),
     "FP16": (-65504.0, 65504.0),
     BF16: (-(2.0**128 - 2.0**120), 2.0**128 - 2.0**120),
-    "FP32": (-FLOAT32_MAX, FLOAT32_MAX),
+    "FP32": (-LARGEST, LARGEST),
     "FP64": (-np.inf, np.inf),
     **{name: (int(np.iinfo(_WIRE[name]).min), int(np.iinfo(_WIRE[name]).max)) for name in DATATYPES if "INT" in name},
 }
@@ -36,7 +47,7 @@ _NUMBERS, _INTEGERS = frozenset({int, float, type(None)}), frozenset({int, type(
 _KINDS = {name: _INTEGERS if "INT" in name else _NUMBERS for name in _RANGES} | {BOOL: _INTEGERS | {bool}}
 _WORDS = {_NUMBERS: "numbers", _INTEGERS: "integers"}
 
-MAX_SIZES = 8  # of a shape are shown
+MAX_SIZES = 8  # of a shape, and of one that are shown
 
 
 @dataclass(slots=True)
@@ -59,6 +70,8 @@ def described(tensor: dict[str, Any], place: str) -> Tensor:
         problem = f"is {shown(shape)}" if type(shape) is list else f"is {quoted(shape)}"
         raise invalid(f"{place}.shape", problem, "one or two sizes, as integers from 0")
     wrapped = 0
+    if len(shape) > MAX_SIZES:
+        raise invalid(f"{place}.shape", f"is {shown(shape)}", "one or two sizes, after a few 1s")
     if len(shape) > 2:
         wrapped = next((i for i, size in enumerate(shape[:-2]) if size != 1), len(shape) - 2)
         if len(shape) - wrapped > 2:
@@ -102,7 +115,8 @@ def _binary_values(tensor: Tensor, size: Any, count: int, binary: memoryview) ->
         raise invalid(f"{tensor.place}.data", f"has the byte {wrong[0]}", "bytes of 0 or 1")
     if tensor.datatype == BF16:
         found = (found.astype(np.uint32) << 16).view(np.float32)
-    return found.astype(np.float64), binary[size:]
+    with np.errstate(invalid="ignore"):  # of NaNs that signal: after this they don't
+        return np.multiply(found, 1.0, dtype=np.float64), binary[size:]
 
 
 def _json_values(tensor: Tensor, features: tuple[Feature, ...], reach: float, count: int) -> NDArray[np.float64]:
@@ -147,6 +161,8 @@ def _without_constants(tensor: Tensor, features: tuple[Feature, ...], data: list
         if nan and not feature.optional:
             row = position // len(features)
             problems.append(Problem(f"[{row}].{feature.name[:MAX_NAME]}", "is NaN", feature.expected))
+            if len(problems) > MAX_PROBLEMS:
+                break
         elif not nan and type(value) not in allowed and not (type(value) is bool and feature.kind == BOOLEAN):
             _refuse(tensor, feature, value)
         read.append(None if nan else value)

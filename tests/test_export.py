@@ -234,13 +234,37 @@ def test_narrow_columns_of_a_wide_model_stay_narrow() -> None:
         ([16_777_217, 1], True),
         ([1.0, 1.0 + 1e-9], True),
         ([1e30, 2e30, 3.3333e30], False),
+        ([0, 1, 2**53 + 2], True),
+        ([10.0**17 + 16, 10.0**17 + 32], True),
+        ([0.3, 0.1 + 0.2, 0.5], False),  # one value, computed in two ways
         ([1e30, 1.00000001e30], True),
-        ([5e-324, 0.0], True),
+        ([1e-60, 0.0], True),
         ([-16_777_217, 1], True),
     ],
 )
 def test_wide_is_what_32_bits_can_not_tell_apart(values: list[float], wide: bool) -> None:
     assert precision.is_wide(np.array(values)) is wide
+
+
+@pytest.mark.parametrize("scale", [(0, 1), (1000, 50), (0, 1e-30)])
+def test_computed_values_are_not_wide_because_there_are_many(scale: tuple[float, float]) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(*scale, 200_000)
+    assert len(np.unique(values.astype(np.float32))) < len(values)
+    assert not precision.is_wide(values)
+    assert not precision.is_wide(random.random(200_000) * 1000)
+    at = 1_700_000_000 + random.random(5_000) * 3_600
+    assert precision.is_wide(at)
+    assert precision.exact_shift(at) is not None
+
+
+def test_a_large_forest_is_probed_in_parts_and_at_a_share_of_its_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random_table(7, 2)
+    result, _ = trained(data, "random-forest")
+    complete = result.card["engine"]["parity"]["probes"]["rows"]
+    monkeypatch.setattr(probes, "MOST_THRESHOLDS", 500)
+    parity = trained(data, "random-forest")[0].card["engine"]["parity"]
+    assert 1_500 < parity["probes"]["rows"] < complete / 2
 
 
 # --- rows that have no scores --------------------------------------------------------------------------------------
@@ -272,7 +296,7 @@ def test_a_row_without_finite_scores_has_none_and_harms_no_other(column: int, va
 def test_probes_are_rows_that_the_schema_allows() -> None:
     data = dataset.builtin(2_000, 1)
     result = pipeline.train(data, "hist-gradient-boosting", 1, 0.2, quiet)
-    made = probes.probes(result.pipeline, data.schema, data.features.astype(np.float64))
+    made = np.concatenate([*probes.probes(result.pipeline, data.schema, data.features.astype(np.float64))])
     data.schema.check(made)
     np.testing.assert_array_equal(made, data.schema.held(made))
     thresholds = {

@@ -104,6 +104,9 @@ def test_a_limit_itself_is_allowed_as_float32_too() -> None:
 
 def test_limits_are_finite_in_32_bits() -> None:
     assert Feature("x", low=-1e300, high=1e300).limits == (-FLOAT32_MAX, FLOAT32_MAX)
+    for largest in (3.4028234663852886e38, 3.4028235e38):  # as float64 and as float32 write it
+        held = SCHEMA.held(SCHEMA.rows_from_objects([{"weight": 1, "free": largest}]))
+        assert held[0, 2] == np.float32(FLOAT32_MAX)
 
 
 def test_observed_ranges_are_kept_but_not_enforced() -> None:

@@ -83,6 +83,24 @@ def test_a_number_beyond_fp32_is_refused_by_the_name_of_its_feature() -> None:
         assert refused(FREE, tensor(datatype, [1e39, 0])) == "[0].a: 1e+39 is out of range; expected a number, or null"
 
 
+def test_a_shape_of_many_sizes_is_refused_at_once() -> None:
+    sizes = [1] * 600_000 + [2]  # to say how data is nested by it takes half a second
+    text = refused(FREE, {"name": "x", "datatype": "FP32", "shape": sizes, "data": [[1]]})
+    assert text == (
+        "inputs[0].shape: is [1, 1, 1, 1, 1, 1, 1, 1, …] with 600001 sizes; expected one or two sizes, after a few 1s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("datatype", "bits"),
+    [("FP16", b"\x01\x7d"), ("FP32", b"\x01\x00\xa0\x7f"), ("FP64", b"\x01" + bytes(5) + b"\xf4\x7f")],
+)
+def test_a_nan_that_signals_is_a_missing_value(datatype: str, bits: bytes) -> None:
+    described = {"name": "x", "datatype": datatype, "shape": [1, 2], "parameters": {"binary_data_size": 2 * len(bits)}}
+    rows = decoded(FREE, described, raw=2 * bits)
+    assert np.isnan(FREE.held(np.array(rows))).all()
+
+
 def test_half_precision_in_binary() -> None:
     numbers = np.array([[1.5, -2.25], [65504, np.nan]])
     half = numbers.astype("<f2").tobytes()

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from defects.schema import FLOAT32_MAX
+from defects.schema import LARGEST
 from defects.training.precision import EXACT_INTEGERS
 from defects.training.tables import BadData, Column, shown
 
@@ -48,7 +48,7 @@ def numbers(column: Column) -> Numbers:
     if pa.types.is_large_string(kind) or pa.types.is_decimal(kind):
         return _from_text(column)
     values = _from_integers(column) if pa.types.is_integer(kind) else column.cells.cast(pa.float64()).to_numpy()
-    large = np.abs(values) > FLOAT32_MAX
+    large = np.abs(values) > LARGEST
     if large.any():
         row = int(large.argmax())
         raise column.bad(row, f"{values[row]:g}; expected a finite 32-bit number")
@@ -116,7 +116,7 @@ def _refuse(column: Column, texts: Any, parsed: Floats, codes: Codes) -> None:
                 place, f"{shown(texts[place].as_py())!r} is neither true nor false; expected one, as in other rows"
             )
         raise bad(place, f"{shown(texts[place].as_py())!r} is not a number; expected one")
-    if (large := np.abs(parsed) > FLOAT32_MAX).any():
+    if (large := np.abs(parsed) > LARGEST).any():
         place = int(large.argmax())
         text = f"{parsed[place]:g}" if np.isfinite(parsed[place]) else shown(texts[place].as_py())
         raise bad(place, f"{text}; expected a finite 32-bit number")

@@ -57,14 +57,19 @@ def read(path: Path, label: str) -> Table:
     schema = Schema(
         tuple(_feature(column, values[name]) for name, column in columns.items()),
         tuple(map(DefectClass, found.classes)),
-        title=path.stem.replace("_", " "),
+        title=_printable(path.stem).replace("_", " "),
         label_type=found.type,
     )
     features = schema.held(np.column_stack([column.values for column in values.values()]))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    source = {"source": path.name, "rows": rows, "label": label, "sha256": digest}
+    source = {"source": _printable(path.name), "rows": rows, "label": label, "sha256": digest}
     return Table(features, found.indices, schema, source)
+
+
+def _printable(name: str) -> str:
+    """A file's name as text; the bytes of one that is not UTF-8 can't be kept."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _feature(column: Column, found: Numbers) -> Feature:

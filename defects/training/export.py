@@ -7,6 +7,7 @@ each replica proves them again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ NEAR = 1e-9  # probabilities so near have to be asked for their class
 HUGE = 1e18  # a value from which on a row may have no finite scores
 GOLDEN_ROWS, GOLDEN_PROBES = 64, 64
 CHUNK = 8192  # rows at a time
-SLOW_PROBES = 512  # for scikit-learn's engine, whose answers take milliseconds
+SLOW_PROBES, SLOW_PART = 512, 256  # for scikit-learn's engine, whose answers take milliseconds; of each part of them
 
 
 class NotProven(Exception):
@@ -56,6 +57,17 @@ class Answers:
     probabilities: Probabilities
     classes: NDArray[np.int64]
 
+    def part(self, chosen: Any) -> Answers:
+        """Those of some rows, as NumPy chooses them."""
+        return Answers(self.rows[chosen], self.probabilities[chosen], self.classes[chosen])
+
+    def and_(self, other: Answers) -> Answers:
+        return Answers(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.probabilities, other.probabilities]),
+            np.concatenate([self.classes, other.classes]),
+        )
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -68,7 +80,7 @@ class Proof:
 
 def export(pipeline: Pipeline, schema: Schema, held_out: Rows, fitted: Rows) -> Engine:
     """The engine for a pipeline that was fitted on `fitted` rows; raises `BadData` where none answers as it does."""
-    held, made = ask(pipeline, held_out), probes(pipeline, schema, fitted)
+    held = ask(pipeline, held_out)
     parity: dict[str, Any] = {}
     try:
         model = to_onnx(pipeline, wide=schema.wide)
@@ -76,13 +88,13 @@ def export(pipeline: Pipeline, schema: Schema, held_out: Rows, fitted: Rows) -> 
     except Exception as error:  # whatever can't be converted, scikit-learn still can serve
         reason = f"the model can't be converted to ONNX: {_root_cause(error)}"
     else:
-        proof = prove(pipeline, score, schema, held, made)
+        proof = prove(pipeline, score, schema, held, probes(pipeline, schema, fitted))
         if proof.problem is None:
-            reason = f"ONNX answers as scikit-learn does, also on {len(made):,} probes"
+            reason = f"ONNX answers as scikit-learn does, also on {proof.parity['probes']['rows']:,} probes"
             return Engine("onnxruntime", reason, artifact.ONNX, model, proof.parity, proof.golden)
         reason, parity = f"ONNX {proof.problem}", proof.parity
     try:
-        model, golden = _for_sklearn(pipeline, schema, held, made)
+        model, golden = _for_sklearn(pipeline, schema, held, fitted)
     except NotProven as problem:
         raise BadData(f"no engine can serve this model: {reason}; scikit-learn, loaded again, {problem}") from None
     return Engine("scikit-learn", reason, artifact.SKOPS, model, parity, golden)
@@ -94,15 +106,15 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
 
 
-def _for_sklearn(pipeline: Pipeline, schema: Schema, held: Answers, made: Rows) -> tuple[bytes, dict[str, Any]]:
+def _for_sklearn(pipeline: Pipeline, schema: Schema, held: Answers, fitted: Rows) -> tuple[bytes, dict[str, Any]]:
     """The pipeline as scikit-learn's engine loads it, and its golden inputs; raises `NotProven`."""
     import skops.io
 
     model = skops.io.dumps(pipeline)
     score = scoring.sklearn_scorer(model)  # refuses here, not in production, a type that is not pinned
-    some = np.random.default_rng(0).permutation(len(made))[:SLOW_PROBES]
-    few = Answers(held.rows[:SLOW_PROBES], held.probabilities[:SLOW_PROBES], held.classes[:SLOW_PROBES])
-    proof = prove(pipeline, score, schema, few, made[np.sort(some)])
+    random = np.random.default_rng(0)
+    some = np.concatenate([random.permutation(part)[:SLOW_PART] for part in probes(pipeline, schema, fitted)])
+    proof = prove(pipeline, score, schema, held.part(slice(SLOW_PROBES)), [random.permutation(some)[:SLOW_PROBES]])
     if proof.problem is not None:
         raise NotProven(proof.problem)
     return model, proof.golden
@@ -123,25 +135,36 @@ def ask(pipeline: Pipeline, rows: Rows) -> Answers:
     return Answers(rows, probabilities, classes)
 
 
-def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made: Rows) -> Proof:
-    """Compare a scorer with its pipeline, on held-out rows and on the probes `made`."""
+def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made: Iterable[Rows]) -> Proof:
+    """Compare a scorer with its pipeline, on held-out rows and on probes, which come in parts."""
     tie = 0.0 if trees_of(classifier_of(pipeline)) else LINEAR_TIE
-    parity = compare(held, _scored(score, schema, held.rows), tie)
+    answered = _scored(score, schema, held.rows)
+    parity = compare(held, answered, tie)
     if wrong := _difference(parity):
         return Proof(parity, f"differs on held-out rows {wrong}", {})
-    answered = _scored(score, schema, made)
-    finite = ~np.isnan(answered[:, 0])
-    refused = np.flatnonzero(~finite & ~(np.abs(made) > HUGE).any(axis=1))
-    if len(refused):
-        return Proof(parity, f"has no finite scores for {_described(schema, made[refused[0]])}", {})
-    asked = ask(pipeline, made[finite])
-    probed = compare(asked, answered[finite], tie)
-    parity |= {"probes": probed}
-    if wrong := _difference(probed):
-        row = asked.rows[probed["first_different"]]
-        probed["row"] = dict(zip(schema.names, _values(row), strict=True))
-        return Proof(parity, f"differs on probes {wrong}, first for {_described(schema, row)}", {})
-    return Proof(parity, scoring.varies(score, schema.held(made[:CHUNK])), _golden(held, asked, answered[finite]))
+    problem = scoring.varies(score, schema.held(held.rows[:CHUNK]))
+    golden = _Golden(held.part(held.classes == answered.argmax(axis=1)))
+    probed: dict[str, Any] = {"rows": 0, "largest_difference": 0.0, "different_class_rows": 0}
+    for rows in made:
+        answered = _scored(score, schema, rows)
+        finite = ~np.isnan(answered[:, 0])
+        for row in rows[~finite & ~(np.abs(rows) > HUGE).any(axis=1)][:1]:
+            problem = problem or f"has no finite scores for {_described(schema, row)}"
+        if not finite.any():
+            continue
+        asked, answered = ask(pipeline, rows[finite]), answered[finite]
+        found = compare(asked, answered, tie)
+        if problem is None and (wrong := _difference(found)):
+            worst = asked.rows[found["worst"]]
+            probed["row"] = dict(zip(schema.names, _values(worst), strict=True))
+            problem = f"differs on probes {wrong}, first for {_described(schema, worst)}"
+        probed |= {
+            "rows": probed["rows"] + found["rows"],
+            "largest_difference": max(probed["largest_difference"], found["largest_difference"]),
+            "different_class_rows": probed["different_class_rows"] + found["different_class_rows"],
+        }
+        golden.add(asked.part(asked.classes == answered.argmax(axis=1)))
+    return Proof(parity | {"probes": probed}, problem, golden.to_json())
 
 
 def _scored(score: Scorer, schema: Schema, rows: Rows) -> Probabilities:
@@ -160,7 +183,7 @@ def compare(expected: Answers, answered: Probabilities, tie: float = 0.0) -> dic
         "rows": len(expected.rows),
         "largest_difference": float(apart.max()),
         "different_class_rows": int(other.sum()),
-        "first_different": int(worst),
+        "worst": int(worst),
     }
 
 
@@ -183,23 +206,43 @@ def _described(schema: Schema, row: NDArray[np.float64]) -> str:
 # --- golden inputs -------------------------------------------------------------------------------------------------
 
 
-def _golden(held: Answers, asked: Answers, answered: Probabilities) -> dict[str, Any]:
+class _Golden:
     """Held-out rows and probes with scikit-learn's answers; what serves the model must give the same.
 
     Of the probes, those that are nearest to being another class, and some of the others.
     """
-    best = np.sort(asked.probabilities, axis=1)
-    same = np.flatnonzero(asked.classes == answered.argmax(axis=1))
-    nearest = same[np.argsort((best[:, -1] - best[:, -2])[same], kind="stable")]
-    others = np.random.default_rng(0).permutation(same)
-    picked = list(dict.fromkeys([*nearest[: GOLDEN_PROBES // 2].tolist(), *others.tolist()]))[:GOLDEN_PROBES]
-    rows = np.concatenate([held.rows[:GOLDEN_ROWS], asked.rows[picked]])
-    return {
-        "tolerance": PARITY_TOLERANCE,
-        "rows": [_values(row) for row in rows],
-        "probabilities": [*held.probabilities[:GOLDEN_ROWS].tolist(), *asked.probabilities[picked].tolist()],
-        "classes": [*held.classes[:GOLDEN_ROWS].tolist(), *asked.classes[picked].tolist()],
-    }
+
+    def __init__(self, held: Answers) -> None:
+        self._held = held.part(slice(GOLDEN_ROWS))
+        self._nearest: tuple[Answers, NDArray[np.float64]] | None = None
+        self._others: tuple[Answers, NDArray[np.float64]] | None = None
+        self._random = np.random.default_rng(0)
+
+    def add(self, asked: Answers) -> None:
+        best = np.sort(asked.probabilities, axis=1)
+        self._nearest = _lowest(self._nearest, asked, best[:, -1] - best[:, -2])
+        self._others = _lowest(self._others, asked, self._random.random(len(asked.rows)))
+
+    def to_json(self) -> dict[str, Any]:
+        golden = self._held
+        for kept in (self._nearest, self._others):
+            golden = golden if kept is None else golden.and_(kept[0])
+        return {
+            "tolerance": PARITY_TOLERANCE,
+            "rows": [_values(row) for row in golden.rows],
+            "probabilities": golden.probabilities.tolist(),
+            "classes": golden.classes.tolist(),
+        }
+
+
+def _lowest(
+    kept: tuple[Answers, NDArray[np.float64]] | None, added: Answers, keys: NDArray[np.float64]
+) -> tuple[Answers, NDArray[np.float64]]:
+    """Those with the lowest keys, with these, of what was kept and what is added."""
+    if kept is not None:
+        added, keys = kept[0].and_(added), np.concatenate([kept[1], keys])
+    first = np.argsort(keys, kind="stable")[: GOLDEN_PROBES // 2]
+    return added.part(first), keys[first]
 
 
 def _values(row: NDArray[np.float64]) -> list[float | None]:

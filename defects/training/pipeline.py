@@ -26,7 +26,7 @@ from defects.training.dataset import BadData, Table
 from defects.training.evaluation import evaluate, reference
 from defects.training.export import export
 from defects.training.graph import shift
-from defects.training.precision import exact_shift, is_blurred
+from defects.training.precision import exact_shift
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -119,10 +119,7 @@ def _shifts(table: Table) -> dict[str, float]:
         if not feature.wide:
             continue
         values = table.features[:, column].astype(np.float64)
-        values = values[~np.isnan(values)]
-        if not is_blurred(values):
-            continue
-        found = exact_shift(values)
+        found = exact_shift(values[~np.isnan(values)])
         if found is None:
             raise BadData(
                 f"{table.source['source']}: column {feature.name!r} has values that 32 bits can't tell apart, and this "
@@ -145,7 +142,8 @@ def _split(table: Table, test_share: float, seed: int) -> tuple[Any, Any, Any, A
     except ValueError as error:
         raise BadData(
             f"{table.source['source']}: {len(table.labels)} rows can't be split into a fitted and a held-out part "
-            f"with all {len(table.schema.classes)} classes in both: {error}"
+            f"with all {len(table.schema.classes)} classes in both ({error}); expected more rows, or another "
+            "--test-share"
         ) from None
     fit_x, test_x, fit_y, test_y = parts
     if len(np.unique(fit_y)) < len(table.schema.classes):

@@ -19,21 +19,23 @@ SEED = 0
 BASES = 4  # rows in which each extreme is tried
 PATTERNS = 256  # of missing values
 MIXED = 1_000  # rows, each value of another row
+MOST_THRESHOLDS = 100_000  # of a forest's, of which there may be many more; each costs three rows or four
 
 Floats = NDArray[np.float64]
 
 
-def probes(pipeline: Pipeline, schema: Schema, rows: Rows) -> Rows:
-    """Rows that the schema allows, in the precision that it holds, made of training rows and the model's thresholds."""
+def probes(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[Rows]:
+    """Rows that the schema allows, in the precision that it holds, made of training rows and the model's thresholds.
+
+    They come in parts, for there may be a million.
+    """
     random = np.random.default_rng(SEED)
     complete = _complete(rows)
-    made = [
-        *_at_thresholds(pipeline, schema, complete),
-        _extremes(schema, complete),
-        _missing(schema, complete, random),
-        random.permuted(rows[random.integers(len(rows), size=MIXED)], axis=0),
-    ]
-    return _allowed(schema, np.concatenate(made))
+    mixed = random.permuted(rows[random.integers(len(rows), size=MIXED)], axis=0)
+    yield _allowed(schema, np.concatenate([_extremes(schema, complete), _missing(schema, complete, random), mixed]))
+    for made in _at_thresholds(pipeline, schema, complete):
+        if len(allowed := _allowed(schema, made)):  # not where a value that has to be there is missing
+            yield allowed
 
 
 def _complete(rows: Rows) -> Rows:
@@ -55,13 +57,15 @@ def _allowed(schema: Schema, rows: Rows) -> Rows:
 
 def _at_thresholds(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[Rows]:
     """For each threshold of the model, rows that come to a node that has it: with the value at which it splits, both
-    of its neighbours, and none."""
+    of its neighbours, and none where it may be missing. Of more than `MOST_THRESHOLDS`, for an even share of them."""
     classifier = classifier_of(pipeline)
     offsets = _offsets(pipeline, len(schema.features))
     narrow = [isinstance(classifier, RandomForestClassifier) or not feature.wide for feature in schema.features]
+    trees = trees_of(classifier)
+    every = -(-sum(int((~tree.leaf).sum()) for tree in trees) // MOST_THRESHOLDS)
     seen: set[tuple[int, float]] = set()
-    for number, tree in enumerate(trees_of(classifier)):
-        nodes = [node for node in np.flatnonzero(~tree.leaf).tolist() if _is_new(tree, node, seen)]
+    for number, tree in enumerate(trees):
+        nodes = [node for node in np.flatnonzero(~tree.leaf).tolist()[::every] if _is_new(tree, node, seen)]
         if not nodes:
             continue
         base = rows[(number + np.arange(len(nodes))) % len(rows)] - offsets
