@@ -23,7 +23,7 @@ from defects.settings import Fatal, Settings
 startup.done("imports")
 
 SOURCE = Path(__file__).resolve().parents[1]
-WARM_UPS = 20
+WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
 logger = logging.getLogger("defects")
@@ -128,8 +128,9 @@ async def verify() -> None:
     if ARTIFACT is None:
         HEALTH.became("no_model", "there is no model")
         return
+    problem = await replayed(ARTIFACT.golden)
     for _ in range(WARM_UPS):
-        problem = await replayed(ARTIFACT.golden)
+        await BATCHER.score(ARTIFACT.golden.rows[:WARM_UP_ROWS], timeout=60)
     startup.done("warm_up")
     if problem:
         HEALTH.became("wrong_answers", problem)

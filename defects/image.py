@@ -50,9 +50,10 @@ ARG WITHOUT
 USER root
 WORKDIR /home/bentoml/bento/src
 RUN find /app/.venv -type d \\( -name __pycache__ -o -name tests \\) -prune -exec rm -rf {} + \\
+    && find /app/.venv -name uv_cache.json -delete && sed -i /uv_cache.json/d /app/.venv/lib/*/site-packages/*/RECORD \\
     && mkdir -p /home/bentoml/bento/models \\
     && chown -R 0:0 /app /home/bentoml && chmod -R a+rX,go-w /app /home/bentoml \\
-    && MODEL_DIR=${BAKED} DEFECTS_BUILD=${WITHOUT} /app/.venv/bin/python -m defects.bytecode /app/bytecode
+    && MODEL_DIR=${BAKED} DEFECTS_BUILD=${WITHOUT} /app/.venv/bin/python -B -m defects.bytecode /app/bytecode
 FROM ${BASE}
 COPY --from=built /app/.venv /app/.venv
 COPY --from=built /app/bytecode /app/bytecode
