@@ -128,11 +128,16 @@ def ask(pipeline: Pipeline, rows: Rows) -> Answers:
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):  # of its own look for infinities
         probabilities = np.concatenate([pipeline.predict_proba(chunk) for chunk in chunks])
-        best = np.sort(probabilities, axis=1)
-        classes, near = probabilities.argmax(axis=1), best[:, -1] - best[:, -2] <= NEAR
+        classes, near = probabilities.argmax(axis=1), _margins(probabilities) <= NEAR
         if near.any():
             classes[near] = pipeline.predict(rows[near])
     return Answers(rows, probabilities, classes)
+
+
+def _margins(probabilities: Probabilities) -> NDArray[np.float64]:
+    """By how much each row's best class leads the next."""
+    best = np.sort(probabilities, axis=1)
+    return best[:, -1] - best[:, -2]
 
 
 def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made: Iterable[Rows]) -> Proof:
@@ -174,8 +179,7 @@ def _scored(score: Scorer, schema: Schema, rows: Rows) -> Probabilities:
 def compare(expected: Answers, answered: Probabilities, tie: float = 0.0) -> dict[str, Any]:
     """How far a scorer's probabilities are from scikit-learn's; another class counts unless scikit-learn's best two are
     within `tie`."""
-    best = np.sort(expected.probabilities, axis=1)
-    decided = best[:, -1] - best[:, -2] > tie
+    decided = _margins(expected.probabilities) > tie
     other = (expected.classes != answered.argmax(axis=1)) & (decided | (tie == 0))
     apart = np.abs(expected.probabilities - answered).max(axis=1)
     worst = other.argmax() if other.any() else np.nan_to_num(apart, nan=np.inf).argmax()
@@ -219,8 +223,7 @@ class _Golden:
         self._random = np.random.default_rng(0)
 
     def add(self, asked: Answers) -> None:
-        best = np.sort(asked.probabilities, axis=1)
-        self._nearest = _lowest(self._nearest, asked, best[:, -1] - best[:, -2])
+        self._nearest = _lowest(self._nearest, asked, _margins(asked.probabilities))
         self._others = _lowest(self._others, asked, self._random.random(len(asked.rows)))
 
     def to_json(self) -> dict[str, Any]:
