@@ -54,6 +54,17 @@ def test_every_half_step_of_a_decimal_grid_is_on_the_side_where_scikit_learn_has
     np.testing.assert_array_equal(score(steps).argmax(axis=1), result.pipeline.predict(steps.astype(np.float64)))
 
 
+@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("rows", [40, 4000])
+def test_a_model_without_a_single_split_is_exported(estimator: str, rows: int) -> None:
+    """All that it can learn of a column that never changes is how frequent each class is."""
+    data = table(np.full((rows, 2), 0.25), np.arange(rows) % 4 == 0)
+    result, score = trained(data, estimator)
+    held = data.schema.held(np.array([[0.25, 0.25], [-3.0, 1e30]]))
+    expected = result.pipeline.predict_proba(held.astype(np.float64))
+    np.testing.assert_allclose(score(held), expected, rtol=0, atol=1e-12)
+
+
 def test_a_rounded_threshold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The converter of old: thresholds rounded to 32 bits, sometimes upwards. No held-out row shows it."""
     exact = graph.trees_of

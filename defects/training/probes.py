@@ -62,7 +62,7 @@ def _at_thresholds(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[R
     offsets = _offsets(pipeline, len(schema.features))
     narrow = [isinstance(classifier, RandomForestClassifier) or not feature.wide for feature in schema.features]
     trees = trees_of(classifier)
-    every = -(-sum(int((~tree.leaf).sum()) for tree in trees) // MOST_THRESHOLDS)
+    every = max(1, -(-sum(int((~tree.leaf).sum()) for tree in trees) // MOST_THRESHOLDS))
     seen: set[tuple[int, float]] = set()
     for number, tree in enumerate(trees):
         nodes = [node for node in np.flatnonzero(~tree.leaf).tolist()[::every] if _is_new(tree, node, seen)]
