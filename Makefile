@@ -38,7 +38,7 @@ bento: setup model  ## Build a Bento with the newest model
 image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=; LOAD=1: the load tests' image
 	@[[ "$(MODEL)" =~ ^(none)?$$ ]] || { echo "MODEL: is $(MODEL); expected none; DEFECTS_MODEL names one" >&2; exit 2; }
 	@[ -n "$(LOAD)" ] || [ "$(MODEL)" = none ] || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m $(if $(LOAD),loadtests.image,defects.image build) \
+	@$(BIN)/python -m $(if $(LOAD),loadtests.cluster.image,defects.image build) \
 	    $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
 	    $(if $(ENGINE),--engine $(ENGINE)) $(if $(LOAD),,$(if $(filter none,$(MODEL)),--without-model)) $(ARGS)
 
@@ -46,10 +46,10 @@ push: setup  ## Push the image built last to IMAGE, a registry's repository; LOA
 	@$(BIN)/python -m defects.image $(if $(LOAD),--output build/load-image) push $(if $(IMAGE),$(IMAGE),"") $(ARGS)
 
 bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--quick for under two minutes
-	@$(BIN)/python -m loadtests.bench $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-start: setup  ## Measure how long servers take to start, and their memory
-	@$(BIN)/python -m loadtests.bench_start $(ARGS)
+	@$(BIN)/python -m benchmarks.startup $(ARGS)
 
 load: setup  ## Drive the server at HOST, a URL or an address with PORT, through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
 	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) \

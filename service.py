@@ -1,8 +1,8 @@
-"""The BentoML service around one replica, which `defects/application.py` wires: what `bentoml` builds and serves."""
+"""The BentoML service around one replica, which `defects/replica.py` wires: what `bentoml` builds and serves."""
 
 from __future__ import annotations
 
-from defects import application  # first: what can be wrong ends the process before BentoML's SDK is loaded
+from defects import replica  # first: what can be wrong ends the process before BentoML's SDK is loaded
 
 # isort: split
 import os
@@ -13,8 +13,10 @@ import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from defects import artifact, asgi, routes
-from defects.application import BATCHER, MODEL, SETTINGS, TAG
+from defects import artifact
+from defects.http import messages
+from defects.replica import BATCHER, MODEL, SETTINGS, TAG
+from defects.serving import model as model_
 from defects.settings import BadSetting
 
 Scan = MODEL.schema.request_model
@@ -39,15 +41,15 @@ class RoutedService(bentoml.Service[Any]):
     """BentoML's service with our routes outside its middlewares, whose tracing, log and timer cost more than a
     prediction does. BentoML answers what the routes don't."""
 
-    def to_asgi(self, is_main: bool = True) -> asgi.App:  # noqa: ARG002 - there is but one service
+    def to_asgi(self, is_main: bool = True) -> messages.App:  # noqa: ARG002 - there is but one service
         if bentoml.server_context.worker_index is not None:  # a worker of `bentoml serve`
-            application.HEALTH.arbiter = os.getppid()
-            application.url = self.url or application.url
-        return application.ROUTES
+            replica.HEALTH.arbiter = os.getppid()
+            replica.url = self.url or replica.url
+        return replica.ROUTES
 
-    def own_app(self) -> asgi.App:
+    def own_app(self) -> messages.App:
         """The application that BentoML makes of this service."""
-        app: asgi.App = super().to_asgi()
+        app: messages.App = super().to_asgi()
         return app
 
 
@@ -93,4 +95,4 @@ async def _classify(scans: list[Any]) -> list[Any]:
     probabilities = await BATCHER.score(MODEL.schema.held(rows), SETTINGS.request_timeout_ms / 1000)
     MODEL.schema.check_scored(rows, np.isnan(probabilities[:, 0]))
     best = probabilities.argmax(axis=1).tolist()
-    return [Prediction(**answer) for answer in routes.predictions(MODEL, probabilities.astype(np.float32), best)]
+    return [Prediction(**answer) for answer in model_.predictions(MODEL, probabilities.astype(np.float32), best)]

@@ -18,14 +18,14 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     gc.disable()  # until the start is over: it makes no garbage, and looking for some takes a tenth of it
-    from defects import application  # first, for it times the start; ends the process where something is wrong
+    from defects import replica  # first, for it times the start; ends the process where something is wrong
 
     # isort: split
     import uvicorn
 
-    listener = listen(application.SETTINGS.host, application.SETTINGS.port)
+    listener = listen(replica.SETTINGS.host, replica.SETTINGS.port)
     config = uvicorn.Config(
-        application.ROUTES,
+        replica.ROUTES,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -25,10 +25,15 @@ from locust.runners import MasterRunner, WorkerRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from loadtests import scenarios, session, verdict, watch
+from loadtests import scenario
+from loadtests.analysis import method
+from loadtests.cluster import process
+from loadtests.load import coordinator, messages
+from loadtests.load import options as read
+from loadtests.load import worker as worker_
 
-_coordinators: list[session.Coordinator] = []  # the run that is on, if one is
-_workers: list[session.Worker] = []
+_coordinators: list[coordinator.Coordinator] = []  # the run that is on, if one is
+_workers: list[worker_.Worker] = []
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -38,16 +43,16 @@ def options(parser: Any) -> None:
     add(
         "--scenario",
         default="steady",
-        type=checked(scenarios.load),
-        help=f"{', '.join(scenarios.names())}, or a .yaml file (steady)",
+        type=checked(scenario.load),
+        help=f"{', '.join(scenario.names())}, or a .yaml file (steady)",
     )
     per_s = "requests/s, instead of the scenario's; or the directory of a run that found them"
-    add("--rate", default="", type=checked(session.rate), help=per_s)
-    add("--seed", default="", type=checked(session.seed), help="of schedule and rows, instead of the scenario's")
+    add("--rate", default="", type=checked(read.rate), help=per_s)
+    add("--seed", default="", type=checked(read.seed), help="of schedule and rows, instead of the scenario's")
     file = "a .csv, .parquet or .json file with the rows to send"
     add("--payload", default="", help=file, include_in_web_ui=False)
     extra = "'NAME: VALUE', as an ingress or a gateway needs it; may be repeated"
-    add("--header", default=[], action="append", type=checked(session.header), help=extra, include_in_web_ui=False)
+    add("--header", default=[], action="append", type=checked(read.header), help=extra, include_in_web_ui=False)
     out = "where each run gets a directory (build/load)"
     add("--out", default="build/load", help=out, include_in_web_ui=False)
     cluster_options(add)
@@ -56,7 +61,7 @@ def options(parser: Any) -> None:
 def cluster_options(add: Callable[..., Any]) -> None:
     """What is watched beside the server."""
     name = "watch this InferenceService: NAME or NAMESPACE/NAME"
-    add("--cluster", default="", type=checked(session.service), help=name, include_in_web_ui=False)
+    add("--cluster", default="", type=checked(read.service), help=name, include_in_web_ui=False)
     for option, text in {
         "--kubeconfig": "to reach the cluster with (as kubectl would, or the pod's service account)",
         "--context": "of the kubeconfig (its current one)",
@@ -74,9 +79,9 @@ def checked(read: Callable[[str], object]) -> Callable[[str], str]:
     def check(text: str) -> str:
         try:
             read(text)
-        except (scenarios.BadScenario, watch.BadCluster) as error:
+        except (scenario.BadScenario, process.BadCluster) as error:
             sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(verdict.EXIT_CODES["Error"]) from None
+            raise SystemExit(method.EXIT_CODES["Error"]) from None
         return text
 
     return check
@@ -108,12 +113,12 @@ def connect(environment: Environment, runner: Any, **_: Any) -> None:
     environment.events.quitting.add_listener(leave)  # type: ignore[no-untyped-call]
     gevent.signal_handler(signal.SIGINT, interrupted)
     if not isinstance(runner, WorkerRunner):
-        runner.register_message(session.REPORT, hear)
+        runner.register_message(messages.REPORT, hear)
         if chosen.headless:  # Locust listens to SIGTERM only once such a run is over
             gevent.signal_handler(signal.SIGTERM, terminated)
     if not isinstance(runner, MasterRunner):
-        _workers.append(session.Worker(environment))
-        runner.register_message(session.ORDER, _workers[-1].obey)
+        _workers.append(worker_.Worker(environment))
+        runner.register_message(messages.ORDER, _workers[-1].obey)
 
 
 def interrupted() -> None:
@@ -123,7 +128,7 @@ def interrupted() -> None:
 
 def terminated() -> None:
     if not _coordinators:
-        raise SystemExit(verdict.EXIT_CODES["Error"])
+        raise SystemExit(method.EXIT_CODES["Error"])
     _coordinators[-1].stop("it was terminated")
 
 
@@ -135,7 +140,7 @@ def hear(msg: Any, **_: Any) -> None:
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def begin(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
-        _coordinators.append(session.Coordinator(environment))
+        _coordinators.append(coordinator.Coordinator(environment))
 
 
 @events.test_stopping.add_listener  # type: ignore[untyped-decorator]
@@ -156,7 +161,7 @@ def say(environment: Environment, lines: list[str]) -> None:
     if chosen.headless:
         events.quit.add_listener(lambda **_: sys.stderr.write(text))  # type: ignore[no-untyped-call]
     else:
-        session.logger.warning(text.rstrip())
+        coordinator.logger.warning(text.rstrip())
 
 
 def leave(environment: Environment, **_: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import service
-from defects import application, serve
+from defects import replica, serve
 
 DefectClassifier = service.DefectClassifier
 
@@ -17,7 +17,7 @@ async def broken() -> None:
     raise RuntimeError("broken on purpose")
 
 
-application.verify = broken
+replica.verify = broken
 
 if __name__ == "__main__":
     serve.main()

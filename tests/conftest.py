@@ -17,9 +17,10 @@ import hypothesis
 import joblib
 import pytest
 
+from benchmarks import servers
 from defects import artifact
 from defects.training import dataset, pipeline
-from loadtests import subjects
+from tools import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -89,12 +90,12 @@ MODULE: Command = [BIN / "python", "-m", "defects.serve"]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
-free_port = subjects.free_port
+free_port = processes.free_port
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
     """This environment without settings of ours, with a BentoML home of its own."""
-    return subjects.environment(home, {name: str(value) for name, value in settings.items()})
+    return servers.environment(home, {name: str(value) for name, value in settings.items()})
 
 
 def run(home: Path, *command: object, **settings: object) -> subprocess.CompletedProcess[str]:

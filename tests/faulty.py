@@ -16,15 +16,15 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from faulty_values import BREAK, DIE, HANG, SLOW, WEDGE
 
 import service
-from defects import application, serve
+from defects import replica, serve
 
 DefectClassifier = service.DefectClassifier
 
 WEDGE_SECONDS, SLOW_SECONDS = 3.0, 0.3
 
-healthy = application.SCORER
+healthy = replica.SCORER
 broken: list[bool] = []
-WEIGHT = application.MODEL.schema.index["weight_g"]
+WEIGHT = replica.MODEL.schema.index["weight_g"]
 
 
 def faulty(rows: Any) -> Any:
@@ -44,7 +44,7 @@ def faulty(rows: Any) -> Any:
     return healthy(rows)
 
 
-application.BATCHER._score = faulty
+replica.BATCHER._score = faulty
 
 if __name__ == "__main__":
     serve.main()

@@ -11,12 +11,14 @@ from typing import Any
 
 import uvicorn
 
-from defects import protocol, routes
-from defects.batching import Batcher
-from defects.health import Health
+from defects.http import fast_path, router
 from defects.schema import Schema
 from defects.scoring import Scorer
-from defects.telemetry import AccessLog, Metrics
+from defects.serving import model
+from defects.serving.batching import Batcher
+from defects.serving.health import Health
+from defects.serving.logs import AccessLog
+from defects.serving.metrics import Metrics
 
 NAME = "model"
 
@@ -35,22 +37,22 @@ async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
     batcher = Batcher(score)
     health = Health(0, 1, lambda: batcher.batch_seconds)
     health.became("ready")
-    app = routes.Routes(
+    app = router.Routes(
         _no_page,
         start=_nothing,
         stop=batcher.close,
-        model=routes.Model(schema, NAME, "1", "test", {}),
+        model=model.Model(schema, NAME, "1", "test", {}),
         batcher=batcher,
         health=health,
         openapi=dict,
         revision="local",
-        limits=routes.Limits(routes.body_bytes(schema), 60),
+        limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
     )
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
     config.load()
-    protocol.install(config, app)
+    fast_path.install(config, app)
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import pytest
 
-from defects import artifact, scoring, tunnel
+from defects import artifact, scoring, simulator
 from defects.artifact import BadArtifact, NoModel
 from defects.training.pipeline import Trained
 
@@ -29,7 +29,7 @@ def reseal(directory: Path) -> None:
 
 def test_it_loads_and_answers_the_golden_inputs(copy: Path, trained: Trained) -> None:
     loaded = artifact.load(copy)
-    assert loaded.schema.names == tunnel.SCHEMA.names
+    assert loaded.schema.names == simulator.SCHEMA.names
     assert (loaded.version, loaded.engine) == (trained.card["version"], "onnxruntime")
     scorer = scoring.load(loaded)
     assert scoring.golden_difference(loaded.golden, scorer(loaded.golden.rows)) is None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects import tunnel
+from defects import simulator
 from defects.schema import BOOLEAN, DefectClass, Feature, ModelRows, Schema
 from defects.training import tables
 from defects.training.columns import Numbers, numbers
@@ -33,9 +33,9 @@ class Table:
 
 def builtin(rows: int, seed: int) -> Table:
     """The simulated scan tunnel's first `rows` parcels."""
-    scans = tunnel.Tunnel(seed=seed).scans(rows)
-    source = {"source": "simulated scan tunnel (defects/tunnel.py)", "rows": rows, "seed": seed, "label": "defect"}
-    return Table(scans.features, scans.labels, tunnel.SCHEMA, source)
+    scans = simulator.Tunnel(seed=seed).scans(rows)
+    source = {"source": "simulated scan tunnel (defects/simulator.py)", "rows": rows, "seed": seed, "label": "defect"}
+    return Table(scans.features, scans.labels, simulator.SCHEMA, source)
 
 
 def read(path: Path, label: str) -> Table:

@@ -1,0 +1,211 @@
+"""The OCI image: built by `bentoml containerize`, made small, checked, described and pushed.
+
+`python -m defects.image build` makes a Bento, has BentoML make an image of it, and copies out of that image what
+serving needs, in a layer each: packages, byte code, code, model. The server is started while the image
+is built: one that can't answer its golden inputs isn't built, and what it imported is byte-compiled. Packages are
+downloaded by the pip of this machine, with its own index and credentials; the build itself needs no network, and no
+secret can get into a layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from defects import artifact
+from defects.image import sbom
+from defects.image.containers import (
+    ENGINES,
+    MOUNTED,
+    NAME,
+    PLATFORMS,
+    RECORD,
+    ROOT,
+    BuildFailed,
+    bentoml,
+    engine_here,
+    finish,
+    labels,
+    named,
+    pushed,
+    run,
+    say,
+    version,
+)
+from defects.image.wheels import requirements_of, wheels
+from defects.settings import BadSetting, Fatal, Settings
+
+MODELS = "/home/bentoml/bento/models"
+
+
+Model = tuple[artifact.Artifact, str] | tuple[None, None]  # with its tag; or none
+
+
+def chosen(settings: Settings) -> tuple[artifact.Artifact, str]:
+    """The model to bake in, and its tag: `DEFECTS_MODEL`, else the newest of the store. Raises `NoModel`."""
+    if settings.model_dir:
+        raise BadSetting("MODEL_DIR: expected none: a model is baked in from the model store, or mounted (MODEL=none)")
+    directory, tag = artifact.locate(None, settings.model, bento=ROOT.parent)
+    assert tag is not None  # noqa: S101 - without a directory it is one of the store's
+    return artifact.load(directory, settings.model_digest), tag
+
+
+def bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) -> tuple[str, Path]:
+    """Build the Bento with the model of that tag, or without one; its own tag, and its directory.
+
+    `base` replaces the base image that `service.py` names.
+    """
+    description = yaml.safe_load((ROOT / "bentofile.yaml").read_text("utf-8"))
+    description["python"]["requirements_txt"] = str(requirements.relative_to(ROOT))
+    if base:
+        description["docker"] = {"base_image": base}
+    file = scratch / "bentofile.yaml"
+    file.write_text(yaml.safe_dump(description), "utf-8")
+    clean = {name: value for name, value in os.environ.items() if name != "DEFECTS_MODEL_FILE"}
+    clean |= {"DEFECTS_MODEL": tag} if tag else {"DEFECTS_BUILD": "1"}
+    said = bentoml("build", "--bentofile", file, "--output", "tag", ROOT, environment=clean)
+    built = said.splitlines()[-1].removeprefix("__tag__:")
+    from bentoml.bentos import get
+
+    return built, Path(get(built).path)
+
+
+@contextmanager
+def packed(wheels_there: Path, bento_there: Path) -> Iterator[None]:
+    """Have the wheels in the Bento while its image is made: beside its scripts, which are copied before it installs."""
+    inside = bento_there / "env" / "docker" / "wheels"
+    try:
+        shutil.copytree(wheels_there, inside)
+        yield
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
+def containerize(engine: str, bento_tag: str, stage: str, platform: str | None, options: list[str]) -> None:
+    """Have BentoML make the image `stage`; `options` are `bentoml containerize --opt`'s."""
+    given = [f"platform={platform}"] * bool(platform) + options
+    opts = [word for option in given for word in ("--opt", option)]
+    bentoml("containerize", bento_tag, "--backend", engine, "--image-tag", stage, *opts)
+
+
+def look(engine: str, image: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What is in the image, told by its own Python."""
+    variables = [f"--env={key}={value}" for key, value in environment.items()]
+    command = ("python", "-m", "defects.image.inventory")
+    if engine != "buildah":
+        return dict(json.loads(run(engine, "run", "--rm", "--network=none", *variables, image, *command)))
+    container = run(engine, "from", image)
+    try:
+        return dict(json.loads(run(engine, "run", *variables, container, *command)))
+    finally:
+        run(engine, "rm", container)
+
+
+def build(options: argparse.Namespace) -> None:
+    """Build, describe and check the image. Raises `BadSetting`, `NoModel`, `BadArtifact` or `BuildFailed`."""
+    output: Path = options.output
+    (output / RECORD).unlink(missing_ok=True)  # what is pushed is what was built last
+    engine = engine_here(options.engine)
+    baked_in = (None, None) if options.without_model else chosen(Settings.from_environment())
+    model = baked_in[0]
+    name = f"{NAME}:{version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
+    if options.platform:
+        name += f"-{options.platform.partition('/')[2]}"
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        base = made(engine, name, baked_in, options, scratch)
+        contents = look(engine, name, {} if model else {"MODEL_DIR": "", "DEFECTS_BUILD": "1"})
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "sbom.cdx.json").write_text(sbom.cyclonedx(contents, NAME, name.split(":")[1]), "utf-8")
+        audited = sbom.audit(contents, scratch, output / "audit.json")
+    record = {"image": name, "engine": engine, "base": base, "model_digest": model.digest if model else None}
+    (output / RECORD).write_text(json.dumps({**record, **contents}, indent=1) + "\n", "utf-8")
+    print(sbom.breakdown(contents), f"audit: {audited}", "", advice(name, engine, mounted=not model), sep="\n")
+
+
+def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, scratch: Path) -> str:
+    """Make the Bento and the image `name`; the base image's name."""
+    model, tag = baked_in
+    requirements = requirements_of(model, sklearn=options.sklearn)
+    say("building the Bento")
+    built, bento_there = bento(requirements, options.base, tag, scratch)
+    base = str(yaml.safe_load((bento_there / "bento.yaml").read_text("utf-8"))["image"]["base_image"])
+    stage = f"{NAME}:bento-{built.partition(':')[2]}"
+    baked = f"{MODELS}/{tag.replace(':', '/')}" if tag else ""
+    arguments = {"BUILT": stage, "BASE": base, "BAKED": baked, "WITHOUT": str(int(not tag))}
+    try:
+        with packed(wheels(requirements, options.platform, scratch), bento_there):
+            say(f"building the image with {engine} on {base}")
+            containerize(engine, built, stage, options.platform, options.opt)
+        facts = labels(model, base)
+        finish(engine, name, facts, {**arguments, "MODEL_DIR": baked or MOUNTED}, options.platform)
+    finally:
+        with suppress(BuildFailed):  # where it was never made
+            run(engine, "rmi", stage)
+    return base
+
+
+def advice(name: str, engine: str, *, mounted: bool) -> str:
+    """How to run the image, as hardened as the manifests do."""
+    runner = "podman" if engine == "buildah" else engine
+    mount = f" -v DIR:{MOUNTED}:ro" * mounted
+    return (
+        f"built {name}\nrun it:  {runner} run --rm --read-only --tmpfs /tmp --cap-drop all -p 3000:3000{mount} {name}\n"
+        f"push it: make push IMAGE=registry.example.com/{NAME}"
+    )
+
+
+def push(options: argparse.Namespace) -> None:
+    """Push the image that was built last; print its digest, and what puts it into the manifests."""
+    try:
+        built = json.loads((options.output / RECORD).read_text("utf-8"))
+    except OSError:
+        raise BuildFailed(
+            f"nothing to push: there is no {options.output}/image.json; run make image (LOAD=1)"
+        ) from None
+    name, built_tag = built["image"].split(":")
+    repository, tag = named(options.image, built_tag)
+    digest = pushed(built["engine"], built["image"], f"{repository}:{tag}")
+    print(f"{repository}:{tag}\n{digest}\nkustomize edit set image {name}={repository}@{digest}")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("build/image"), help="reports (default: %(default)s)")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    making = verbs.add_parser("build", help="build the Bento and the image")
+    making.add_argument("--engine", choices=ENGINES, help="(default: the first of them that works)")
+    making.add_argument("--base", help="base image with Python and pip (default: python:X.Y-slim, as here)")
+    making.add_argument("--platform", choices=PLATFORMS, help="(default: this machine's)")
+    making.add_argument("--without-model", action="store_true", help=f"for one that is mounted at {MOUNTED}")
+    making.add_argument("--sklearn", action="store_true", help="with scikit-learn, for mounted models that need it")
+    making.add_argument("--opt", action="append", default=[], help="an option for bentoml containerize --opt")
+    making.set_defaults(run=build)
+    pushing = verbs.add_parser("push", help="push the image that was built last")
+    pushing.add_argument("image", help="registry/repository[:tag]")
+    pushing.set_defaults(run=push)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        options.run(options)
+    except Fatal as fatal:
+        fatal.exit()
+    except (OSError, ValueError, subprocess.TimeoutExpired) as problem:  # a full disk, a broken file, a hanging engine
+        BuildFailed(f"{options.verb} failed: {problem}").exit()
+
+
+if __name__ == "__main__":
+    main()

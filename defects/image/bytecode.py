@@ -1,0 +1,81 @@
+"""Start the server once, and keep the byte code of what it imported: `python -m defects.image.bytecode DIRECTORY`.
+
+Run while the image is built. Python can't keep byte code where it may not write, so a container without it would
+compile everything at each start; compiling everything that is installed would make the image a quarter larger.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import py_compile
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from defects.settings import Settings
+
+READY_SECONDS = 120.0
+
+
+def main(directory: Path) -> None:
+    """Raises `RuntimeError` where the server doesn't become ready, or doesn't end as it should."""
+    settings = Settings.from_environment()
+    port = free_port()  # the build may share the network of the machine, where another server has the usual one
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "DEFECTS_DRAIN_SECONDS": "0", "PYTHONPYCACHEPREFIX": str(directory)}
+    environment = {**os.environ, **own}
+    process = subprocess.Popen([sys.executable, "-m", "defects.serve"], env=environment)
+    try:
+        wait(process, port, "/livez" if settings.build else "/readyz")
+        if (status := ask(port, "/")) != 200:  # has BentoML's SDK imported
+            raise RuntimeError(f"the page at / is answered with {status}; expected 200")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(READY_SECONDS)
+    if code:
+        raise RuntimeError(f"the server ended with {code}; expected 0")
+    keep(directory)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+    """Until `path` is answered with 200."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):
+            if ask(port, path) == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not answer {path} with 200 in {READY_SECONDS:g} s; exit code {process.poll()}")
+
+
+def ask(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def keep(directory: Path) -> None:
+    """Compile the same files again, for an image: the source's time is not asked, and the same code gives the same
+    bytes, so that a layer which didn't change has the same digest."""
+    for compiled in directory.rglob("*.pyc"):
+        source = Path("/", compiled.relative_to(directory)).with_name(compiled.name.split(".", 1)[0] + ".py")
+        py_compile.compile(
+            str(source), str(compiled), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

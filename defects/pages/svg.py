@@ -1,0 +1,60 @@
+"""Write the elements of an SVG picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from defects.pages import axes
+from defects.pages.axes import Scale
+from defects.pages.html import Markup, element, plain
+
+LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
+BOLD = 1.2  # how much wider bold letters, and those of names, may be
+AXIS = 34  # under the last panel
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def text(x: float, y: float, content: object, style: str = "", anchor: str = "start") -> Markup:
+    return element("text", content, x=x, y=y, class_=style or None, text_anchor=None if anchor == "start" else anchor)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return element("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=style)
+
+
+def box(x: float, y: float, width: float, height: float, style: str) -> Markup:
+    return element("rect", x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=style)
+
+
+def svg(name: str, width: int, height: float, title: str, description: str, *content: Markup, **more: object) -> Markup:
+    """A whole drawing, which says what it shows to those who don't see it."""
+    labels = element("title", title, id=f"{name}-title"), element("desc", description, id=f"{name}-desc")
+    return element(
+        "svg", *labels, *content,
+        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height:.0f}", width=width, height=f"{height:.0f}",
+        role="img", aria_labelledby=f"{name}-title {name}-desc", class_="chart", **more,
+    )  # fmt: skip
+
+
+def hatch(name: str) -> Markup:
+    """A pattern of slanted lines."""
+    return element(
+        "pattern", element("path", d="M0 0V6", class_="hatch"), id=f"{name}-hatch", width=6, height=6,
+        patternUnits="userSpaceOnUse", patternTransform="rotate(45)",
+    )  # fmt: skip
+
+
+def shortened(name: str, most: int) -> str:
+    """A name with at most `most` characters, without its middle: what tells names apart is often at their end."""
+    name = plain(name)
+    start = (most - 1) // 3
+    return name if len(name) <= most else f"{name[:start]}…{name[len(name) - (most - 1 - start) :]}"
+
+
+def numbers(x: Scale, ticks: Sequence[float], bottom: float, width: int) -> Iterator[Markup]:
+    """The numbers under a drawing, none of them beyond its edges."""
+    for tick in ticks:
+        half = CHARACTER * len(axes.mark(tick)) / 2
+        yield text(min(max(x(tick), half), width - half), bottom + 16, axes.mark(tick), "tick", "middle")

@@ -1,0 +1,188 @@
+"""Metrics in one in-process registry, and logs as JSON lines.
+
+Every label is bounded: routes are names from the table, reasons and phases are fixed, classes are the model's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
+
+# `bentoml serve` sets this for every worker; the client library would then write its values to files that no process
+# series survive in. It reads the variable once, when it is imported.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+LAG_INTERVAL = 0.1  # seconds between looks at the event loop
+
+
+class Number:
+    """The value of one series of a counter or a gauge.
+
+    Only the event loop changes it, so it needs none of the client library's locks: those and its generality cost more
+    than a validation does.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Distribution:
+    """One series of a histogram with the upper `bounds`, in the unit of what is observed. As lock-free as `Number`."""
+
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: Sequence[float]):
+        self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """How many values were at most each bound, and the sum of all."""
+        names = map(floatToGoString, (*self._bounds, math.inf))
+        return list(zip(names, accumulate(self._counts), strict=True)), self._total
+
+
+class Metrics:
+    """Every metric. What is known elsewhere (queue, readiness, start) is read from there when it is scraped."""
+
+    def __init__(self, model_version: str, digest: str, engine: str, classes: Iterable[str]):
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._requests = self._numbers(CounterMetricFamily, "defects_requests", "Answers.", "route", "code")
+        self._durations = self._distributions(SECONDS, "defects_request_duration_seconds", "Time to answer.", "route")
+        phases = self._distributions(
+            SHORT_SECONDS, "defects_phase_duration_seconds", "Time of answered predictions, by phase.", "phase"
+        )
+        self._phases = [phases.of(name) for name in ("queue", "score", "encode", "total")]
+        self.batch_rows = self._distributions(ROWS, "defects_batch_rows", "Rows scored together.").of()
+        refused = self._numbers(CounterMetricFamily, "defects_refused", "Requests refused by admission.", "reason")
+        self._refused = {reason: refused.of(reason) for reason in ("queue_full", "deadline", "draining")}
+        self.in_flight = self._numbers(GaugeMetricFamily, "defects_requests_in_flight", "Requests being answered.").of()
+        self.lag = self._distributions(SECONDS, "defects_event_loop_lag_seconds", "How late the event loop ran.").of()
+        predictions = self._numbers(
+            CounterMetricFamily, "defects_predictions", "Answered rows, by class.", "defect", "model_version"
+        )
+        self._predictions = [predictions.of(name, model_version) for name in classes]
+        info = self._numbers(
+            GaugeMetricFamily, "defects_model_info", "The model, as labels.", "version", "digest", "engine"
+        )
+        info.of(model_version, digest, engine).value = 1
+        self._answers: dict[tuple[str, int], tuple[Number, Distribution]] = {}
+
+    def _numbers(self, family: _NumberFamily, name: str, text: str, *labels: str) -> _Numbers:
+        numbers = _Numbers(family, name, text, labels)
+        self.registry.register(numbers)
+        return numbers
+
+    def _distributions(self, bounds: Sequence[float], name: str, text: str, *labels: str) -> _Distributions:
+        distributions = _Distributions(bounds, name, text, labels)
+        self.registry.register(distributions)
+        return distributions
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """Count an answer. `route` is a name from the table, never what a caller sent."""
+        pair = self._answers.get((route, code))
+        if pair is None:
+            pair = self._answers[route, code] = (self._requests.of(route, str(code)), self._durations.of(route))
+        pair[0].value += 1
+        pair[1].observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that admission refused."""
+        self._refused[reason].value += 1
+
+    def predicted(self, best: Iterable[int], *seconds: float) -> None:
+        """Count an answered prediction: its rows' classes, and the seconds in queue, score, encode and total."""
+        for index in best:
+            self._predictions[index].value += 1
+        for phase, value in zip(self._phases, seconds, strict=True):
+            phase.observe(value)
+
+    def read(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None = None) -> None:
+        """Add a gauge whose value, or values by `label`, `samples` gives at each scrape."""
+        self.registry.register(_Read(name, text, samples, label))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # a version that is none
+            encode, content_type = choose_encoder("")
+        return encode(self.registry), content_type
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop is, for as long as it runs."""
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(LAG_INTERVAL)
+            self.lag.observe(max(0.0, time.perf_counter() - started - LAG_INTERVAL))
+
+
+_NumberFamily = type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+
+class _Numbers:
+    """The series of a counter or a gauge by the values of their labels, for the client library to collect."""
+
+    def __init__(self, family: _NumberFamily, name: str, text: str, labels: Sequence[str]):
+        self._family = partial(family, name, text, labels=labels)
+        self._series: dict[tuple[str, ...], Number] = {}
+
+    def of(self, *values: str) -> Number:
+        return self._series.setdefault(values, Number())
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        for values, number in self._series.items():
+            family.add_metric(values, number.value)
+        yield family
+
+
+class _Distributions:
+    """The same for a histogram with upper `bounds`."""
+
+    def __init__(self, bounds: Sequence[float], name: str, text: str, labels: Sequence[str]):
+        self._family = partial(HistogramMetricFamily, name, text, labels=labels)
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], Distribution] = {}
+
+    def of(self, *values: str) -> Distribution:
+        return self._series.setdefault(values, Distribution(self._bounds))
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        for values, distribution in self._series.items():
+            family.add_metric(values, *distribution.buckets())
+        yield family
+
+
+class _Read:
+    """A gauge whose samples are asked for at each scrape."""
+
+    def __init__(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None):
+        self._name, self._text, self._samples, self._label = name, text, samples, label
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label] if self._label else None)
+        for value, sample in self._samples().items():
+            family.add_metric([value] if self._label else [], sample)
+        yield family

@@ -1,0 +1,22 @@
+"""List the constants that say how a run is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtests import results
+
+PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
+SETTLE_SECONDS = 1.0  # after the wanted shares changed, while routers follow
+AHEAD_SECONDS = 5.0  # before they changed in the status, while routers may have been ahead of it
+LATE_SECONDS = 0.05  # a request that left no later than this after its intended time counts as sent in time
+LATE_SHARE = 0.01  # of late ones is allowed
+START_SECONDS = 5.0  # after a pod became ready, in which lost requests are counted as near its start
+EXIT_CODES: dict[results.Outcome, int] = {"Passed": 0, "Failed": 1, "Invalid": 2, "Error": 3}
+FEW = 500  # requests; of fewer, one hiccup of the machine already delays 1 %
+BUSY_SHARE = 0.95  # of a core: then answers are read late, even if requests leave in time
+
+
+def late_allowed(judged: Sequence[results.Phase]) -> float:
+    """The share of requests that may leave late."""
+    return max(LATE_SHARE, LATE_SHARE * FEW / max(1, sum(phase.counts.sent for phase in judged)))

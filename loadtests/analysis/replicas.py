@@ -1,0 +1,140 @@
+"""Count desired, existing, ready and needed replicas over a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from loadtests import results
+from loadtests.analysis.measures import Run
+from loadtests.analysis.moments import Series, moment
+from loadtests.cluster import observations
+from loadtests.cluster.observations import AnyFact
+from loadtests.scenario import Objective, Plan
+
+# The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
+PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
+BY_READY = ("Deployment", "PodAutoscaler")  # and this how many are ready, where pods may not be seen
+RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
+
+
+# --- replicas --------------------------------------------------------------------------------------------------------
+
+
+def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
+    """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
+    desired, kind = _counted(found, "desired", PREFERRED)
+    if desired is None and existing is not None:
+        return existing, "Pod"
+    return desired, kind
+
+
+def _counted(
+    found: Sequence[AnyFact], what: Literal["desired", "ready"], kinds: Sequence[str]
+) -> tuple[Series | None, str | None]:
+    """What the first of these kinds of objects that says it says, all of them together; and which it is."""
+    scales = [fact for fact in found if isinstance(fact, observations.Scale)]
+    kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
+    by_name: dict[str, int] = {}
+    steps = []
+    for scale in (scale for scale in scales if scale.kind == kind):
+        if scale.gone:
+            by_name.pop(scale.name, None)
+        elif (number := getattr(scale, what)) is not None:
+            by_name[scale.name] = number
+        steps.append((scale.at, sum(by_name.values())))
+    return (Series(steps), kind) if kind else (None, None)
+
+
+def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series | None, Series | None]:
+    """How many pods existed that were not being ended, and how many of those were ready.
+
+    Where pods may not be seen, autoscalers and Deployments say how many are ready.
+    """
+    if any(isinstance(fact, observations.Unseen) and fact.resource == "pods" for fact in found):
+        return None, _counted(found, "ready", BY_READY)[0]
+    changes: list[tuple[float, str, bool, bool]] = []
+    latest: dict[str, float] = {}  # a pod's changes keep their order, whatever their stamps say
+    for fact in found:
+        if isinstance(fact, observations.Pod):
+            if fact.name not in latest:  # it was there before it was ready
+                latest[fact.name] = moment(fact, fact.created_stamp, clock)[0]
+                changes.append((latest[fact.name], fact.name, True, False))
+            at, _ = moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, clock)
+            latest[fact.name] = max(latest[fact.name], at)
+            changes.append((latest[fact.name], fact.name, fact.stays, fact.ready))
+    state: dict[str, tuple[bool, bool]] = {}
+    existing, ready = [], []
+    for at, name, stays, is_ready in sorted(changes, key=lambda change: change[0]):
+        state[name] = (stays, is_ready)
+        existing.append((at, sum(there for there, _ in state.values())))
+        ready.append((at, sum(is_ready for _, is_ready in state.values())))
+    return Series(existing), Series(ready)
+
+
+def needed_of(plan: Plan, seconds: float) -> Series | None:
+    """How many replicas the planned rate needs; None where it is not known what one holds."""
+    if plan.scenario.rate != "replica":
+        return None
+    steps, start = list[tuple[float, int]](), 0.0
+    for segment in plan.profile:
+        pieces = 1 if segment.first == segment.last else max(1, math.ceil(segment.seconds / RAMP_STEP))
+        for number in range(pieces):
+            highest = max(segment.first + (segment.last - segment.first) * (number + end) / pieces for end in (0, 1))
+            steps.append((start + segment.seconds * number / pieces, math.ceil(highest / plan.base - 1e-9)))
+        start += segment.seconds
+    return Series([step for step in steps if step[0] < seconds] + [(seconds, 0)])
+
+
+class Seen(NamedTuple):
+    """The numbers of replicas over time, and the run that they belong to."""
+
+    run: Run
+    desired: Series | None
+    existing: Series | None
+    ready: Series | None
+    needed: Series | None
+    until: float
+
+    @property
+    def slo(self) -> Objective:
+        return self.run.plan.scenario.slo
+
+    def need(self, at: float) -> int | None:
+        return None if self.needed is None else self.needed.at(at, 0)
+
+
+def replicas(seen: Seen) -> list[results.Replicas]:
+    """Every change of one of the numbers."""
+    found: list[results.Replicas] = []
+    for at in (at for at in _times(seen.desired, seen.existing, seen.ready, seen.needed) if at <= seen.until):
+        record = results.Replicas(
+            at=at,
+            desired=_at(seen.desired, at),
+            existing=_at(seen.existing, at, 0),
+            ready=_at(seen.ready, at, 0),
+            needed=seen.need(at),
+        )
+        if not found or record.model_copy(update={"at": found[-1].at}) != found[-1]:
+            found.append(record)
+    return found
+
+
+def beyond(seen: Seen, sign: int) -> float | None:
+    """Replica-seconds of ready ones beyond need (1), or short of it (-1)."""
+    if seen.needed is None or seen.ready is None:
+        return None
+    edges = [0.0, *(at for at in _times(seen.ready, seen.needed) if 0 < at < seen.until), max(0.0, seen.until)]
+    pieces = ((start, end, seen.ready.at(start, 0) - seen.needed.at(start, 0)) for start, end in pairwise(edges))
+    return math.fsum((end - start) * max(0, sign * beyond) for start, end, beyond in pieces)
+
+
+def _times(*series: Series | None) -> list[float]:
+    return sorted({at for s in series if s is not None for at in s.times})
+
+
+def _at(series: Series | None, time: float, before: Any = None) -> Any:
+    """What it was then; nothing if it was not seen."""
+    return None if series is None else series.at(time, before)

@@ -1,0 +1,213 @@
+"""How fast and how well a platform scales: what the cluster watcher saw, joined to a run's requests.
+
+Moments are those at which a change was seen, which is when it took effect for whoever watches, as routers do. What
+was there before the watch, or came during an interruption, has the time that the object itself says, put on the run's
+axis by the API server's clock and never later than it was seen (`PodLife.stamped` names those).
+
+The replicas that are needed at a time are the planned rate divided by what one replica holds at the SLO, rounded up,
+where the scenario's rates are in replicas; before and after the schedule, none. A rise is the first request, where
+there was no ready replica for it, and the begin of the burst, where it needs more replicas than were needed before.
+
+detect      from a rise until more replicas are desired than at it
+provision   from then until as many are ready as were desired then
+scale       from a rise until as many are ready as are needed
+recover     from the burst's begin until the SLO held again (`measures.recovery`)
+cold start  of the slowest pod that was created in the run: from created to ready
+down        from the end of a burst that needed more until, to the end of the watch, no more are ready than are needed
+            then, or than were ready before it
+zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
+
+Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from loadtests import results
+from loadtests.analysis.measures import Run, Watched
+from loadtests.analysis.moments import clock_of, moment
+from loadtests.analysis.pods import _Lost, lives_of
+from loadtests.analysis.replicas import Seen, _at, beyond, desired_of, needed_of, pods_of, replicas
+from loadtests.analysis.scaling_times import times_of
+from loadtests.analysis.traffic import splits, traffic_of
+from loadtests.cluster import observations
+from loadtests.cluster.observations import AnyFact
+from loadtests.results import PodLife
+
+ABOUT_SECONDS = 5.0  # that watches of different resources may take longer than others to notice the same outage
+EVENTS_FROM, MOST_EVENTS = -1.0, 500  # seconds on the run's axis, and how many
+FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
+
+
+# --- everything ------------------------------------------------------------------------------------------------------
+
+
+def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
+    """Events, and changes of conditions, as events of their objects; from shortly before the run's begin on."""
+    events: list[results.PlatformEvent] = []
+    before: dict[tuple[str, str], dict[str, str]] = {}
+    for fact in found:
+        if isinstance(fact, observations.Event):
+            at, stamped = moment(fact, fact.stamp, clock)
+            events.append(
+                results.PlatformEvent(
+                    at=at,
+                    stamped=stamped,
+                    kind=fact.kind,
+                    name=fact.name,
+                    reason=fact.reason,
+                    message=fact.message,
+                    warning=fact.warning,
+                )
+            )
+        elif isinstance(fact, observations.Service | observations.Revision):
+            about = ("InferenceService", "") if isinstance(fact, observations.Service) else ("Revision", fact.name)
+            old = before.get(about, {})
+            before[about] = fact.conditions
+            for condition, value in fact.conditions.items():
+                if old.get(condition) != value and fact.live:
+                    events.append(
+                        results.PlatformEvent(
+                            at=fact.at, stamped=False, kind=about[0], name=about[1], reason=condition, message=value
+                        )
+                    )
+    return sorted((event for event in events if event.at >= EVENTS_FROM), key=lambda event: event.at)
+
+
+def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
+    return [
+        results.AutoscalerSample.model_validate(fact.model_dump(exclude={"what", "live"}))
+        for fact in found
+        if isinstance(fact, observations.Autoscaler)
+    ]
+
+
+def samples(found: Sequence[AnyFact], seen: Seen) -> list[results.Sample]:
+    """The timeline, once a second, from what the cluster says: a look from outside would keep it from going to zero."""
+    inside = [fact for fact in found if isinstance(fact, observations.Inside)]
+    return [_sample(float(second), inside, seen) for second in range(int(max(0.0, seen.until)) + 1)]
+
+
+def _sample(at: float, inside: Sequence[observations.Inside], seen: Seen) -> results.Sample:
+    fresh = {fact.name: fact for fact in inside if at - FRESH_SECONDS <= fact.at <= at}.values()
+    queues = [fact.queue_rows for fact in fresh if fact.queue_rows is not None]
+    flying = [fact.in_flight for fact in fresh if fact.in_flight is not None]
+    ready = _at(seen.ready, at, 0)
+    return results.Sample(
+        at=at,
+        ready=None if ready is None else ready > 0,
+        queue_rows=sum(queues) if queues else None,
+        in_flight=sum(flying) if flying else None,
+        replicas_desired=_at(seen.desired, at),
+        replicas_ready=ready,
+    )
+
+
+def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
+    """What could not be watched at all, and then what was interrupted."""
+    yield from (fact.text for fact in found if isinstance(fact, observations.Unseen))
+    over: list[_Outage] = []
+    ongoing: dict[str, _Outage] = {}
+    for fact in found:
+        if isinstance(fact, observations.Gap) and fact.seconds is None:
+            ongoing[fact.resource] = _Outage.of(fact, fact.at, math.inf)
+        elif isinstance(fact, observations.Gap):
+            ongoing.pop(fact.resource, None)
+            over.append(_Outage.of(fact, fact.at - (fact.seconds or 0.0), fact.at))
+    for outages in (over, list(ongoing.values())):
+        yield from (str(outage) for outage in _merged(outages))
+
+
+class _Outage(NamedTuple):
+    """Watches that were interrupted, from when until when, and why."""
+
+    start: float
+    end: float
+    resources: tuple[str, ...]
+    why: tuple[str, ...]
+
+    @classmethod
+    def of(cls, gap: observations.Gap, start: float, end: float) -> _Outage:
+        return cls(start, end, (gap.resource,), tuple(gap.why.split(", ")))
+
+    def like(self, other: _Outage) -> bool:
+        """Whether both began and ended at about the same time."""
+        ends = self.end == other.end or abs(self.end - other.end) <= ABOUT_SECONDS
+        return ends and abs(self.start - other.start) <= ABOUT_SECONDS
+
+    def __str__(self) -> str:
+        when = f"from {self.start:.1f} s to the end"
+        if self.end < math.inf:
+            when = f"for {self.end - self.start:.1f} s until {self.end:.1f} s"
+        return f"{', '.join(self.resources)}: the watch was interrupted {when} ({', '.join(self.why)})"
+
+
+def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
+    """Those of about the same time become one: it mostly was one, of the API server or the way to it."""
+    found: list[_Outage] = []
+    for one in sorted(outages, key=lambda outage: outage.start):
+        if found and one.like(found[-1]):
+            last = found.pop()
+            resources = tuple(dict.fromkeys((*last.resources, *one.resources)))
+            why = tuple(dict.fromkeys((*last.why, *one.why)))
+            found.append(_Outage(last.start, max(last.end, one.end), resources, why))
+        else:
+            found.append(one)
+    return found
+
+
+def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
+    """What the scenario asked for, and did not happen."""
+    platform, burst = run.plan.scenario.cluster, run.burst
+    if platform is None or platform.disruption is None or burst is None:
+        return
+    done = [fact for fact in found if isinstance(fact, observations.Disrupted)]
+    yield from (fact.problem for fact in done if fact.problem)
+    if platform.disruption == "delete-pod" and not done:
+        yield "delete-pod: it is not known whether a pod was deleted"
+    before = {pod.revision for pod in pods if pod.created is not None and pod.created < burst.start}
+    if platform.disruption == "new-revision" and not any(pod.ready and pod.revision not in before for pod in pods):
+        yield "new-revision: no pod of another revision became ready after the burst's begin"
+
+
+def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[results.Cluster, list[results.Sample]]:
+    """Everything that facts say of a run; and its timeline."""
+    found, until = watched.facts, watched.until
+    clock, lost = clock_of(found), _Lost(run)
+    existing, ready = pods_of(found, clock)
+    desired, kind = desired_of(found, existing)
+    seen = Seen(run, desired, existing, ready, needed_of(run.plan, run.seconds), until)
+    lives = lives_of(found, clock)
+    pods = sorted((life.record(lost) for life in lives.values()), key=lambda pod: pod.created or 0.0)
+    traffic, events = traffic_of(found), events_of(found, clock)
+    cut = [f"events: the last {len(events) - MOST_EVENTS} are left out"] if len(events) > MOST_EVENTS else []
+    cluster = results.Cluster(
+        service=watched.service,
+        mode=next((fact.mode for fact in reversed(found) if isinstance(fact, observations.Service)), None),
+        clock=clock,
+        desired_from=kind,
+        replica_per_s=run.plan.base if seen.needed else None,
+        watched_until=until,
+        replicas=replicas(seen),
+        times=times_of(seen, recovery, pods),
+        over_replica_seconds=beyond(seen, 1),
+        under_replica_seconds=beyond(seen, -1),
+        pods=pods,
+        lost_elsewhere=lost.elsewhere(s for life in lives.values() for s in (*life.starts(), *life.ends())),
+        traffic=traffic,
+        splits=list(splits(run, traffic)),
+        events=events[:MOST_EVENTS],
+        autoscaler=autoscaler_of(found),
+        disruption=_disruption(found),
+        not_seen=[*dict.fromkeys(not_seen(found)), *cut],
+        problems=list(problems(found, run, pods)),
+    )
+    return cluster, samples(found, seen)
+
+
+def _disruption(found: Sequence[AnyFact]) -> results.Disruption | None:
+    done = (fact for fact in found if isinstance(fact, observations.Disrupted) and not fact.problem)
+    return next((results.Disruption(at=fact.at, what=fact.text) for fact in done), None)

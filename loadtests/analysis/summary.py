@@ -1,0 +1,65 @@
+"""From a run's requests to the files that it leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loadtests import results
+from loadtests.analysis import measures, scaling, verdict
+from loadtests.analysis.measures import Run
+from loadtests.report import page
+from loadtests.results import Summary
+
+
+def summarise(run: Run, name: str, environment: results.Environment, load_digest: str | None = None) -> Summary:
+    """All measures of a run, and its verdict."""
+    phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
+    recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
+    length, buckets = measures.buckets(run)
+    cluster, timeline = scaling.measure(run, run.watched, recovery) if run.watched else (None, run.timeline)
+    judged = verdict.judge(
+        slo,
+        phases,
+        generator=generator,
+        recovery=recovery,
+        capacity=capacity,
+        stopped=run.stopped,
+        by_rule=run.by_rule,
+        cluster=cluster,
+    )
+    return Summary(
+        scenario=name,
+        about=run.plan.scenario.about,
+        seed=run.plan.seed,
+        load_digest=load_digest,
+        base_per_s=run.plan.base,
+        duration_s=run.seconds,
+        stopped=run.stopped,
+        verdict=judged,
+        slo=slo,
+        environment=environment,
+        generator=generator,
+        phases=phases,
+        recovery=recovery,
+        budget=budget,
+        capacity=capacity,
+        revisions=measures.revisions(run),
+        kinds=measures.kinds(run),
+        bucket_s=length,
+        buckets=buckets,
+        timeline=timeline,
+        histograms=measures.histograms(run),
+        cluster=cluster,
+    )
+
+
+def write(directory: Path, run: Run, summary: Summary) -> None:
+    """The run's files."""
+    names = results.Names(
+        [span.phase.name for span in run.plan.spans],
+        [payload.name for payload in run.plan.scenario.payloads],
+        run.revisions,
+    )
+    results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
+    results.write_summary(directory / results.SUMMARY, summary)
+    page.write(directory, summary)

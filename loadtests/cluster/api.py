@@ -1,0 +1,114 @@
+"""Ask the Kubernetes API for the resources of one InferenceService."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import yaml
+from kubernetes import client, config
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+from loadtests.cluster import observations
+from loadtests.cluster.observations import Fact, Object
+from loadtests.cluster.process import BadCluster, Target
+
+CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
+PATIENCE = (CONNECT_SECONDS, ANSWER_SECONDS)
+SCRAPE_SECONDS, SCRAPE_TIMEOUT = 1.0, 0.8
+TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+UNANSWERED = (HTTPError, HTTPException, ConfigException, OSError)  # or not wholly, or there is no login to ask with
+Lister = Callable[..., Any]
+Selector = Mapping[str, str]
+
+
+class Resource(NamedTuple):
+    """One kind of objects, and how facts are read from them."""
+
+    name: str
+    list: Lister
+    read: Callable[..., Fact | None]
+    selector: Selector
+
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+def connect(target: Target) -> tuple[client.ApiClient, str]:
+    """A client, and the namespace; raises `BadCluster`."""
+    settings = client.Configuration()
+    settings.retries, settings.connection_pool_maxsize = False, 32
+    here = not target.kubeconfig and not target.context and (TOKEN / "token").exists()
+    try:
+        if here:
+            config.load_incluster_config(client_configuration=settings)
+            namespace = (TOKEN / "namespace").read_text("utf-8")
+        else:
+            file, context = target.kubeconfig or None, target.context or None
+            config.load_kube_config(config_file=file, context=context, client_configuration=settings)
+            contexts, active = config.list_kube_config_contexts(file)
+            chosen = next((c for c in contexts if c["name"] == context), active)
+            namespace = chosen["context"].get("namespace") or "default"
+    except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        option = "--context" if target.context and "context" in str(error) else "--kubeconfig"
+        raise BadCluster(f"{option}: {' '.join(str(error).split())}; expected one that kubectl can use") from None
+    return client.ApiClient(settings), target.namespace or namespace
+
+
+def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resource]:
+    """Everything that is followed."""
+    core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
+    ours = {"label_selector": f"{observations.OF_SERVICE}={service},component notin (transformer,explainer)"}
+    it = {"field_selector": f"metadata.name={service}"}
+
+    def of(group: str, version: str, plural: str, read: Callable[..., Fact], selector: Selector = ours) -> Resource:
+        lister = partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
+        return Resource(plural, lister, read, selector)
+
+    return [
+        Resource("pods", partial(core.list_namespaced_pod, namespace), observations.pod, ours),
+        Resource("events", partial(core.list_namespaced_event, namespace), partial(_event_of, service), {}),
+        of("serving.kserve.io", "v1beta1", "inferenceservices", observations.service, it),
+        of("serving.knative.dev", "v1", "revisions", observations.revision),
+        of("autoscaling.internal.knative.dev", "v1alpha1", "podautoscalers", observations.pod_autoscaler),
+        of("apps", "v1", "deployments", observations.deployment),
+        of("autoscaling", "v2", "horizontalpodautoscalers", observations.horizontal_autoscaler),
+    ]
+
+
+def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Fact | None:
+    """Events have no labels: the service's are those about things that are called as what KServe makes for it."""
+    found = observations.event(thing, at, live, gone)
+    return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None
+
+
+def _at(url: str) -> str:
+    """What is answered there."""
+    with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - a pod's, or named by the user
+        return str(answer.read().decode())
+
+
+def _text(get: Lister, *where: str) -> str:
+    """What is answered there, through the API server."""
+    with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
+        return str(answer.data.decode())
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ApiException) and error.status:
+        return f"HTTP {error.status}"
+    if isinstance(error, ApiException):  # no answer: TLS
+        return _line(error.reason)
+    return _line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())[: observations.MESSAGE_CHARS]

@@ -1,0 +1,138 @@
+"""The cluster watcher's process, as a run sees it: started before the load, asked for what it has seen, and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from loadtests.cluster import observations
+from loadtests.cluster.observations import AnyFact
+from tools.processes import ROOT, end
+
+FACTS = "cluster.jsonl"  # in the run's directory: every fact, with times on the run's axis
+STOP_SECONDS = 3.0
+
+
+class BadCluster(ValueError):
+    """The cluster can't be watched; one line with the option and what was expected."""
+
+
+class Target(NamedTuple):
+    """What is watched, and how the API is reached; empty: as kubectl would."""
+
+    service: str
+    namespace: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+
+    @property
+    def name(self) -> str:
+        return "/".join(filter(None, (self.namespace, self.service)))
+
+
+def service(text: str) -> Target:
+    """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
+    if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
+        raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
+    namespace, _, name = text.rpartition("/")
+    return Target(name, namespace)
+
+
+class Watch:
+    """A process that watches the cluster, and writes facts to a file in `directory`."""
+
+    def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
+        self._file, self._found, self._read = directory / FACTS, list[AnyFact](), 0
+        command = [
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "loadtests.cluster",
+                "--cluster",
+                target.name,
+                "--seconds",
+                str(seconds),
+            ),
+            *("--kubeconfig", target.kubeconfig, "--context", target.context, *options),
+        ]
+        # Where the run is, as a kubeconfig, and what it names, may have relative paths.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        with self._file.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                command, env=env, stdin=subprocess.PIPE, stdout=output, stderr=output
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def begun(self) -> bool:
+        """Whether everything has been listed; raises `BadCluster` where that can't be."""
+        ended = self._process.poll() is not None  # asked first: what it wrote is complete then
+        found = self.facts()
+        for fact in found:
+            if isinstance(fact, observations.Problem):
+                raise BadCluster(fact.text)
+        if ended:
+            lines = self._file.read_text("utf-8", "replace").strip().splitlines()
+            raise BadCluster(f"--cluster: the watcher ended: {lines[-1] if lines else 'it said nothing'}")
+        return any(isinstance(fact, observations.Begun) for fact in found)
+
+    def facts(self) -> list[AnyFact]:
+        """What it has told so far."""
+        with self._file.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        self._read += len(whole) + bool(whole)
+        self._found += observations.read(whole.decode("utf-8", "replace").splitlines())
+        return self._found
+
+    def replicas(self) -> int:
+        """How many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
+        pods: dict[str, bool] = {}
+        for fact in self.facts():
+            if isinstance(fact, observations.Pod):
+                pods[fact.name] = fact.stays
+            elif isinstance(fact, observations.Unseen) and fact.resource == "pods":
+                raise BadCluster(f"--cluster: {fact.text}; expected a role that may, to know when there is none left")
+        return sum(pods.values())
+
+    def order(self, at: float) -> None:
+        """Have it do, at `at` on `time.monotonic`, what it was started for. If this process ends before, it doesn't."""
+        self._say({"at": at})
+
+    def cancel(self) -> None:
+        """Take the order back, if it was not carried out; the watch goes on."""
+        self._say({"at": None})
+
+    def _say(self, order: dict[str, float | None]) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        with suppress(OSError):  # it has ended, which `stop` says
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def stop(self, begin: float) -> list[AnyFact]:
+        """End it; gives its facts with times in seconds since `begin` on `time.monotonic`, and leaves them so."""
+        code = self._process.poll()
+        self.kill()
+        found = [observations.shifted(fact, begin) for fact in self.facts()]
+        if code is not None:
+            last = max((fact.at for fact in found), default=0.0)
+            found.append(observations.Unseen(at=last, text=f"anything after {last:.1f} s: the watcher ended ({code})"))
+        self._file.write_text("".join(fact.model_dump_json() + "\n" for fact in found), "utf-8")
+        return found
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        end(self._process, STOP_SECONDS)
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()

@@ -1,0 +1,189 @@
+"""Sends each request at its time, whether or not earlier ones were answered, and keeps what became of it.
+
+One greenlet a request. What is kept is one array that is made beforehand, and garbage is not collected meanwhile: a
+generator that stops to tidy up would measure itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import gevent
+import numpy as np
+from gevent.event import Event
+from geventhttpclient.response import HTTPResponse
+from numpy.typing import NDArray
+
+from loadtests.arrivals import Times
+from loadtests.load.connections import Connections, Reply
+from loadtests.results import NOT_SENT, REQUEST, UNANSWERED, WRONG, Requests
+from loadtests.scenario import Plan
+from tools.payloads import Prepared
+
+IN_FLIGHT, MARGIN = 4096, 1.25  # at least so many of one process may be, and so many times what a hung server needs
+CPU_SECONDS = 1.0  # over which the use of CPU is measured
+GRACE_SECONDS = 1.0  # beyond their timeout, for requests that are in flight at the end
+BEHIND = 16  # requests that are started in a row where the dispatcher is late, before answers are read again
+NAP_SECONDS = 0.2  # at most, so that an early end is noticed
+TIMING = re.compile(r"\b(queue|score)\s*;\s*dur=([0-9.]+)")
+
+# Of one request: its payload's name, latency in ms, the answer's length, its status (0: none), the index of its error.
+Tell = Callable[[str, float, int, int, int], None]
+
+
+class Dispatcher:
+    """Sends requests at `times` `[n]`, of the payloads `kinds` `[n]`; `run` once, and everything is in `requests`.
+
+    At most `limit` are in flight together. `due` is how many requests of the schedule have had their time, `peak` the
+    most that were in flight, `cpu_share` the share of a core that this process used in its busiest second.
+    """
+
+    def __init__(
+        self,
+        times: Times,
+        kinds: NDArray[np.int8],
+        payloads: Sequence[Prepared],
+        connections: Connections,
+        tell: Tell,
+        *,
+        limit: int = IN_FLIGHT,
+    ):
+        self.requests: Requests = np.zeros(len(times), REQUEST)
+        for name in ("sent", "end", "queue_ms", "score_ms"):
+            self.requests[name] = math.nan
+        self.requests["intended"], self.requests["kind"] = times, kinds
+        self.requests["revision"], self.requests["error"] = -1, UNANSWERED
+        self._at = {name: self.requests[name] for name in REQUEST.fields or ()}  # its columns
+        self.revisions: dict[str, int] = {}
+        self.due = self.peak = 0
+        self.cpu_share, self._limit = 0.0, limit
+        self._times, self._kinds, self._payloads = times.tolist(), kinds.tolist(), payloads
+        self._connections, self._tell = connections, tell
+        self._begin, self._flying, self._over = 0.0, 0, False
+        self._ending, self._landed = Event(), Event()
+
+    def run(self, begin: float, patience: float) -> None:
+        """Send everything, where 0 is `begin` on `time.perf_counter`; then wait for answers, at most `patience` s."""
+        self._begin = begin
+        gevent.sleep(max(0.0, begin - time.perf_counter()))
+        with no_collection():
+            with self._cpu_watched():
+                self._send_all()
+            self._ending.set()
+            if self._flying:
+                self._landed.wait(patience + GRACE_SECONDS)
+        self._over = True
+        never = ~np.isnan(self._at["sent"]) & np.isnan(self._at["end"])
+        self._at["end"][never] = self._now()  # given up
+        self._connections.close()
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self._ending.set()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._begin
+
+    @contextmanager
+    def _cpu_watched(self) -> Iterator[None]:
+        """Measures `cpu_share` meanwhile."""
+
+        def watch() -> None:
+            while True:
+                since = _clocks()
+                gevent.sleep(CPU_SECONDS)
+                self.cpu_share = max(self.cpu_share, _share_since(since))
+
+        begin, watcher = _clocks(), gevent.spawn(watch)
+        try:
+            yield
+        finally:
+            watcher.kill()
+            self.cpu_share = max(self.cpu_share, _share_since(begin))  # that may be all of a short one
+
+    def _send_all(self) -> None:
+        for number, intended in enumerate(self._times):
+            if intended <= self._now() and number % BEHIND == 0:
+                gevent.sleep(0)
+            while (delay := intended - self._now()) > 0 and not self._ending.is_set():
+                gevent.sleep(min(delay, NAP_SECONDS))
+            if self._ending.is_set():
+                return
+            self.due = number + 1
+            if self._flying >= self._limit:
+                self.requests["error"][number] = NOT_SENT
+                continue
+            self._flying += 1
+            self.peak = max(self.peak, self._flying)
+            gevent.spawn_raw(self._send, number, intended)
+
+    def _send(self, number: int, intended: float) -> None:
+        payload = self._payloads[self._kinds[number]]
+        try:
+            self._at["sent"][number] = self._now()
+            reply = self._connections.exchange(payload.requests[number % len(payload.requests)])
+            end = self._now()
+            if not self._over:
+                self._tell(payload.name, 1e3 * (end - intended), *self._keep(number, end, reply, payload.proof))
+        finally:
+            self._flying -= 1
+            if not self._flying and self._ending.is_set():
+                self._landed.set()
+
+    def _keep(self, number: int, end: float, reply: Reply, proof: bytes) -> tuple[int, int, int]:
+        """Write down what came of a request; gives the answer's length and status, and the index of the error."""
+        at, response = self._at, reply.response
+        at["end"][number], at["error"][number] = end, reply.error
+        if reply.error == NOT_SENT:
+            at["sent"][number] = math.nan
+        if response is None:
+            return 0, 0, reply.error
+        status, body = response.status_code, reply.body
+        error = WRONG if 200 <= status < 300 and proof not in body else 0
+        at["status"][number], at["bytes"][number], at["error"][number] = status, len(body), error
+        at["retry_after"][number], at["revision"][number] = "retry-after" in response, self._revision(response)
+        for name, ms in TIMING.findall(_header(response, "server-timing")):
+            at[f"{name}_ms"][number] = float(ms)
+        return len(body), status, error
+
+    def _revision(self, response: HTTPResponse) -> int:
+        name = _header(response, "x-revision")
+        return self.revisions.setdefault(name, len(self.revisions)) if name else -1
+
+
+def most_in_flight(plan: Plan, workers: int) -> int:
+    """How many requests one of the workers may have in flight: more than when none of them is answered in time."""
+    rate = max(max(segment.first, segment.last) for segment in plan.profile)
+    return max(IN_FLIGHT, math.ceil(MARGIN * rate * plan.scenario.timeout_seconds / workers))
+
+
+def _clocks() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
+
+
+def _share_since(since: tuple[float, float]) -> float:
+    cpu, wall = np.subtract(_clocks(), since).tolist()
+    return float(cpu / max(1e-9, wall))
+
+
+def _header(response: HTTPResponse, name: str) -> str:
+    value = response.get(name)
+    return value if isinstance(value, str) else ", ".join(value or ())
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """What there is now is left out of garbage collection, and nothing is collected in the block."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

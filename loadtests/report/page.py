@@ -1,0 +1,225 @@
+"""Write a run's report as one HTML page that needs nothing else and works without scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from defects.pages.axes import figure
+from defects.pages.html import Markup, element, join
+from loadtests.report import charts, histogram, markdown, pod_starts
+from loadtests.report import tables as run_tables
+from loadtests.report.tables import Cell, Table
+from loadtests.report.time_series import Course, course, seconds
+from loadtests.results import Cluster, Summary
+
+PAGE, MARKDOWN = "report.html", "summary.md"
+LARGE = ("phases", "parts", "steps", "scaling", "splits")  # tables that need the whole width
+FOLDED = ("events",)
+SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
+WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
+FOLDER = Path(__file__).parent
+ADVICE = {
+    "Passed": "",
+    "Failed": "",
+    "Invalid": "The run was not what its scenario asks for, so the numbers below say little about the server.",
+    "Error": "The run could not be made.",
+}
+STARTS = (
+    "Pods that were created in the run, by when they were; where there are many, the {most} that took longest. Bars "
+    "of pods that were never ready end with the axis. Under a bar: the phases of the process itself, as it says them."
+)
+DISTRIBUTION = (
+    "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
+    "SLO allows its p95."
+)
+HOW = (
+    "Requests leave at times that were fixed beforehand, whether or not earlier ones were answered. Latency counts "
+    "from the intended time, so a server that stalls can't hide the requests that it kept waiting.",
+    "A percentile over time is that of one bucket; in the tables it is that of a whole phase, and a value that was "
+    "measured. Requests that were never answered count with the time until they were given up; refusals do not.",
+    "Refused: 429, or 503 with Retry-After: the server's admission at work. Failed: everything else that is no valid "
+    "answer. Late: answered, but slower than the p95 allowed.",
+    "Recovered: from that moment on, ten windows of at least a second in a row had their p95 within the SLO, where "
+    "refused and failed requests count as infinitely slow.",
+    "Invalid: the generator lagged, or its delay alone took a p95 over its limit, so repeat the run on a quieter "
+    "machine, with more processes or at a lower rate.",
+)
+
+
+def write(directory: Path, summary: Summary) -> None:
+    """The run's page and its summary in Markdown."""
+    (directory / PAGE).write_text(page(summary), "utf-8")
+    (directory / MARKDOWN).write_text(markdown.report(summary), "utf-8")
+
+
+def page(summary: Summary) -> str:
+    """The whole page."""
+    run = course(summary)
+    style, script = _own("chart.css") + _own("report.css"), _own("report.js")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"),
+        element("style", Markup(style)),
+    )
+    body = element("body", *_content(summary, run), element("script", Markup(script)))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _own(name: str) -> str:
+    return (FOLDER / name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded and nothing else runs, whatever the texts in the page say."""
+    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return f"default-src 'none'; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; base-uri 'none'"
+
+
+def _content(summary: Summary, run: Course) -> Iterator[Markup]:
+    yield _banner(summary)
+    yield _tiles(summary)
+    if summary.buckets:
+        yield _course(summary, run)
+    distribution = _figure(
+        "distribution",
+        "How latency is distributed",
+        lambda *at: histogram.distribution(summary, *at),
+        caption=DISTRIBUTION,
+    )
+    found = run_tables.everything(summary)
+    folded = [table for table in found if table.name in FOLDED]
+    tables = {
+        table.name: element("section", _table(table), class_=table.name) for table in found if table not in folded
+    }
+    small = [tables.pop(name) for name in SMALL if name in tables]
+    yield from (tables.pop(name) for name in LARGE if name in tables)
+    yield from _platform(summary, tables)
+    yield distribution
+    yield element("div", *small, class_="beside")
+    yield from tables.values()
+    yield element("section", element("h2", "How to read it"), _list(HOW, "how"), class_="reading")
+    if summary.buckets:
+        folded.append(run_tables.values(run))
+    yield from (element("details", element("summary", table.caption), _table(table, exact=False)) for table in folded)
+
+
+def _platform(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
+    """How pods started, and what was seen of the cluster; nothing without one."""
+    cluster = summary.cluster
+    if cluster is None:
+        return
+    caption = STARTS.format(most=pod_starts.MOST_PODS)
+    yield _figure("waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption)
+    yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
+    unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
+    watched = element("p", run_tables.watched(cluster), class_="about")
+    yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")
+
+
+def _banner(summary: Summary) -> Markup:
+    outcome, said = summary.verdict.outcome, summary.environment
+    title = element("h1", element("span", outcome, class_="outcome"), f": {summary.scenario}")
+    where = (
+        f"{summary.about} {figure(summary.duration_s)} s against {said.host}, started {run_tables.started(summary)}."
+    )
+    parts = [title, element("p", where, class_="about")]
+    if summary.verdict.reasons:
+        parts.append(_list(summary.verdict.reasons, "reasons"))
+    if advice := ADVICE[outcome]:
+        parts.append(element("p", advice, class_="advice"))
+    return element("header", *parts, class_=outcome)
+
+
+def _list(texts: Iterable[str], style: str) -> Markup:
+    return element("ul", *(element("li", text) for text in texts), class_=style)
+
+
+def _tiles(summary: Summary) -> Markup:
+    return element(
+        "dl",
+        *(
+            element("div", element("dt", what), element("dd", element("b", _shown(cell)), unit),
+                    class_="bad" if cell.bad else None)
+            for what, cell, unit in run_tables.tiles(summary)
+        ),
+        class_="tiles",
+    )  # fmt: skip
+
+
+def _course(summary: Summary, run: Course) -> Markup:
+    """The panels over time, with a line for the values at one moment, which the script fills."""
+    hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
+    readout = element(
+        "output", hint, id="readout", class_="more" if summary.cluster else None, hidden="", aria_live="polite",
+        data_seconds=f"{seconds(summary):.6g}",
+    )  # fmt: skip
+    caption = (
+        "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
+        "axis; the dashed red line is what the SLO allows the p95."
+    )
+    if summary.cluster:
+        caption = f"{caption} {_of_platform(summary.cluster, run)}"
+    return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption.strip())
+
+
+def _of_platform(cluster: Cluster, run: Course) -> str:
+    """What the lines and marks of a cluster are, as far as there are any, in a sentence."""
+    several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
+    said = [
+        ("needed: the replicas that the planned rate takes", run.has("replicas_needed")),
+        (f"stable and panic: the autoscaler's averages over its long and its short window{several}",
+         run.has("stable", "panic")),
+        ("pointed at, the mark of an event says what it is", bool(cluster.events)),
+    ]  # fmt: skip
+    sentence = "; ".join(text for text, shown in said if shown)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def _figure(
+    name: str, title: str, draw: Callable[[int, str], Markup], readout: object = "", caption: str = ""
+) -> Markup:
+    """One drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
+    drawings = [(style, draw(width, f"{name}-{style}")) for style, width in WIDTHS.items()]
+    shown = [element("div", drawing, class_=style) for style, drawing in drawings if drawing]
+    if not shown:
+        return Markup("")
+    under = [element("figcaption", caption)] if caption else []
+    return element("section", element("h2", title), element("figure", readout, *shown, *under), class_=name)
+
+
+def _table(table: Table, *, exact: bool = True) -> Markup:
+    """A table that scrolls by itself where it is too wide."""
+    words = [
+        all(cell.value is None for cell in column) and any(cell.text not in ("–", "") for cell in column)
+        for column in zip(*table.rows, strict=True)
+    ]
+    heads = (
+        element("th", head, scope="col", class_="word" if word else None)
+        for word, head in zip(words, table.heads, strict=True)
+    )
+    rows = (
+        element("tr", *(_cell(cell, word, exact) for word, cell in zip(words, row, strict=True))) for row in table.rows
+    )
+    whole = element(
+        "table", element("caption", table.caption), element("thead", element("tr", *heads)), element("tbody", *rows),
+        id=table.name,
+    )  # fmt: skip
+    scrolled = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=table.caption)
+    return join(scrolled, *([element("p", table.note, class_="note")] if table.note else []))
+
+
+def _cell(cell: Cell, word: bool, exact: bool) -> Markup:
+    style = " ".join(name for name, is_so in (("word", word), ("bad", cell.bad), ("outside", cell.outside)) if is_so)
+    return element("td", _shown(cell) if exact else cell.text, class_=style or None)
+
+
+def _shown(cell: Cell) -> Markup:
+    """The text, with the exact number for who reads the page by machine."""
+    return join(cell.text) if cell.value is None else element("data", cell.text, value=repr(cell.value))

@@ -1,0 +1,467 @@
+"""Real server processes, started, killed and drained, by both entry points."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import faulty_values as faulty
+import httpx
+import psutil
+import pytest
+
+from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run
+from defects import artifact, simulator
+from defects.serving.health import CRASHED
+
+EXAMPLE = simulator.SCHEMA.example
+BODY = json.dumps(EXAMPLE)
+JSON = {"content-type": "application/json"}
+
+entry_points = pytest.mark.parametrize("command", [None, MODULE], ids=["bentoml serve", "defects.serve"])
+faulty_entry_points = pytest.mark.parametrize(
+    ("target", "command"),
+    [("tests.faulty:DefectClassifier", None), ("", [BIN / "python", "tests/faulty.py"])],
+    ids=["bentoml serve", "defects.serve"],
+)
+
+
+class KeepAlive(threading.Thread):
+    """A client that sends one request after another on a connection that it keeps, as long as it is told to."""
+
+    def __init__(self, url: str):
+        super().__init__(daemon=True)
+        self.address = url.removeprefix("http://")
+        self.statuses: list[int] = []
+        self.lost = 0  # requests that were sent on an accepted connection and never answered
+        self.refused = 0
+        self.told_to_close = 0
+
+    def run(self) -> None:
+        connection: http.client.HTTPConnection | None = None
+        while self.refused < 3:
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection(self.address, timeout=20)
+                    connection.connect()
+            except OSError:
+                connection = None
+                self.refused += 1
+                time.sleep(0.05)
+                continue
+            try:
+                connection.request("POST", "/classify", BODY, JSON)
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses.append(answer.status)
+                time.sleep(0.02)  # 32 threads that never pause leave the test itself no time to look
+                if answer.getheader("connection") == "close":
+                    self.told_to_close += 1
+                    connection.close()
+                    connection = None
+            except (OSError, http.client.HTTPException):
+                self.lost += 1
+                connection = None
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=5)
+
+
+def clients(server: Server, count: int = 32) -> list[KeepAlive]:
+    threads = [KeepAlive(server.url) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    while not all(t.statuses for t in threads):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return threads
+
+
+@entry_points
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_a_drain_under_load_loses_nothing(serve: Serve, model_dir: Path, command: Command | None, twice: bool) -> None:
+    with serve(command=command, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=2) as server:
+        threads = clients(server)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        answer = httpx.get(f"{server.url}/readyz")
+        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        assert answer.json() == {"error": "not ready: this replica is shutting down; expected another try"}
+        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        if twice:
+            server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert 1.9 < time.monotonic() - began < 15
+        for thread in threads:
+            thread.join(30)
+    assert sum(t.lost for t in threads) == 0
+    assert {status for t in threads for status in t.statuses} == {200}
+    assert all(t.told_to_close for t in threads)
+    assert "Traceback" not in server.log.read_text(), server.log.read_text()
+
+
+@entry_points
+def test_new_connections_are_refused_not_hung_while_the_last_answers_are_given(
+    serve: Serve, command: Command | None, model_dir: Path
+) -> None:
+    """The slow request holds the process for a while after it stopped listening."""
+    slow = [BIN / "python", "tests/faulty.py"] if command else None
+    with serve("tests.faulty:DefectClassifier", command=slow, MODEL_DIR=model_dir) as server:
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            body = [EXAMPLE | {"weight_g": faulty.SLOW}] * 1024
+            answers.append(
+                httpx.post(
+                    f"{server.url}/classify_batch", json=body, timeout=30, headers={"x-request-timeout-ms": "60000"}
+                )
+            )
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        began = time.monotonic()
+        with pytest.raises(ConnectionRefusedError):
+            connect(server)
+        assert time.monotonic() - began < 1
+        asking.join(30)
+        assert [a.status_code for a in answers] == [200]
+        assert server.process.wait(20) == 0
+
+
+def test_a_half_sent_request_does_not_hold_the_drain_up(serve: Serve, model_dir: Path) -> None:
+    with serve(command=MODULE, MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=1) as server, connect(server) as half:
+        half.sendall(b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(25) == 0
+
+
+def test_a_caller_who_goes_away_is_not_scored(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir) as server:
+        headers = {"x-request-timeout-ms": "60000"}
+        slow = [EXAMPLE | {"weight_g": faulty.SLOW}] * 1024
+
+        def post() -> None:
+            httpx.post(f"{server.url}/classify_batch", json=slow, timeout=30, headers=headers)
+
+        post()  # after this one, such batches are scored in a thread
+        before = rows_scored(server)
+        asking = threading.Thread(target=post)
+        asking.start()
+        time.sleep(0.3)
+        for _ in range(5):
+            with connect(server) as gone:
+                head = f"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n"
+                gone.sendall(head.encode() + BODY.encode())
+                time.sleep(0.02)
+        asking.join(30)
+        wait_for(lambda: 'code="499",route="/classify"} 5.0' in httpx.get(f"{server.url}/metrics").text)
+        assert rows_scored(server) - before <= 1024 + 1  # one may be in a batch before it is seen to have gone
+
+
+def rows_scored(server: Server) -> float:
+    found = re.search(r"^defects_batch_rows_sum (\S+)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_ctrl_c_drains_and_a_second_one_hurries(serve: Serve, model_dir: Path) -> None:
+    with serve(command=MODULE, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=60) as server:
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.4, 0.8, 1.1])
+def test_a_signal_while_starting_ends_with_0(model_dir: Path, tmp_path: Path, delay: float) -> None:
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": free_port(), "DEFECTS_DRAIN_SECONDS": 0}
+    process = subprocess.Popen([*MODULE], cwd=ROOT, env=environment(tmp_path, **settings))
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def test_a_signal_during_warm_up_ends_with_0(model_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom defects import replica\n"
+        "from defects import serve\n"
+        "good = replica.SCORER\n"
+        "replica.BATCHER._score = lambda rows: (print('warming', flush=True), time.sleep(0.1), good(rows))[2]\n"
+        "serve.main()\n"
+    )
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": free_port(), "DEFECTS_DRAIN_SECONDS": 0.1}
+    command = [str(BIN / "python"), "-c", code]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path, **settings), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert any("warming" in line for line in process.stdout)  # reads no further than that
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+def test_a_scorer_that_hangs_does_not_keep_the_process_alive(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=0.5) as server:
+        body = [EXAMPLE | {"weight_g": faulty.SLOW}]
+        httpx.post(f"{server.url}/classify_batch", json=body, timeout=30)  # after this, such batches go to a thread
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.HANG}, timeout=1)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == CRASHED
+
+
+@faulty_entry_points
+def test_a_scorer_that_only_fails_ends_the_process_too(
+    serve: Serve, model_dir: Path, target: str, command: Command | None
+) -> None:
+    with serve(target, command=command, MODEL_DIR=model_dir) as server:
+        assert httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.BREAK}).status_code == 500
+        for _ in range(20):
+            with suppress(httpx.HTTPError):
+                httpx.post(f"{server.url}/classify", json=EXAMPLE, timeout=5)
+            if server.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert server.process.wait(10) == (CRASHED if command else -signal.SIGKILL)
+
+
+def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Path) -> None:
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir, DEFECTS_FINISH_SECONDS=0.3) as server:
+        slow = [EXAMPLE | {"weight_g": faulty.SLOW}] * 1024
+        headers = {"x-request-timeout-ms": "60000"}
+        statuses: list[int] = []
+
+        def ask() -> None:
+            statuses.append(
+                httpx.post(f"{server.url}/classify_batch", json=slow, timeout=30, headers=headers).status_code
+            )
+
+        ask()  # after this, such batches go to a thread
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert set(statuses) == {200, 503}
+        assert len(statuses) == 5
+
+
+def test_a_worker_ends_with_its_arbiter(serve: Serve, model_dir: Path) -> None:
+    port = free_port()
+    for _ in range(2):
+        with serve(MODEL_DIR=model_dir, PORT=port) as server:
+            (worker,) = workers(server)
+            server.process.kill()
+            worker.wait(10)
+
+
+def test_more_than_one_worker_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    settings = {"MODEL_DIR": model_dir, "BENTOML_CONFIG_OPTIONS": "services.defect_classifier.workers=2"}
+    code, errors = failing(tmp_path, "bentoml", "serve", "service:DefectClassifier", "--port", "0", **settings)
+    assert (code, "defects: workers: is 2; expected 1" in errors) == (78, True), errors
+
+
+def test_output_that_nobody_reads_stops_nobody(model_dir: Path, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": port, "DEFECTS_DRAIN_SECONDS": 0}
+    with subprocess.Popen(
+        [*MODULE], cwd=ROOT, env=environment(tmp_path, **settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            server = Server(process, f"http://127.0.0.1:{port}", tmp_path)
+            server.wait_ready()
+            with httpx.Client(base_url=server.url, timeout=10) as client:
+                for _ in range(1500):
+                    assert client.get("/nowhere").status_code == 404
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_a_closed_output_is_no_reason_to_fail(model_dir: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.stdout = None; import service"
+    assert failing(tmp_path, "python", "-c", code, MODEL_DIR=model_dir) == (0, "")
+
+
+def test_a_killed_server_starts_again(serve: Serve, model_dir: Path) -> None:
+    port = free_port()
+    for _ in range(2):
+        with serve(command=MODULE, MODEL_DIR=model_dir, PORT=port) as server:
+            assert httpx.post(f"{server.url}/classify", json=EXAMPLE).status_code == 200
+            server.process.kill()
+            assert server.process.wait(10) == -signal.SIGKILL
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "worker.service" in " ".join(child.cmdline())]
+
+
+def test_bentoml_serve_ends_when_its_worker_is_killed(serve: Serve, model_dir: Path) -> None:
+    with serve(MODEL_DIR=model_dir) as server:
+        (worker,) = workers(server)
+        worker.kill()
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"{server.url}/readyz", timeout=1)
+        assert server.process.wait(30) != 0
+
+
+@faulty_entry_points
+def test_a_dead_scorer_ends_the_process_tree(
+    serve: Serve, model_dir: Path, target: str, command: Command | None
+) -> None:
+    with serve(target, command=command, MODEL_DIR=model_dir) as server:
+        tree = [server.process.pid, *(p.pid for p in psutil.Process(server.process.pid).children(recursive=True))]
+        with suppress(httpx.HTTPError):  # the answer may or may not leave in time
+            answer = httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.DIE}, timeout=10)
+            assert answer.status_code == 503
+        assert server.process.wait(10) == (CRASHED if command else -signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while any(map(psutil.pid_exists, tree)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(psutil.pid_exists, tree))
+        assert "the scorer was told to die" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "command", ["bentoml serve tests.broken_start:DefectClassifier", "python tests/broken_start.py"]
+)
+def test_a_start_that_fails_ends_the_process_and_says_why(model_dir: Path, tmp_path: Path, command: str) -> None:
+    address = {"HOST": "127.0.0.1", "PORT": free_port(), "BENTOML_PORT": free_port()}
+    done = run(tmp_path, *command.split(), MODEL_DIR=model_dir, **address)
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert "the start failed" in done.stdout
+    assert "broken on purpose" in done.stdout
+
+
+@faulty_entry_points
+def test_a_wedged_event_loop_turns_liveness_off(
+    serve: Serve, model_dir: Path, target: str, command: Command | None
+) -> None:
+    with serve(target, command=command, MODEL_DIR=model_dir) as server:
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        wedge = threading.Thread(
+            target=lambda: httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.WEDGE}, timeout=30)
+        )
+        wedge.start()
+        time.sleep(0.5)
+        with pytest.raises(httpx.TimeoutException):
+            httpx.get(f"{server.url}/livez", timeout=1)
+        wedge.join()
+        wait_for(lambda: httpx.get(f"{server.url}/livez").status_code == 200)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def failing(tmp_path: Path, *command: object, **settings: object) -> tuple[int, str]:
+    done = run(tmp_path, *command, **settings)
+    return done.returncode, done.stderr
+
+
+def damaged(model_dir: Path, tmp_path: Path) -> dict[str, object]:
+    files = {p.name: p.read_bytes() for p in model_dir.iterdir() if p.name != artifact.DIGESTS}
+    (tmp_path / "damaged").mkdir()
+    artifact.write(tmp_path / "damaged", files)
+    (tmp_path / "damaged" / "model.onnx").write_bytes(files["model.onnx"][:-100])
+    return {"MODEL_DIR": tmp_path / "damaged"}
+
+
+@pytest.mark.parametrize(
+    "command", [[BIN / "bentoml", "serve", "service:DefectClassifier"], MODULE], ids=["bentoml serve", "defects.serve"]
+)
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (lambda *_: {"DEFECTS_DRAIN_SECONDS": "soon"}, 78, "DEFECTS_DRAIN_SECONDS: expected a valid number"),
+        (lambda *_: {"PORT": "0"}, 78, "PORT: expected greater than or equal to 1, got '0'"),
+        (lambda *_: {"MODEL_DIR": "/nowhere"}, 66, "no model: /nowhere"),
+        (damaged, 65, "model.onnx: changed or truncated"),
+    ],
+)
+def test_a_start_that_fails_ends_with_the_pinned_code_and_one_line(
+    model_dir: Path, tmp_path: Path, command: Command, change: Any, code: int, message: str
+) -> None:
+    got, errors = failing(tmp_path, *command, **({"MODEL_DIR": model_dir} | change(model_dir, tmp_path)))
+    (line,) = [line for line in errors.splitlines() if line.startswith("defects: ")]
+    assert (got, message in line, "Traceback" in errors) == (code, True, False), errors
+
+
+def test_a_port_in_use_is_one_line(model_dir: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, errors = failing(tmp_path, *MODULE, MODEL_DIR=model_dir, HOST="127.0.0.1", PORT=port)
+    assert code == 78
+    assert (
+        errors.strip()
+        == f"defects: HOST, PORT: can't listen on 127.0.0.1:{port}: Address already in use; expected a free address"
+    )
+
+
+@entry_points
+def test_both_entry_points_answer_the_same(
+    serve: Serve, server: Server, model_dir: Path, command: Command | None
+) -> None:
+    paths = ("/", "/model", "/docs.json", "/schema.json", "/v2", "/v2/models/defect-classifier", "/livez", "/nowhere")
+    with serve(command=command, MODEL_DIR=model_dir) as other:
+        for path in paths:
+            ours, theirs = (httpx.get(f"{s.url}{path}") for s in (server, other))
+            assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content), path
+            assert ours.headers.keys() == theirs.headers.keys(), path
+        ours, theirs = (httpx.post(f"{s.url}/classify", json=EXAMPLE).json() for s in (server, other))
+        assert ours["probabilities"] == theirs["probabilities"]
+
+
+def test_the_start_is_timed_and_verbose_readiness_tells_it(server: Server) -> None:
+    state = httpx.get(f"{server.url}/readyz?verbose").json()
+    assert (state["ready"], state["reason"], state["problem"]) == (True, "ready", None)
+    phases = state["startup_seconds"]
+    assert list(phases) == ["interpreter", "imports", "artifact", "verification", "application", "warm_up", "ready"]
+    parts = [seconds for phase, seconds in phases.items() if phase != "ready"]
+    assert phases["ready"] == pytest.approx(sum(parts), abs=0.1)
+    assert os.environ.get("HOME", "?") not in json.dumps(state)
+
+
+def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) -> None:
+    """The scorer goes wrong after the artifact was verified: only the replay through the data plane can notice."""
+    code = (
+        "import asyncio, numpy as np\nfrom defects import replica\n"
+        "good = replica.SCORER\n"
+        "replica.BATCHER._score = lambda rows: good(rows)[:, ::-1]\n"
+        "asyncio.run(application.verify())\n"
+        "print(replica.HEALTH.ready, replica.HEALTH.reason, replica.HEALTH.problem)\n"
+    )
+    done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
+    assert done.returncode == 0, done.stderr
+    assert "\nFalse wrong_answers golden answers differ by" in f"\n{done.stdout}"

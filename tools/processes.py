@@ -1,0 +1,78 @@
+"""Start processes on chosen cores, and end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 90.0
+STOP_SECONDS = 15.0
+
+
+class Cores(NamedTuple):
+    """Where servers and generator run; the same where there is but one core, or none can be chosen."""
+
+    server: frozenset[int]
+    generator: frozenset[int]
+
+    @property
+    def both(self) -> frozenset[int]:
+        return self.server | self.generator
+
+    @property
+    def text(self) -> str:
+        if self.server == self.generator:
+            return "servers and generator share one core"
+        return f"servers pinned to core {min(self.server)}, generator to core {min(self.generator)}"
+
+
+@cache
+def cores() -> Cores:
+    """One core for servers and another one for the generator, of those that this process had at the first call."""
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return Cores(frozenset(), frozenset())
+    allowed = sorted(os.sched_getaffinity(0))
+    return Cores(frozenset(allowed[-1:]), frozenset(allowed[:1]))
+
+
+@contextmanager
+def pinned(to: frozenset[int]) -> Iterator[None]:
+    """Run the block, and the processes that it starts, on these cores."""
+    if not to:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, to)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End one, if it has not ended: it may take so long before it is killed."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.wait()
+
+
+def end_on_sigterm() -> None:
+    """End as after an error on SIGTERM, so that servers are stopped too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
