@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+
+# Read by scikit-learn and NumPy when they are imported. With more threads than free cores, OpenMP's spin, and small
+# models take many times as long. Servers are started without these.
+THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+os.environ |= THREAD_LIMITS
+
+# isort: split
+import fcntl
 import signal
 import subprocess
 import sys
@@ -11,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import hypothesis
@@ -27,7 +36,7 @@ BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
-
+FIRST: tuple[str, ...] = ()
 
 hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
 
@@ -36,9 +45,58 @@ def quiet(_: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file on one of xdist's workers, for its tests share fixtures, unless it is in a group that is named.
+
+    Groups start in the order of `FIRST`, so that the longest do not come last.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("xdist_group")
+    group = marker.args[0] if marker else ""
+    return FIRST.index(group) if group in FIRST else len(FIRST)
+
+
+Made = TypeVar("Made")
+
+
+def once(scratch: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes, which the first of xdist's workers that asks for `name` makes for all of them."""
+    folder = scratch.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = folder / f"{name}.joblib"
+        if not file.exists():
+            joblib.dump(make(), file)
+        made: Made = joblib.load(file)
+        return made
+
+
+def until(holds: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until something holds; fail after so many seconds. A server that can't be reached is asked again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(httpx.TransportError):
+            if holds():
+                return
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="session")
-def trained() -> pipeline.Trained:
-    return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Trained:
+    def train() -> pipeline.Trained:
+        return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+
+    return once(tmp_path_factory, "trained", train)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +130,7 @@ class Server:
                 if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
                     return
             except httpx.TransportError:
-                time.sleep(0.1)
+                time.sleep(0.02)
         raise AssertionError(f"not ready in {START_SECONDS} s: {self.log.read_text()}")
 
     def stop(self) -> int:
@@ -87,6 +145,7 @@ class Server:
 
 Command = list[str | Path]
 MODULE: Command = [BIN / "python", "-m", "defects.serve"]
+BENTOML: Command = [BIN / "bentoml", "serve", "service:DefectClassifier"]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
@@ -113,22 +172,26 @@ def run(home: Path, *command: object, **settings: object) -> subprocess.Complete
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Start `bentoml serve`, or `command`, with the given settings; a context manager that gives a ready `Server`."""
+    """Start `defects.serve`, `bentoml serve` with `target`, or `command`, with the given settings.
+
+    Gives a context manager of a ready `Server`. Where the entry point does not matter, `defects.serve` is the faster.
+    """
 
     @contextmanager
     def start(
-        target: str = "service:DefectClassifier", cwd: Path = ROOT, command: Command | None = None, **settings: object
+        target: str | None = None, cwd: Path = ROOT, command: Command | None = None, **settings: object
     ) -> Iterator[Server]:
         port, scratch = settings.get("PORT", free_port()), tmp_path_factory.mktemp("server")
         home = Path(str(settings.pop("BENTOML_HOME", scratch / "home")))
-        settings = {"DEFECTS_DRAIN_SECONDS": 0, "HOST": "127.0.0.1", "PORT": port} | settings
+        address = {"HOST": "127.0.0.1", "PORT": port, "BENTOML_HOST": "127.0.0.1", "BENTOML_PORT": port}
+        settings = {"DEFECTS_DRAIN_SECONDS": 0} | address | settings
         log = scratch / "log"
-        command = command or [BIN / "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+        command = command or ([BIN / "bentoml", "serve", target] if target else MODULE)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=environment(home, **settings),
+                env={k: v for k, v in environment(home, **settings).items() if k not in THREAD_LIMITS},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

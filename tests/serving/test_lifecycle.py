@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run
+from conftest import BENTOML, BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run
 from defects import artifact, simulator
 from defects.serving.health import CRASHED
 
@@ -29,7 +29,7 @@ EXAMPLE = simulator.SCHEMA.example
 BODY = json.dumps(EXAMPLE)
 JSON = {"content-type": "application/json"}
 
-entry_points = pytest.mark.parametrize("command", [None, MODULE], ids=["bentoml serve", "defects.serve"])
+entry_points = pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 faulty_entry_points = pytest.mark.parametrize(
     ("target", "command"),
     [("tests.faulty:DefectClassifier", None), ("", [BIN / "python", "tests/faulty.py"])],
@@ -120,7 +120,7 @@ def test_new_connections_are_refused_not_hung_while_the_last_answers_are_given(
     serve: Serve, command: Command | None, model_dir: Path
 ) -> None:
     """The slow request holds the process for a while after it stopped listening."""
-    slow = [BIN / "python", "tests/faulty.py"] if command else None
+    slow = [BIN / "python", "tests/faulty.py"] if command == MODULE else None
     with serve("tests.faulty:DefectClassifier", command=slow, MODEL_DIR=model_dir) as server:
         answers: list[httpx.Response] = []
 
@@ -273,7 +273,7 @@ def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Pat
 def test_a_worker_ends_with_its_arbiter(serve: Serve, model_dir: Path) -> None:
     port = free_port()
     for _ in range(2):
-        with serve(MODEL_DIR=model_dir, PORT=port) as server:
+        with serve(command=BENTOML, MODEL_DIR=model_dir, PORT=port) as server:
             (worker,) = workers(server)
             server.process.kill()
             worker.wait(10)
@@ -323,7 +323,7 @@ def workers(server: Server) -> list[psutil.Process]:
 
 
 def test_bentoml_serve_ends_when_its_worker_is_killed(serve: Serve, model_dir: Path) -> None:
-    with serve(MODEL_DIR=model_dir) as server:
+    with serve(command=BENTOML, MODEL_DIR=model_dir) as server:
         (worker,) = workers(server)
         worker.kill()
         with pytest.raises(httpx.HTTPError):
@@ -396,9 +396,7 @@ def damaged(model_dir: Path, tmp_path: Path) -> dict[str, object]:
     return {"MODEL_DIR": tmp_path / "damaged"}
 
 
-@pytest.mark.parametrize(
-    "command", [[BIN / "bentoml", "serve", "service:DefectClassifier"], MODULE], ids=["bentoml serve", "defects.serve"]
-)
+@pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
