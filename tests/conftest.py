@@ -25,6 +25,8 @@ import httpx
 import hypothesis
 import joblib
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks import servers
 from defects import artifact
@@ -36,7 +38,15 @@ BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
-FIRST: tuple[str, ...] = ()
+# Groups of files, by how their names start, whose tests never run beside one another with xdist: they share the images
+# and networks of this machine, start browsers, or measure time.
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "podman": ("image/test_image", "loadtests/test_load_image"),
+    "browser": ("loadtests/test_report", "loadtests/test_cluster_report"),
+    "timing": ("loadtests/test_load", "loadtests/test_cluster", "serving/test_lifecycle", "benchmarks/"),
+}
+# Files whose tests share nothing and take long.
+APART = ("training/test_right_answers.py", "training/test_export.py")
 
 hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
 
@@ -45,22 +55,32 @@ def quiet(_: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class ByFile(LoadScopeScheduling):
+    """Keeps the tests of a file, which share fixtures, on one of xdist's workers, and those of `TOGETHER` as well."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    """Take the place of xdist's `loadgroup`, whose marks pytest 9.2 does not let through."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file on one of xdist's workers, for its tests share fixtures, unless it is in a group that is named.
-
-    Groups start in the order of `FIRST`, so that the longest do not come last.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=_place)
+    """Begin with the group that takes longest, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: group_of(item.nodeid) != "timing")
 
 
-def _place(item: pytest.Item) -> int:
-    marker = item.get_closest_marker("xdist_group")
-    group = marker.args[0] if marker else ""
-    return FIRST.index(group) if group in FIRST else len(FIRST)
+def group_of(nodeid: str) -> str:
+    """Return what is run by one worker together with this test: a group of `TOGETHER`, its file, or itself alone."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    if file in APART:
+        return nodeid
+    return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)
 
 
 Made = TypeVar("Made")
