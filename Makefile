@@ -33,7 +33,7 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/kserve -m manifests
+	@$(BIN)/python -m pytest -q tests/kserve
 
 bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build

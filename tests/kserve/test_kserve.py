@@ -95,19 +95,16 @@ def test_the_deployment_mode_is_always_said(rendered: dict[str, list[Document]])
         assert mode == ("Standard" if "standard" in name or name == "local" else "Knative"), name
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "problem"),
-    [
+def test_the_check_of_types_notices_mistakes(service: Document) -> None:
+    box = ("spec", "predictor", "containers", 0)
+    mistakes: list[tuple[tuple[Any, ...], Any, str]] = [
         (("spec", "predictr"), {}, "InferenceService.spec.predictr: unknown field"),
-        (("spec", "predictor", "containers", 0, "imagee"), "x", "containers[0].imagee: unknown field"),
-        (("spec", "predictor", "containers", 0, "ports", 0, "containerPort"), "3000", "containerPort: expected int"),
-    ],
-)
-def test_the_check_of_types_notices_mistakes(
-    service: Document, path: tuple[Any, ...], value: Any, problem: str
-) -> None:
-    ((found,),) = manifests.sdk_problems([changed(service, path, value)])
-    assert found.endswith(problem)
+        ((*box, "imagee"), "x", "containers[0].imagee: unknown field"),
+        ((*box, "ports", 0, "containerPort"), "3000", "containerPort: expected int"),
+    ]
+    found = manifests.sdk_problems([changed(service, path, value) for path, value, _ in mistakes])
+    for (problem,), (*_, expected) in zip(found, mistakes, strict=True):
+        assert problem.endswith(expected)
 
 
 def changed(document: Document, path: tuple[Any, ...], value: Any) -> Document:
