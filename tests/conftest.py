@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 import hypothesis
@@ -55,7 +55,7 @@ def quiet(_: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-class ByFile(LoadScopeScheduling):
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Keeps the tests of a file, which share fixtures, on one of xdist's workers, and those of `TOGETHER` as well."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -100,13 +100,16 @@ def once(scratch: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -
         return made
 
 
-def until(holds: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until something holds; fail after so many seconds. A server that can't be reached is asked again."""
+def until(holds: Callable[[], Made | Literal[False]], seconds: float = 30) -> Made:
+    """Wait until something holds, and return it; fail after so many seconds.
+
+    A server that can't be reached is asked again.
+    """
     deadline = time.monotonic() + seconds
     while True:
         with suppress(httpx.TransportError):
-            if holds():
-                return
+            if found := holds():
+                return found
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         time.sleep(0.02)
 
