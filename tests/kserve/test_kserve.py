@@ -241,8 +241,11 @@ def test_images_are_rewritten_and_a_changed_setting_is_a_new_revision(tmp_path: 
 
 def test_every_revision_gets_settings_that_the_server_takes(rendered: dict[str, list[Document]]) -> None:
     for documents in rendered.values():
-        given = {v["name"]: v.get("value", "from-a-field") for v in container(documents)["env"]}
-        Settings.from_environment(settings(documents) | given)
+        box = container(documents)
+        given = {v["name"]: v.get("value", "from-a-field") for v in box["env"]}
+        taken = Settings.from_environment(settings(documents) | given)
+        assert taken.model_name == box["image"].rpartition("/")[2].partition(":")[0]
+        assert [port["containerPort"] for port in box["ports"]] == [taken.port]
 
 
 def test_a_replica_has_the_time_that_its_end_takes(rendered: dict[str, list[Document]]) -> None:
