@@ -244,7 +244,7 @@ def test_every_revision_gets_settings_that_the_server_takes(rendered: dict[str, 
         box = container(documents)
         given = {v["name"]: v.get("value", "from-a-field") for v in box["env"]}
         taken = Settings.from_environment(settings(documents) | given)
-        assert taken.model_name == box["image"].rpartition("/")[2].partition(":")[0]
+        assert taken.served_name == box["image"].rpartition("/")[2].partition(":")[0]
         assert [port["containerPort"] for port in box["ports"]] == [taken.port]
 
 
