@@ -7,7 +7,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import uvicorn
 
@@ -27,29 +26,30 @@ async def _nothing() -> None:
     pass
 
 
-def _no_page() -> Any:
-    raise NotImplementedError
-
-
-@asynccontextmanager
-async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
-    """Serve a model; gives the server's URL."""
+def routes(schema: Schema, score: Scorer) -> router.Routes:
+    """The application of a ready replica."""
     batcher = Batcher(score)
     health = Health(0, 1, lambda: batcher.batch_seconds)
     health.became("ready")
-    app = router.Routes(
-        _no_page,
+    return router.Routes(
         start=_nothing,
         stop=batcher.close,
-        model=model.Model(schema, NAME, "1", "test", {}),
+        model=model.ServedModel(schema, NAME, "1", "test", {}),
         batcher=batcher,
         health=health,
         openapi=dict,
+        bentoml_schema=dict,
         revision="local",
         limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
     )
+
+
+@asynccontextmanager
+async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+    """Serve a model; gives the server's URL."""
+    app = routes(schema, score)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
     config.load()
     fast_path.install(config, app)

@@ -10,23 +10,19 @@ connection.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from functools import partial
 from typing import Any, NamedTuple
 
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from defects.http.messages import CLOSE, Disconnected, Message, Reply, Request
-from defects.http.router import GONE, Answer, Route, Routes
-from defects.scoring import Probabilities
+from defects.http.exchange import Cycle, Exchange
+from defects.http.messages import Disconnected, Message, Request
+from defects.http.router import PredictionRoute, Routes
 
 HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
-
-logger = logging.getLogger(__name__)
 
 
 def install(config: Config, routes: Routes) -> None:
@@ -38,7 +34,7 @@ def install(config: Config, routes: Routes) -> None:
 class Coming(NamedTuple):
     """A request that may come in one piece: what of it is there."""
 
-    route: Route
+    route: PredictionRoute
     headers: dict[bytes, bytes]
     pieces: list[bytes]  # of its body
 
@@ -107,8 +103,9 @@ class Protocol(HttpToolsProtocol):
         coming, self._coming = self._coming, None
         path, body = self.url.decode("latin-1"), b"".join(coming.pieces)
         request = Request("POST", path, coming.headers, _nothing_more, body=body)
-        exchange: Any = Exchange(self, self._routes, coming.route, request)
-        self.cycle = exchange
+        exchange = Exchange(self, self._routes, coming.route, request)
+        cycle: Cycle = exchange
+        self.cycle = cycle  # type: ignore[assignment]
         exchange.begin()
 
     def data_received(self, data: bytes) -> None:
@@ -135,7 +132,7 @@ class Protocol(HttpToolsProtocol):
         self.data_received(b"".join((line, *fields, b"\r\n", rest)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle: Any = self.cycle
+        cycle: Cycle | None = self.cycle
         if isinstance(cycle, Exchange):
             self.cycle = None  # type: ignore[assignment]
             cycle.set_exception(Disconnected())
@@ -163,86 +160,6 @@ class Protocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
         elif not self._busy:  # else it is set again when the answer leaves
             super().timeout_keep_alive_handler()
-
-
-class Exchange:
-    """A request and its answer. It stands where uvicorn has a cycle and, while it waits, a task; and where the batcher
-    has a future, so that the answer leaves in the moment that its probabilities are there.
-
-    The batcher takes an exception for the death of the scorer, so there is none, whatever goes wrong with an answer.
-    """
-
-    def __init__(self, protocol: Protocol, routes: Routes, route: Route, request: Request):
-        self.response_complete, self.keep_alive = False, True
-        self._protocol, self._routes, self._route, self._request = protocol, routes, route, request
-        self._answer: Answer | None = None
-
-    def begin(self) -> None:
-        self._routes.in_flight.value += 1
-        try:
-            self._answer = self._routes.predict_whole(self._route, self._request, self)
-        except Exception as problem:
-            self.set_exception(problem)
-        else:
-            tasks: Any = self._protocol.tasks  # the server waits for what is in there, and cancels it
-            tasks.add(self)
-
-    def done(self) -> bool:
-        return self.response_complete
-
-    def set_result(self, probabilities: Probabilities) -> None:
-        assert self._answer is not None  # noqa: S101 - `begin` got it from whoever calls this
-        try:
-            reply = self._answer(probabilities)
-        except Exception as problem:
-            reply = self._routes.explained(problem, self._request)
-        self._respond(reply)
-
-    def set_exception(self, problem: BaseException) -> None:
-        if self.response_complete:
-            return
-        if isinstance(problem, Disconnected):
-            self._end(GONE)
-        else:
-            self._respond(self._routes.explained(problem, self._request))
-
-    def cancel(self, msg: str | None = None) -> None:
-        """The server's time to finish is over. Not at once: it is going through all of its tasks."""
-        self._protocol.loop.call_soon(self.set_exception, asyncio.CancelledError(msg))
-
-    def _respond(self, reply: Reply) -> None:
-        try:
-            if self._protocol.transport.is_closing():
-                self._end(GONE)
-            else:
-                self._send(reply)
-        except Exception:
-            logger.exception("an answer could not be sent")
-            self._release()
-            self._protocol.transport.abort()
-
-    def _send(self, reply: Reply) -> None:
-        protocol = self._protocol
-        headers, body = self._routes.complete(reply, self._request)
-        fields = [b"%b: %b\r\n" % field for field in (*protocol.server_state.default_headers, *headers)]
-        protocol.transport.write(b"".join((STATUS_LINE[reply.status], *fields, b"\r\n", body)))
-        self._end(reply.status, reply.refused)
-        if not self.keep_alive or CLOSE in headers:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-    def _end(self, status: int, refused: str = "") -> None:
-        self._release()
-        self._routes.account(self._request, self._route.name, status, refused)
-
-    def _release(self) -> None:
-        if self.response_complete:
-            return
-        self.response_complete = True
-        self._answer = None  # it leads back here, and garbage that is no cycle needs no collector
-        self._request.body = b""  # an idle connection keeps its last exchange
-        self._routes.in_flight.value -= 1
-        self._protocol.tasks.discard(self)
 
 
 async def _nothing_more() -> Message:
