@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 
@@ -47,20 +48,25 @@ def routes(schema: Schema, score: Scorer) -> router.Routes:
 
 
 @asynccontextmanager
-async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
-    """Serve a model; gives the server's URL."""
-    app = routes(schema, score)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+async def listening(app: router.Routes, **options: Any) -> AsyncIterator[tuple[uvicorn.Server, tuple[str, int]]]:
+    """Serve an application with uvicorn's `options`; gives the server and its address."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none", **options)
     config.load()
     fast_path.install(config, app)
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
         await server.startup(sockets=[listener])
+        yield server, listener.getsockname()
+
+
+@asynccontextmanager
+async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+    """Serve a model; gives the server's URL."""
+    async with listening(routes(schema, score)) as (server, (_, port)):
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
             while server.server_state.connections:  # the server would look ten times a second
                 await asyncio.sleep(0.001)
-            await server.shutdown(sockets=[listener])
+            await server.shutdown()

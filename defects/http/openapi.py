@@ -148,7 +148,8 @@ def bentoml_schema(schema: Schema, name: str, description: str) -> dict[str, Any
 
 def _derived(name: str, model: type[BaseModel]) -> dict[str, Any]:
     """Make the JSON schema of a model that is derived from `model`, as BentoML does: it says nothing of null."""
-    made = create_model(name, __base__=model).model_json_schema()
+    derived = create_model(name, __base__=model)
+    made = derived.model_json_schema()
     for field in made["properties"].values():
         field.update(field.pop("anyOf", [{}])[0])
     return made

@@ -66,7 +66,9 @@ def test_the_page_is_ours_and_the_api_can_be_tried_out(server: Server, tmp_path:
         tab.wait_for(f"!!document.querySelector('{CLASSIFY} .execute')")
         tab.run(f"document.querySelector('{CLASSIFY} .execute').click()")
         table = f"document.querySelector('{CLASSIFY} .live-responses-table')"
-        assert tab.wait_for(f"{table} && {table}.querySelector('tbody td.response-col_status').innerText").startswith("200")
+        assert tab.wait_for(f"{table} && {table}.querySelector('tbody td.response-col_status').innerText").startswith(
+            "200"
+        )
         assert "prediction_id" in tab.run(f"{table}.innerText")
         assert tab.complaints == []
 
