@@ -85,25 +85,25 @@ class Replica:
     ) -> Self:
         """Build a replica of the parts that are given, and of those that the settings ask for.
 
-        The scorer is proven by the golden inputs, also one that is given. Raises `Fatal`.
+        The scorer is verified with the golden inputs, also one that is given. Raises `Fatal`.
         """
         startup.done("imports")
         tag = None
         if artifact is None:
-            artifact, tag = find(settings)
+            artifact, tag = find_artifact(settings)
         startup.done("artifact")
-        scorer = proven(artifact, scorer)
+        scorer = verified_scorer(artifact, scorer)
         startup.done("verification")
         model = describe(artifact, settings.served_name)
         digest = artifact.digest if artifact else "none"
         metrics = metrics or Metrics(model.version, digest, model.engine, model.schema.class_names)
         replica = cls(settings, model, scorer, metrics, artifact.golden if artifact else None)
         replica.tag = tag
-        replica.observe()
+        replica.instrument()
         return replica
 
-    def observe(self) -> None:
-        """Begin to log, and have metrics read what is known here."""
+    def instrument(self) -> None:
+        """Set up logs, and the metrics that are read from the batcher, the health and the start."""
         always = {"model_version": self.model.version, "revision": self.settings.revision}
         writer = configure_logs(self.settings.log_level, always)
         read, health = self.metrics.read, self.health
@@ -134,7 +134,7 @@ class Replica:
         if self._golden is None:
             self.health.became("no_model", "there is no model")
             return
-        problem = await self.replayed(self._golden)
+        problem = await self.replay(self._golden)
         for _ in range(WARM_UPS):
             await self.batcher.score(self._golden.rows[:WARM_UP_ROWS], timeout=60)
         startup.done("warm_up")
@@ -143,31 +143,33 @@ class Replica:
             logger.error("not ready: %s", problem)
             return
         self.batcher.on_batch = self.metrics.batch_rows.observe
-        self.settle()
+        self.tune_gc()
         startup.done("ready")
         self.health.became("ready")
         phases = {f"{phase}_seconds": round(seconds, 3) for phase, seconds in startup.seconds.items()}
         logger.info("ready", extra={"fields": phases})
-        self.invite()
+        self.log_example()
 
-    def settle(self) -> None:
-        """Take what the start left out of garbage collection: looking through its 86,000 objects for nothing held every
-        caller up, for 70 ms at a time (`make bench` shows it). A request leaves no cycles, so collections can be rare.
+    def tune_gc(self) -> None:
+        """Take what the start made out of garbage collection, and collect rarely.
+
+        Looking through its 86,000 objects for nothing held every caller up, for 70 ms at a time (`make bench` shows
+        it). A request leaves no cycles, so collections can be rare.
         """
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
-    def invite(self) -> None:
-        """Say where to look and what to try."""
+    def log_example(self) -> None:
+        """Log where to look and what to try."""
         from defects.http import openapi
 
         source = self.model.description["card"]["data"]["source"]
         fields = {"data": source, "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
 
-    async def replayed(self, golden: Golden) -> str | None:
-        """Say what is wrong with the answers that the data plane gives for the golden inputs."""
+    async def replay(self, golden: Golden) -> str | None:
+        """Replay the golden inputs through the data plane; return what is wrong with the answers."""
         return scoring.golden_difference(golden, await self.batcher.score(golden.rows, timeout=60))
 
     def end(self, problem: str) -> None:
@@ -178,7 +180,7 @@ class Replica:
         """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
         assert self._golden is not None  # noqa: S101 - without one, nothing is ever scored
         try:
-            problem = await self.replayed(self._golden)
+            problem = await self.replay(self._golden)
         except Exception as error:
             problem = f"the golden inputs can't be scored any more: {error}"
         if problem:
@@ -199,8 +201,8 @@ class Replica:
         return openapi.bentoml_schema(self.model.schema, NAME, DESCRIPTION)
 
 
-def find(settings: Settings) -> tuple[Artifact | None, str | None]:
-    """Load the artifact to serve, and its tag in the model store; none while a Bento without a model is built.
+def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
+    """Load the artifact to serve, and find its tag in the model store; none while a Bento without a model is built.
 
     Raises `Fatal`.
     """
@@ -210,7 +212,7 @@ def find(settings: Settings) -> tuple[Artifact | None, str | None]:
     return load(directory, settings.model_digest), tag
 
 
-def proven(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:
+def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:
     """Return the artifact's scorer, or the one that is given, once it has answered the golden inputs.
 
     Raises `BadArtifact`.

@@ -101,15 +101,15 @@ class Tab:
         message: dict[str, Any] = json.loads(text)
         return message
 
-    def _note(self, event: str | None, told: dict[str, Any]) -> None:
+    def _note(self, event: str | None, content: dict[str, Any]) -> None:
         if event == "Runtime.consoleAPICalled":
-            self.complaints.append(f"console.{told['type']}: {[a.get('value') for a in told['args']]}")
+            self.complaints.append(f"console.{content['type']}: {[a.get('value') for a in content['args']]}")
         elif event == "Runtime.exceptionThrown":
-            self.complaints.append(f"exception: {told['exceptionDetails']}")
+            self.complaints.append(f"exception: {content['exceptionDetails']}")
         elif event == "Log.entryAdded":
-            self.complaints.append(f"{told['entry']['level']}: {told['entry']['text']}")
+            self.complaints.append(f"{content['entry']['level']}: {content['entry']['text']}")
         elif event == "Network.loadingFailed":
-            self.complaints.append(f"request failed: {told.get('blockedReason') or told['errorText']}")
+            self.complaints.append(f"request failed: {content.get('blockedReason') or content['errorText']}")
 
     def run(self, script: str) -> Any:
         """Return the value of a script's expression."""

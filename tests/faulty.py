@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from faulty_values import BREAK, DIE, HANG, SLOW, WEDGE
 
 from defects import scoring, serve
-from defects.replica import Replica, find
+from defects.replica import Replica, find_artifact
 from defects.schema import ModelRows
 from defects.scoring import Probabilities, Scorer
 from defects.settings import Settings
@@ -48,7 +48,7 @@ def faulty(healthy: Scorer, weight_column: int) -> Scorer:
 
 def build() -> Replica:
     settings = Settings.from_environment()
-    artifact, _ = find(settings)
+    artifact, _ = find_artifact(settings)
     assert artifact
     scorer = faulty(scoring.load(artifact), artifact.schema.index["weight_g"])
     return Replica.build(settings, artifact=artifact, scorer=scorer)

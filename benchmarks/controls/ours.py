@@ -39,7 +39,7 @@ class NoMetrics(Metrics):
 class Collecting(Replica):
     """Leaves the garbage collector as Python has it."""
 
-    def settle(self) -> None:
+    def tune_gc(self) -> None:
         pass
 
 

@@ -1,11 +1,13 @@
-"""HTTP/1.1 for predictions, below ASGI: a request that comes in one piece to a route that predicts is answered without
-a scope, a task, and the messages between them, which together cost more than all that is done to answer it.
+"""Answer predictions by HTTP/1.1 below ASGI.
+
+A request that comes in one piece to a route that predicts is answered without a scope, a task, and the messages between
+them, which together cost more than all that is done to answer it.
 
 Everything else (other routes and methods, query strings, bodies that come in pieces, pipelining, slow readers,
 `Expect`, `Connection: close`, HTTP/1.0) goes the way of ASGI, through uvicorn's protocol, of which this is a subclass.
-`Routes` checks and answers either way. Two things differ: this one notices until the moment of the answer that a caller
-went away, and so counts as gone (499) some whom ASGI counts as answered; and it answers one who closed only half of the
-connection.
+`Predictions` opens and closes them either way. Two things differ. Here it is noticed until the moment of the answer
+that a caller went away, so some count as gone (499) whom ASGI counts as answered. And a caller who closed only half of
+the connection is answered.
 """
 
 from __future__ import annotations
@@ -26,29 +28,29 @@ HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 
 
 def install(config: Config, routes: Routes) -> None:
-    """Have connections from now on use `Protocol`, where the server would use the protocol that it extends."""
+    """Have new connections use `PredictionProtocol`, where the server would use the protocol that it extends."""
     if config.http_protocol_class is HttpToolsProtocol:
-        config.http_protocol_class = partial(Protocol, routes)  # type: ignore[assignment]
+        config.http_protocol_class = partial(PredictionProtocol, routes)  # type: ignore[assignment]
 
 
-class Coming(NamedTuple):
-    """A request that may come in one piece: what of it is there."""
+class PartialRequest(NamedTuple):
+    """What has come of a request that may come in one piece."""
 
     route: PredictionRoute
     headers: dict[bytes, bytes]
     pieces: list[bytes]  # of its body
 
 
-class Protocol(HttpToolsProtocol):
+class PredictionProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, routes: Routes, **server: Any) -> None:
         super().__init__(**server)
         self._routes = routes
-        self._active = 0.0  # when something came or left, on the loop's clock
-        self._coming: Coming | None = None
-        self._offer = False  # to go on with another protocol, which is not taken
-        self._data = b""  # that is being read
+        self._last_active = 0.0  # on the loop's clock: when something came or left
+        self._partial: PartialRequest | None = None
+        self._upgrade_offered = False  # the request offers another protocol, which is not taken
+        self._reading = b""  # the data that is being read
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -57,12 +59,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         upgrade = self.parser.should_upgrade() and not self._should_upgrade()
-        self._offer = upgrade and self.parser.get_method() != b"CONNECT"
-        if self._offer:
+        self._upgrade_offered = upgrade and self.parser.get_method() != b"CONNECT"
+        if self._upgrade_offered:
             return
         route = self._routes.predicting(self.url.decode("latin-1"))
         if route and self._is_plain():
-            self._coming = Coming(route, dict(self.headers), [])
+            self._partial = PartialRequest(route, dict(self.headers), [])
         else:
             self._pass_on()
 
@@ -74,60 +76,62 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is being answered."""
+        """Tell whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _pass_on(self) -> None:
         """Let uvicorn handle this request, the headers of which are complete."""
-        url, headers, expects, coming = self.url, self.headers, self.expect_100_continue, self._coming
-        self._coming = None
+        url, headers, expects, started = self.url, self.headers, self.expect_100_continue, self._partial
+        self._partial = None
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects
         self.scope["headers"] = [*headers]  # a copy: trailers, which come later, are no headers
         super().on_headers_complete()
-        for piece in coming.pieces if coming else ():
+        for piece in started.pieces if started else ():
             super().on_body(piece)
 
     def on_body(self, body: bytes) -> None:
-        if self._coming is None:
+        if self._partial is None:
             super().on_body(body)
         else:
-            self._coming.pieces.append(body)
+            self._partial.pieces.append(body)
 
     def on_message_complete(self) -> None:
-        if self._offer:
+        if self._upgrade_offered:
             return
-        if self._coming is None:
+        if self._partial is None:
             super().on_message_complete()
             return
-        coming, self._coming = self._coming, None
-        path, body = self.url.decode("latin-1"), b"".join(coming.pieces)
-        request = Request("POST", path, coming.headers, _nothing_more, body=body)
-        exchange = Exchange(self, self._routes, coming.route, request)
+        started, self._partial = self._partial, None
+        path, body = self.url.decode("latin-1"), b"".join(started.pieces)
+        request = Request("POST", path, started.headers, _nothing_more, body=body)
+        exchange = Exchange(self, self._routes, started.route, request)
         cycle: Cycle = exchange
         self.cycle = cycle  # type: ignore[assignment]
         exchange.begin()
 
     def data_received(self, data: bytes) -> None:
-        self._active, self._data = self.loop.time(), data
+        self._last_active, self._reading = self.loop.time(), data
         super().data_received(data)
-        self._data = b""
-        if self._coming is not None:  # there is more to come
+        self._reading = b""
+        if self._partial is not None:  # there is more to come
             if self.transport.is_closing():  # no: it was no HTTP
-                self._coming = None
+                self._partial = None
             else:
                 self._pass_on()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Go on without: who offers HTTP/2, as Java's client does, takes HTTP/1.1 too. The parser has stopped after the
-        head, so another one reads it again, without the offer, and what comes after it."""
+        """Go on in HTTP/1.1, which a caller who offers HTTP/2, as Java's client does, takes too.
+
+        The parser has stopped after the head. So another one reads it again, without the offer, and what comes after.
+        """
         stopped = sys.exception()
-        if not self._offer or not isinstance(stopped, HttpParserUpgrade):
+        if not self._upgrade_offered or not isinstance(stopped, HttpParserUpgrade):
             super()._unsupported_upgrade_warning()
             return
         line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
         fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] not in HOP_BY_HOP]
-        rest = self._data[stopped.args[0] :]
+        rest = self._reading[stopped.args[0] :]
         self.parser = HttpRequestParser(self)
         self.data_received(b"".join((line, *fields, b"\r\n", rest)))
 
@@ -146,7 +150,7 @@ class Protocol(HttpToolsProtocol):
         pass
 
     def on_response_complete(self) -> None:
-        self._active = self.loop.time()
+        self._last_active = self.loop.time()
         if self.timeout_keep_alive_task is None or self.pipeline:
             super().on_response_complete()
         else:
@@ -155,7 +159,7 @@ class Protocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        rest = self._active + self.timeout_keep_alive - self.loop.time()
+        rest = self._last_active + self.timeout_keep_alive - self.loop.time()
         if rest > 0:
             self.timeout_keep_alive_task = self.loop.call_later(rest, self.timeout_keep_alive_handler)
         elif not self._busy:  # else it is set again when the answer leaves

@@ -90,14 +90,14 @@ def _reference(name: str) -> dict[str, Any]:
 
 def _operations(path: str, route: Route, bodies: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     """Describe what a path takes. HEAD is not described for itself: it is GET without the body."""
-    told = route.description
-    operation = {"operationId": told.id, "summary": told.summary, "tags": [told.tag]}
+    description = route.description
+    operation = {"operationId": description.id, "summary": description.summary, "tags": [description.tag]}
     if isinstance(route, PredictionRoute):
-        return {"post": operation | _prediction(route, *bodies[told.content])}
-    content_type = CONTENT_TYPES.get(told.content, "application/json")
-    if told.content == "file":
+        return {"post": operation | _prediction(route, *bodies[description.content])}
+    content_type = CONTENT_TYPES.get(description.content, "application/json")
+    if description.content == "file":
         content_type = ASSETS[path.rpartition("/")[2]].decode().partition(";")[0]
-    answered = _response("Success", OBJECT if told.content == "object" else {"type": "string"}, content_type)
+    answered = _response("Success", OBJECT if description.content == "object" else {"type": "string"}, content_type)
     return {"get": operation | {"responses": {"200": answered}}}
 
 

@@ -18,14 +18,14 @@ from served_here import listening, routes
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from defects.http.exchange import Cycle, Exchange, Task
-from defects.http.fast_path import Protocol
+from defects.http.fast_path import PredictionProtocol
 from defects.schema import DefectClass, Feature, Schema
 
 SCHEMA = Schema((Feature("a"),), (DefectClass("no"), DefectClass("yes")))
 BODY = b'{"a": 1}'
 REQUEST = b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-# Methods of uvicorn's protocol that need more of a cycle than `Cycle`. `Protocol` overrides each, and calls it only
-# where the cycle is uvicorn's own.
+# Methods of uvicorn's protocol that need more of a cycle than `Cycle`. `PredictionProtocol` overrides each, and
+# calls it only where the cycle is uvicorn's own.
 GUARDED = {
     "connection_lost": {"response_complete", "disconnected", "message_event"},
     "on_body": {"response_complete", "body", "message_event"},
@@ -65,7 +65,7 @@ def used_of_cycles() -> dict[str, set[str]]:
 def test_uvicorns_protocol_needs_no_more_of_a_cycle() -> None:
     used, offered = used_of_cycles(), set(Cycle.__annotations__)
     assert {method: names for method, names in used.items() if not names <= offered} == GUARDED
-    assert GUARDED.keys() <= vars(Protocol).keys()
+    assert GUARDED.keys() <= vars(PredictionProtocol).keys()
     assert offered == {"response_complete", "keep_alive"} == used["shutdown"]
 
 
@@ -158,7 +158,7 @@ def test_a_caller_who_goes_away_ends_its_exchange() -> None:
     async def check() -> None:
         async with in_flight() as (server, exchange, reader):
             (connection,) = server.server_state.connections
-            assert isinstance(connection, Protocol)
+            assert isinstance(connection, PredictionProtocol)
             connection.transport.abort()
             with suppress(ConnectionResetError):
                 await reader.read()

@@ -97,8 +97,8 @@ def test_the_page_needs_no_sdk(server: Server) -> None:
         assert httpx.get(f"{server.url}{path}").status_code == 200
     maps = Path(f"/proc/{server.process.pid}/maps").read_text("utf-8")
     assert "onnxruntime" in maps
-    assert "site-packages/cattrs" not in maps
-    assert "rapidjson" not in maps
+    for library in ("psutil", "yaml"):  # which the SDK loads
+        assert f"site-packages/{library}/" not in maps
 
 
 def test_the_document_lists_every_route_and_no_other(server: Server) -> None:

@@ -24,12 +24,12 @@ WEIGHT = simulator.SCHEMA.index["weight_g"]
 UNSCORABLE = """
 import numpy as np
 from defects import scoring, serve
-from defects.replica import Replica, find
+from defects.replica import Replica, find_artifact
 from defects.settings import Settings
 
 def build():
     settings = Settings.from_environment()
-    artifact, _ = find(settings)
+    artifact, _ = find_artifact(settings)
     healthy = scoring.load(artifact)
 
     def score(rows):

@@ -39,12 +39,12 @@ faulty_entry_points = pytest.mark.parametrize(
 # A replica whose scorer gives what `change` makes of the probabilities, once it has been built.
 TURNING = """
 from defects import scoring, serve
-from defects.replica import Replica, find
+from defects.replica import Replica, find_artifact
 from defects.settings import Settings
 
 def turning(change):
     settings = Settings.from_environment()
-    artifact, _ = find(settings)
+    artifact, _ = find_artifact(settings)
     healthy, built = scoring.load(artifact), []
     replica = Replica.build(
         settings, artifact=artifact, scorer=lambda rows: change(healthy(rows)) if built else healthy(rows)
