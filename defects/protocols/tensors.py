@@ -151,7 +151,7 @@ def _flat(tensor: Tensor, data: list[Any]) -> list[Any]:
 
 
 def _without_constants(tensor: Tensor, features: tuple[Feature, ...], data: list[Any]) -> list[Any]:
-    """Return the data with null for the NaN of missing values; refuse what is neither number nor a feature's boolean."""
+    """Return the data with null for the NaN of missing values; refuse what is neither a number nor a boolean."""
     allowed, numbers = _KINDS[tensor.datatype], tensor.datatype in ("FP16", "FP32", "FP64", BF16)
     problems: list[Problem] = []
     read: list[Any] = []
