@@ -186,12 +186,22 @@ class Capacity(Record):
 
 
 class Recovery(Record):
-    """When the SLO held again; see `measures.recovery`. Null throughout without a burst, or with steps since."""
+    """When the SLO held again; see `loadtests.analysis.recovery`. Null without a burst, or with steps since."""
 
     breached_at: Number = Field(description="first request over the limit, in the first window whose p95 is")
-    recovered_at: Number = Field(description="from here on, ten windows in a row were within it")
+    recovered_at: Number = Field(
+        description="from here on the SLO held for ten whole seconds, and was not broken again in the same phase"
+    )
     seconds: Number = Field(description="from the burst's start to `recovered_at`; 0: never breached")
     after_burst_seconds: Number = Field(description="from the burst's end to `recovered_at`; 0: before its end")
+    broken_again_at: list[float] | None = Field(
+        default=None,
+        description="when the SLO was broken again after it had held; null: not measured, and `recovered_at` is "
+        "from an older rule: the SLO held for about two seconds",
+    )
+    held_at_end_seconds: Number = Field(
+        default=None, description="for how long it held at the run's end, where that is too short for a recovery"
+    )
 
 
 class Budget(Record):

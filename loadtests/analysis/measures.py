@@ -1,4 +1,4 @@
-"""What a run's requests say: latency from the intended time, goodput, recovery, capacity, the error budget's use.
+"""What a run's requests say: latency from the intended time, goodput, capacity, the error budget's use.
 
 Percentiles are exact: every request is kept, so nothing is rounded into the buckets of a histogram. They are values by
 nearest rank (the smallest that at least that share does not exceed), so each was measured.
@@ -26,8 +26,6 @@ from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEO
 from loadtests.scenario import Plan, Scenario, Span
 
 DELAY_MS, DELAY_PART = 5.0, 0.25  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
-WINDOW_SECONDS, WINDOW_REQUESTS = 1.0, 20  # of the rolling p95: at least so long, and so many requests at base rate
-WINDOW_STEP, WINDOWS = 0.1, 10  # the next window begins so much later; so many in a row make a recovery
 MOST_BUCKETS = 300
 EDGES_PER_DECADE = 20
 
@@ -188,54 +186,6 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
             )
         )
     return length, found
-
-
-def recovery(run: Run) -> results.Recovery:
-    """How long it took from the burst's start until the SLO held again; nothing where steps are to break it.
-
-    A rolling window is over the limit when the p95 of its requests, by intended time, is over the SLO's, where requests
-    that were refused or failed count as infinitely slow. The SLO is breached at the first request over the limit in the
-    first window since the burst's start that is over it, and recovered at the start of the first of `WINDOWS` windows
-    in a row, none earlier than that request, that are not.
-    """
-    nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
-    burst = run.burst
-    if burst is None or any(s.phase.steps for s in run.plan.spans if s.end > burst.start):
-        return nothing
-    starts, bad = windows(run, burst.start)
-    if not bad.any():
-        return nothing.model_copy(update={"seconds": 0.0, "after_burst_seconds": 0.0})
-    first = int(bad.argmax())
-    slow = run.intended[over_limit(run)]
-    breached = round(float(slow[np.searchsorted(slow, starts[first])]), 3)
-    # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
-    following = np.append(np.flatnonzero(bad), len(bad))  # what would come after the end is not known
-    runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
-    held = np.flatnonzero((runs >= WINDOWS) & (starts >= breached))
-    if not len(held):
-        return nothing.model_copy(update={"breached_at": breached})
-    at = round(float(starts[held[0]]), 3)
-    return results.Recovery(
-        breached_at=breached,
-        recovered_at=at,
-        seconds=round(at - burst.start, 3),
-        after_burst_seconds=max(0.0, round(at - burst.end, 3)),
-    )
-
-
-def over_limit(run: Run) -> Mask:
-    """Which requests were slower than the SLO's p95, refused or failed."""
-    slow: Mask = ~((run.outcome == ANSWERED) & (run.latency <= run.plan.scenario.slo.p95_ms))
-    return slow
-
-
-def windows(run: Run, start: float) -> tuple[Floats, Mask]:
-    """Where the rolling windows begin, and whether each is over the limit."""
-    width = max(WINDOW_SECONDS, WINDOW_REQUESTS / run.plan.base)
-    starts = np.arange(start, run.seconds - width + 1e-9, WINDOW_STEP)
-    total = np.concatenate([[0], np.cumsum(over_limit(run))])
-    first, last = np.searchsorted(run.intended, starts), np.searchsorted(run.intended, starts + width)
-    return starts, over(total[last] - total[first], last - first)
 
 
 def budget(run: Run) -> list[results.Budget]:

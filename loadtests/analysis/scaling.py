@@ -11,7 +11,7 @@ there was no ready replica for it, and the begin of the burst, where it needs mo
 detect      from a rise until more replicas are desired than at it
 provision   from then until as many are ready as were desired then
 scale       from a rise until as many are ready as are needed
-recover     from the burst's begin until the SLO held again (`measures.recovery`)
+recover     from the burst's begin until the SLO held again (`loadtests.analysis.recovery`)
 cold start  of the slowest pod that was created in the run: from created to ready
 down        from the end of a burst that needed more until, to the end of the watch, no more are ready than are needed
             then, or than were ready before it

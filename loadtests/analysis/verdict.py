@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests import results
-from loadtests.analysis.method import BUSY_SHARE, FEW, LATE_SECONDS, late_allowed
+from loadtests.analysis.method import BUSY_SHARE, FEW, HOLD_SECONDS, LATE_SECONDS, late_allowed
 from loadtests.results import Verdict
+
+MOST_TIMES = 5  # that a sentence names
 
 
 def judge(
@@ -119,15 +121,29 @@ def _spent(slo: results.SLO, phases: Sequence[results.Phase]) -> Iterator[str]:
 
 
 def _unrecovered(slo: results.SLO, recovery: results.Recovery) -> Iterator[str]:
+    """Explain why the SLO was not recovered, or not in time."""
     if slo.recover_seconds is None or (recovery.seconds is None and recovery.breached_at is None):
         return
-    if recovery.seconds is None:
-        yield "the SLO did not hold again before the end of the run"
+    again = f"; it was broken again {times(recovery.broken_again_at)}" if recovery.broken_again_at else ""
+    if recovery.held_at_end_seconds is not None:
+        yield (
+            f"the SLO held again only for the last {recovery.held_at_end_seconds:.1f} s of the run; "
+            f"expected at least {HOLD_SECONDS:g} s{again}"
+        )
+    elif recovery.seconds is None:
+        yield f"the SLO did not hold again before the end of the run{again}"
     elif recovery.seconds > slo.recover_seconds:
         yield (
             f"it took {recovery.seconds:.1f} s from the burst's start until the SLO held again; "
-            f"expected at most {slo.recover_seconds:g} s"
+            f"expected at most {slo.recover_seconds:g} s{again}"
         )
+
+
+def times(moments: Sequence[float]) -> str:
+    """Return how often something happened, and when, in words."""
+    shown = ", ".join(f"{moment:.1f}" for moment in moments[:MOST_TIMES])
+    more = f" and {len(moments) - MOST_TIMES} more" if len(moments) > MOST_TIMES else ""
+    return f"{len(moments)} time{'s' * (len(moments) > 1)}, at {shown} s{more}"
 
 
 def _unscaled(cluster: results.Cluster | None) -> Iterator[str]:

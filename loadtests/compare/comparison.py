@@ -258,9 +258,18 @@ def objections(a: Sequence[Summary], b: Sequence[Summary]) -> list[str]:
     runs = [*a, *b]
     if len({(run.seed, run.load_digest) for run in runs}) > len({run.seed for run in runs}):
         found.append("load: the scenario's content or the rows differ, or are not known; expected the same in all runs")
+    found += _older_rule(runs)
     if any(run == other for number, run in enumerate(runs) for other in runs[:number]):
         found.append("a run is given twice; expected each once")
     return found
+
+
+def _older_rule(runs: Sequence[Summary]) -> list[str]:
+    """Object where only some times to recover were measured with a look for later breaks."""
+    older = [run for run in runs if run.recovery.breached_at is not None and run.recovery.broken_again_at is None]
+    if not older or all(run.recovery.broken_again_at is None for run in runs):
+        return []
+    return ["time to recover: some runs are from before later breaks counted; expected the same rule in all runs"]
 
 
 def _seeds(runs: Sequence[Summary]) -> str:

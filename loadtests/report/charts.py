@@ -95,6 +95,7 @@ FLAGS = (
 TIMES = (6, 10)  # marks on a narrow and on a wide axis of time, at most
 STRIP = 12  # height of the strips of readiness and events
 SHARES = 26  # height of the strip of traffic
+MOST_BREACHES = 4  # of the SLO with a label, after the first
 MOST_SHIFTS = 6  # changes of the wanted traffic with a label
 MOST_REVISIONS = 4  # with a colour of their own
 MOST_EVENTS, MOST_SAID = 3, 140  # that a mark says, and characters of each
@@ -262,8 +263,20 @@ def heading(summary: Summary, frame: Frame) -> Heading:
     names = [(frame.x(phase.start), str(phase.name), "phase-name") for phase in summary.phases]
     parts, height = _labels(names, frame, 0)
     found = [(frame.x(at), label, f"moment {style}") for at, label, style in moments(summary)]
-    more, height = _labels([moment for moment in found if moment[1]], frame, height)
+    recovered = time_to_recover(summary)
+    measured = [(frame.x(recovered[0]), recovered[2], "moment recovered")] if recovered else []
+    more, height = _labels([*measured, *(moment for moment in found if moment[1])], frame, height)
+    if recovered:
+        more.append(rule(frame.x(recovered[0]), height + 2, frame.x(recovered[1]), height + 2, "measured"))
     return Heading(parts + more, [(style.split()[-1], x) for x, _, style in found], height)
+
+
+def time_to_recover(summary: Summary) -> tuple[float, float, str] | None:
+    """Return from when to when the time to recover counts, and its label; `None` where there is no such time."""
+    found = summary.recovery
+    if found.recovered_at is None or found.seconds is None:
+        return None
+    return found.recovered_at - found.seconds, found.recovered_at, f"recovers in {figure(found.seconds)} s"
 
 
 def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
@@ -271,8 +284,10 @@ def moments(summary: Summary) -> Iterator[tuple[float, str, str]]:
     recovery = summary.recovery
     if recovery.breached_at is not None:
         yield recovery.breached_at, "SLO broken", "breached"
+    for number, at in enumerate(recovery.broken_again_at or []):
+        yield at, "broken again" if number < MOST_BREACHES else "", "breached"
     if recovery.recovered_at is not None:
-        yield recovery.recovered_at, f"holds again after {figure(recovery.seconds)} s", "recovered"
+        yield recovery.recovered_at, "holds again", "recovered"
     found = summary.capacity
     if found and found.limited_by:
         label = f"{'capacity' if found.limited_by == 'server' else 'the generator did'}: {figure(found.per_s)}/s"
@@ -519,7 +534,10 @@ def described(summary: Summary) -> str:
         f"{figure(phase.latency.p99)} ms"
         for phase in summary.phases
     ]
-    return f"{'; '.join([*said, *(f'{what} at {figure(at)} s' for at, what, _ in moments(summary) if what)])}."
+    said += [f"{what} at {figure(at)} s" for at, what, _ in moments(summary) if what]
+    if recovered := time_to_recover(summary):
+        said.append(f"{recovered[2]}, counted from {figure(recovered[0])} s")
+    return f"{'; '.join(said)}."
 
 
 # --- a picture ------------------------------------------------------------------------------------------------------

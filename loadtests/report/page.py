@@ -9,6 +9,7 @@ from pathlib import Path
 
 from defects.pages.axes import figure
 from defects.pages.html import Markup, element, join
+from loadtests.analysis.method import HOLD_SECONDS
 from loadtests.report import charts, histogram, markdown, pod_starts
 from loadtests.report import tables as run_tables
 from loadtests.report.tables import Cell, Table
@@ -42,8 +43,9 @@ HOW = (
     "measured. Requests that were never answered count with the time until they were given up; refusals do not.",
     "Refused: 429, or 503 with Retry-After: the server's admission at work. Failed: everything else that is no valid "
     "answer. Late: answered, but slower than the p95 allowed.",
-    "Recovered: from that moment on, ten windows of at least a second in a row had their p95 within the SLO, where "
-    "refused and failed requests count as infinitely slow.",
+    f"Recovered: from that moment on the SLO held for {figure(HOLD_SECONDS)} whole seconds, and it was not broken "
+    "again in the same phase. It holds while every rolling window of at least a second has its p95 within the SLO; refused "
+    "and failed requests count as infinitely slow. The time to recover counts from the burst's begin.",
     "Invalid: the generator lagged, or its delay alone took a p95 over its limit, so repeat the run on a quieter "
     "machine, with more processes or at a lower rate.",
 )

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from defects.pages.axes import figure, percent
 from loadtests.analysis.method import AHEAD_SECONDS, BUSY_SHARE, SETTLE_SECONDS, START_SECONDS, late_allowed
 from loadtests.analysis.method import PHASES as POD_PHASES
+from loadtests.analysis.verdict import times
 from loadtests.report.time_series import Course
-from loadtests.results import Cluster, Phase, Spread, Summary, parts_of
+from loadtests.results import Cluster, Phase, Recovery, Spread, Summary, parts_of
 
 TIMES_SHOWN = {"scale": "time to scale", "cold start": "slowest cold start", "zero": "time to zero"}  # above all
 
@@ -155,16 +156,28 @@ def over(share: float | None) -> bool:
 
 
 def recovery(summary: Summary) -> str:
-    """When the SLO held again, in a sentence; nothing where there was no burst."""
+    """Return when the SLO held again, in sentences; nothing where there was no burst."""
     found, allowed = summary.recovery, summary.slo.recover_seconds
     within = f" ({figure(allowed)} s are allowed)" if allowed is not None else ""
     if found.breached_at is None:
         return "" if found.seconds is None else "The SLO held throughout burst and recovery."
     start = f"The SLO was broken {figure(found.breached_at)} s into the run"
-    if found.seconds is None:
-        return f"{start} and did not hold again before its end{within}."
-    after = f", {figure(found.after_burst_seconds)} s after its end" if found.after_burst_seconds else ""
-    return f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}{after}."
+    if found.held_at_end_seconds is not None:
+        said = f"{start} and held again only for the last {figure(found.held_at_end_seconds)} s of it{within}."
+    elif found.seconds is None:
+        said = f"{start} and did not hold again before its end{within}."
+    else:
+        after = f", {figure(found.after_burst_seconds)} s after its end" if found.after_burst_seconds else ""
+        said = f"{start} and held again {figure(found.seconds)} s after the burst's begin{within}{after}."
+    return " ".join([said, *_broken_again(found)])
+
+
+def _broken_again(found: Recovery) -> Iterator[str]:
+    """Explain how often the SLO was broken again, and when."""
+    if found.broken_again_at is None:
+        yield "Whether it was broken again later was not measured."
+    elif found.broken_again_at:
+        yield f"After it had held, it was broken again {times(found.broken_again_at)}."
 
 
 def platform(summary: Summary) -> list[Table]:
@@ -390,9 +403,11 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
         yield "time to recover", Cell("–"), "the SLO always held"
     elif summary.recovery.breached_at is not None:
         allowed, seconds = summary.slo.recover_seconds, summary.recovery.seconds
+        breaks = len(summary.recovery.broken_again_at or [])
+        again = f"; broken again {breaks} time{'s' * (breaks > 1)}" if breaks else ""
         yield "time to recover", Cell("never", bad=True) if seconds is None else number(seconds, allowed), (
             "s" if allowed is None else f"s; {figure(allowed)} allowed"
-        )  # fmt: skip
+        ) + again  # fmt: skip
     if summary.cluster:
         yield from scaling_tiles(summary.cluster)
     for part in summary.budget:

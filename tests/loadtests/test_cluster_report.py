@@ -108,7 +108,7 @@ def watched(found: list[AnyFact] | None = None, **more: Any) -> Summary:
     }  # fmt: skip
     given: dict[str, Any] = {"rate": "replica", "cluster": {"to_zero_seconds": 60}, "slo": slo}
     p = plan(**given)
-    requests = answered(p.times, np.where((p.times >= 8) & (p.times < 14), 90.0, 10.0 + 5 * np.sin(p.times)))
+    requests = answered(p.times, np.where((p.times >= 8) & (p.times < 9.5), 90.0, 10.0 + 5 * np.sin(p.times)))
     requests["status"][(p.times > 20.5) & (p.times < 20.6)] = 500
     requests["revision"] = (p.times >= 16) & (np.arange(len(p.times)) % 5 == 0)
     seen = Watched("defect-classifier", platform() if found is None else found, WATCHED_UNTIL)

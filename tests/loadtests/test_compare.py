@@ -16,7 +16,7 @@ from loadtests import results
 from loadtests.analysis import summary as summaries
 from loadtests.compare import comparison, intervals
 from loadtests.results import Summary
-from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
+from test_measures import ENVIRONMENT, LONG, PHASES, answered, plan, refuse
 from test_measures import run as run_of
 
 MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
@@ -24,7 +24,7 @@ MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
 
 def one(number: int, latency_ms: float = 10.0, refused: int = 0, slow_until: float = 0.0, **more: Any) -> Summary:
     """A run whose latencies vary around `latency_ms`, as does their middle from run to run, by 2 %."""
-    p, random = plan(), np.random.default_rng(number)
+    p, random = plan(phases=LONG), np.random.default_rng(number)
     latency = latency_ms * random.normal(1, 0.02) * random.uniform(0.9, 1.1, len(p.times))
     requests = answered(p.times, np.where((p.times >= 8) & (p.times < slow_until), 90.0, latency))
     refuse(requests, slice(1000, 1000 + refused))
@@ -72,7 +72,7 @@ def test_refusals_and_lost_goodput_are_worse() -> None:
 def test_recovery_is_compared_also_where_it_never_came() -> None:
     quick = [one(n, slow_until=11 + n / 10) for n in range(5)]
     slow = [one(n, slow_until=15 + n / 10) for n in range(5, 10)]
-    never = [one(n, slow_until=22) for n in range(10, 15)]
+    never = [one(n, slow_until=32) for n in range(10, 15)]
     assert words(comparison.compare(quick, slow))["time to recover, s"] == "worse"
     assert words(comparison.compare(quick, never))["time to recover, s"] == "worse"
     assert words(comparison.compare(never, quick))["time to recover, s"] == "better"
@@ -187,6 +187,16 @@ def test_equal_groups_have_no_objections_but_the_same_run_twice_has() -> None:
     seeds: list[dict[str, Any]] = [{"seed": seed, "load_digest": f"sha256:{seed}"} for seed in (1, 2, 3)]
     a, b = ([one(first + n, **seeds[n]) for n in range(3)] for first in (0, 5))
     assert comparison.objections(a, b) == []
+
+
+def test_times_to_recover_of_two_rules_are_not_comparable() -> None:
+    """Runs from before later breaches counted, and runs since."""
+    now = group(0, size=3, slow_until=9.0)
+    older = [run.model_copy(update={"recovery": run.recovery.model_copy(update={"broken_again_at": None})})
+             for run in group(5, size=3, slow_until=9.0)]  # fmt: skip
+    (objection,) = comparison.objections(now, older)
+    assert objection.startswith("time to recover: some runs are from before later breaks counted")
+    assert comparison.objections(older[:1], older[1:]) == []
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     phases = [
         {"name": "baseline", "seconds": 1, "rate": 1},
         {"name": "burst", "seconds": 2, "rate": 6},
-        {"name": "recovery", "seconds": 6, "rate": 1},
+        {"name": "recovery", "seconds": 15, "rate": 1},
     ]
     file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 2})
     with stub_server.running("--capacity", 150) as url:
@@ -162,6 +162,23 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     assert burst.queue.max == pytest.approx(2000, abs=300)
     assert burst.planned_per_s == 300
     assert burst.achieved_per_s == pytest.approx(300, rel=0.2), "an open loop does not slow down with the server"
+
+
+def test_a_server_that_freezes_again_has_not_recovered(tmp_path: Path) -> None:
+    """Three freezes in a burst, with 3 s between them: the time to recover ends after the last one."""
+    phases = [{"name": "baseline", "seconds": 1, "rate": 1}, {"name": "burst", "seconds": 24, "rate": 2}]
+    file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 8})
+    stalls = [argument for start in (2, 6, 10) for argument in ("--stall", f"{start}:1")]
+    with stub_server.running("--service-ms", 2, *stalls) as url:
+        code, summary, directory = load(url, file, tmp_path)
+    found = summary.recovery
+    assert found.breached_at == pytest.approx(2, abs=0.3)
+    assert found.broken_again_at == pytest.approx([6, 10], abs=0.3)
+    assert found.recovered_at == pytest.approx(11, abs=0.3)
+    assert found.seconds == pytest.approx(10, abs=0.3)
+    assert code in (1, 2), "a busy machine may make a run invalid"
+    said = (directory / "summary.md").read_text()
+    assert "it was broken again 2 times" in said
 
 
 def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:

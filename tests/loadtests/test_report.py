@@ -28,7 +28,7 @@ from loadtests.report import charts, markdown, tables
 from loadtests.report import page as report
 from loadtests.report.time_series import course
 from loadtests.results import Sample, Summary
-from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
+from test_measures import ENVIRONMENT, PHASES, answered, frozen, plan, refuse
 from test_measures import run as run_of
 
 VOID = {"meta", "br", "col"}
@@ -61,7 +61,7 @@ def timeline() -> list[Sample]:
 def summary(**more: Any) -> Summary:
     """A burst with everything in it: slow, refused, failed and unanswered requests, and what the server looked like."""
     p = plan()
-    requests = answered(p.times, np.where((p.times >= 8) & (p.times < 14), 90.0, 10.0 + 5 * np.sin(p.times)))
+    requests = answered(p.times, np.where((p.times >= 8) & (p.times < 11), 90.0, 10.0 + 5 * np.sin(p.times)))
     refuse(requests, slice(1000, 1100))
     requests["status"][1200:1230] = 500
     requests["status"][1300:1305], requests["error"][1300:1305] = 0, results.TIMEOUT
@@ -238,14 +238,29 @@ def test_the_banner_says_the_verdict_and_why() -> None:
 
 def test_the_moments_that_matter_are_marked() -> None:
     found = summary()
-    assert [what for _, what, _ in charts.moments(found)] == ["SLO broken", "holds again after 7 s"]
+    assert [what for _, what, _ in charts.moments(found)] == ["SLO broken", "holds again"]
     root = ET.fromstring(charts.timeline(found, course(found), 1112, "x"))  # noqa: S314 - our own
     marks = [e.get("d", "") for e in root.iter() if (e.get("class") or "").startswith("mark ")]
     frame = charts.Frame.of("x", 1112, found.duration_s)
     at = [float(mark[1:].split(" ")[0]) for mark in marks]
-    assert at == pytest.approx([frame.x(found.recovery.breached_at or 0), frame.x(14)], abs=0.6)
+    assert at == pytest.approx([frame.x(found.recovery.breached_at or 0), frame.x(11)], abs=0.6)
     (mark,) = charts.moments(ramp())
     assert mark == (8.0, "capacity: 400/s", "breached")
+
+
+def test_later_breaches_are_marked_and_the_time_to_recover_is_drawn_from_the_bursts_start() -> None:
+    found = summaries.summarise(frozen(9, 20, 30), "burst", ENVIRONMENT)
+    root = ET.fromstring(charts.timeline(found, course(found), 1112, "x"))  # noqa: S314 - our own
+    frame = charts.Frame.of("x", 1112, found.duration_s)
+    drawn = {style: [e for e in root.iter() if e.get("class") == style] for style in ("mark breached", "measured")}
+    breaches = [float(e.get("d", "")[1:].split(" ")[0]) for e in drawn["mark breached"]]
+    assert breaches == pytest.approx([frame.x(at) for at in (9, 20, 30)], abs=0.6)
+    (line,) = drawn["measured"]
+    ends = [float(point.split(" ")[0]) for point in line.get("d", "")[1:].split("L")]
+    assert ends == pytest.approx([frame.x(7), frame.x(31.5)], abs=1.6)
+    (label,) = (e for e in root.iter() if e.text == "recovers in 24.5 s")
+    assert float(label.get("x", "")) == pytest.approx(frame.x(7), abs=4)
+    assert "SLO broken at 9 s; broken again at 20 s; broken again at 30 s" in charts.described(found)
 
 
 def test_lines_go_through_the_values() -> None:
