@@ -155,8 +155,10 @@ class Sample(Record):
     processes: int | None = None
     rss_mb: Number = None
     cpu_cores: Number = Field(default=None, description="cores' worth of CPU since the sample before")
-    queue_rows: Number = None
-    in_flight: Number = None
+    queue_rows: Number = Field(default=None, description="when it was read")
+    queue_rows_max: Number = Field(default=None, description="highest within the 15 s before; null: not exported")
+    in_flight: Number = Field(default=None, description="when it was read")
+    in_flight_max: Number = Field(default=None, description="highest within the 15 s before; null: not exported")
     replicas_desired: int | None = None
     replicas_ready: int | None = None
     problem: str | None = Field(default=None, description="why something could not be read")

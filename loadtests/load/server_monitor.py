@@ -35,7 +35,12 @@ EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
+GAUGES = {  # those called _max are maxima over the last 15 s, which older servers don't export
+    "defects_queue_rows": "queue_rows",
+    "defects_queue_rows_max": "queue_rows_max",
+    "defects_requests_in_flight": "in_flight",
+    "defects_requests_in_flight_max": "in_flight_max",
+}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
 

@@ -25,12 +25,16 @@ LEFT_OF_AXIS = 7  # its numbers end there
 
 @dataclass(frozen=True)
 class Line:
-    """A column of the course, drawn; `bridge` buckets without a value do not interrupt it."""
+    """A column of the course, drawn; `bridge` buckets without a value do not interrupt it.
+
+    With `beside`, it has its label only where that other column is drawn too.
+    """
 
     key: str
     label: str
     steps: bool = False
     bridge: int = 0
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,19 @@ PANELS = (
         64,
         (Line("panic", "panic", bridge=4), Line("stable", "stable", bridge=4)),
     ),
-    Panel("Queue, rows", 56, (Line("queue_rows", "", bridge=2),)),
-    Panel("In flight, requests", 48, (Line("in_flight", "", bridge=2),)),
+    Panel(
+        "Queue, rows",
+        56,
+        (
+            Line("queue_rows_max", "max, 15 s", bridge=2),
+            Line("queue_rows", "sampled", bridge=2, beside="queue_rows_max"),
+        ),
+    ),
+    Panel(
+        "In flight, requests",
+        48,
+        (Line("in_flight_max", "max, 15 s", bridge=2), Line("in_flight", "sampled", bridge=2, beside="in_flight_max")),
+    ),
     Panel("CPU, cores", 48, (Line("cpu_cores", "", bridge=2),)),
     Panel("Memory, MB", 40, (Line("rss_mb", "", bridge=2),)),
     Panel("Processes", 32, (Line("processes", "", steps=True, bridge=2),), whole=True),
@@ -429,7 +444,7 @@ def _slo_tag(limits: Sequence[float], y: Scale) -> list[Tag]:
 def _tags(course: Course, item: Panel, lines: Sequence[Line], y: Scale) -> Iterator[Tag]:
     """A label where each line ends. Areas that are 0 throughout have none."""
     for line in lines:
-        if line.label:
+        if line.label and (not line.beside or course.has(line.beside)):
             last = next(value for value in reversed(course.all(line.key)) if value is not None)
             yield Tag(line.key, line.label, y(last))
     height, areas = 0.0, list[Tag]()

@@ -36,6 +36,10 @@ DISTRIBUTION = (
     "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
     "SLO allows its p95."
 )
+MAXIMA = (
+    "Max, 15 s: the highest value within the last 15 s, as the server says it; a short peak is drawn 15 s wide. "
+    "Sampled: the value at the moment of reading, once a second."
+)
 HOW = (
     "Requests leave at times that were fixed beforehand, whether or not earlier ones were answered. Latency counts "
     "from the intended time, so a server that stalls can't hide the requests that it kept waiting.",
@@ -44,8 +48,8 @@ HOW = (
     "Refused: 429, or 503 with Retry-After: the server's admission at work. Failed: everything else that is no valid "
     "answer. Late: answered, but slower than the p95 allowed.",
     f"Recovered: from that moment on the SLO held for {figure(HOLD_SECONDS)} whole seconds, and it was not broken "
-    "again in the same phase. It holds while every rolling window of at least a second has its p95 within the SLO; refused "
-    "and failed requests count as infinitely slow. The time to recover counts from the burst's begin.",
+    "again in the same phase. It holds while every rolling window of at least a second has its p95 within the SLO; "
+    "refused and failed requests count as infinitely slow. The time to recover counts from the burst's begin.",
     "Invalid: the generator lagged, or its delay alone took a p95 over its limit, so repeat the run on a quieter "
     "machine, with more processes or at a lower rate.",
 )
@@ -166,6 +170,8 @@ def _course(summary: Summary, run: Course) -> Markup:
         "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
         "axis; the dashed red line is what the SLO allows the p95."
     )
+    if run.has("queue_rows_max", "in_flight_max"):
+        caption = f"{caption} {MAXIMA}"
     if summary.cluster:
         caption = f"{caption} {_of_platform(summary.cluster, run)}"
     return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption.strip())

@@ -73,7 +73,9 @@ RATES: dict[str, tuple[str, Callable[[Bucket], int]]] = {
 }
 LOOKS: dict[str, tuple[str, Callable[[Sample], float | None]]] = {
     "queue_rows": ("queue, rows", lambda sample: sample.queue_rows),
+    "queue_rows_max": ("queue max of 15 s, rows", lambda sample: sample.queue_rows_max),
     "in_flight": ("in flight", lambda sample: sample.in_flight),
+    "in_flight_max": ("in flight, max of 15 s", lambda sample: sample.in_flight_max),
     "cpu_cores": ("CPU, cores", lambda sample: sample.cpu_cores),
     "rss_mb": ("memory, MB", lambda sample: sample.rss_mb),
     "processes": ("processes", lambda sample: sample.processes),

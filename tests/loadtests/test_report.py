@@ -6,9 +6,12 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations, pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from defects.pages import axes
 from defects.pages import html as markup
 from loadtests import results
 from loadtests.analysis import summary as summaries
-from loadtests.load import stub_server
+from loadtests.load import server_monitor, stub_server
 from loadtests.report import charts, markdown, tables
 from loadtests.report import page as report
 from loadtests.report.time_series import course
@@ -106,6 +109,16 @@ def patient() -> Summary:
     """With a limit as long as it takes to start from nothing."""
     p = plan(slo={"p95_ms": 60_000}, timeout_seconds=120)
     return summaries.summarise(run_of(p, answered(p.times, 20.0)), "patient", ENVIRONMENT)
+
+
+def peaks() -> Summary:
+    """Three freezes in a burst, and maxima of the queue that samples once a second miss."""
+    samples = [
+        Sample(at=at + 0.5, ready=True, queue_rows=0, in_flight=1, queue_rows_max=600 if 9 <= at < 46 else 2,
+               in_flight_max=40 if 9 <= at < 46 else 3) for at in range(67)
+    ]  # fmt: skip
+    seen = frozen(9, 20, 30)
+    return summaries.summarise(run_of(seen.plan, seen.requests, timeline=samples), "peaks", ENVIRONMENT)
 
 
 DEGENERATE = {
@@ -261,6 +274,47 @@ def test_later_breaches_are_marked_and_the_time_to_recover_is_drawn_from_the_bur
     (label,) = (e for e in root.iter() if e.text == "recovers in 24.5 s")
     assert float(label.get("x", "")) == pytest.approx(frame.x(7), abs=4)
     assert "SLO broken at 9 s; broken again at 20 s; broken again at 30 s" in charts.described(found)
+
+
+def test_maxima_are_read_and_drawn_beside_the_samples_where_the_server_has_them() -> None:
+    """A real HTTP server: with `…_max` gauges, and without, as older ones are."""
+    sampled = "defects_queue_rows 0.0\ndefects_requests_in_flight 1.0\n"
+    maxima = "defects_queue_rows_max 700.0\ndefects_requests_in_flight_max 40.0\n"
+    for exposition, found in ((sampled, (0, None, 1, None)), (sampled + maxima, (0, 700, 1, 40))):
+        with exporting(exposition) as url:
+            sample = server_monitor.Watcher(url, {}).sample()
+        assert (sample.queue_rows, sample.queue_rows_max, sample.in_flight, sample.in_flight_max) == found
+        seen = summary().model_copy(
+            update={"timeline": [sample.model_copy(update={"at": at + 0.5}) for at in range(22)]}
+        )
+        html = report.page(seen)
+        heads = Page(html).tables["values"][0]
+        drawing = charts.timeline(seen, course(seen), 1112, "x")
+        texts = [e.text for e in ET.fromstring(drawing).iter() if e.get("class") == "tag"]  # noqa: S314 - our own
+        there = found[1] is not None
+        assert [texts.count(text) for text in ("max, 15 s", "sampled")] == ([2, 2] if there else [0, 0])
+        assert {"queue max of 15 s, rows", "in flight, max of 15 s"} <= set(heads) or not there
+        assert ("a short peak is drawn 15 s wide" in html) == there
+        assert ('class="line queue_rows_max"' in drawing, 'class="line queue_rows"' in drawing) == (there, True)
+
+
+@contextmanager
+def exporting(exposition: str) -> Iterator[str]:
+    """A server on loopback that is ready and has these metrics; gives its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(exposition.encode() if self.path == "/metrics" else b"ready")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_lines_go_through_the_values() -> None:
@@ -480,10 +534,19 @@ def overlapping(texts: list[list[Any]]) -> list[tuple[str, str]]:
     ]
 
 
-SCREENS = [(summary, 1280), (summary, 768), (patient, 1280), *((make, 390) for make in (summary, *DEGENERATE.values()))]
+SCREENS = [
+    (summary, 1280),
+    (summary, 768),
+    (patient, 1280),
+    (peaks, 1280),
+    (peaks, 390),
+    *((make, 390) for make in (summary, *DEGENERATE.values())),
+]
 
 
-@pytest.mark.parametrize(("make", "width"), SCREENS, ids=["desktop", "tablet", "patient", "phone", *DEGENERATE])
+@pytest.mark.parametrize(
+    ("make", "width"), SCREENS, ids=["desktop", "tablet", "patient", "peaks", "peaks on a phone", "phone", *DEGENERATE]
+)
 def test_it_fits_every_screen(make: Any, width: int, tmp_path: Path) -> None:
     found = make()
     picture = tmp_path / "page.png" if make is summary else None
