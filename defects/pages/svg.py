@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from defects.pages import axes
 from defects.pages.axes import Scale
-from defects.pages.html import Markup, element, plain
+from defects.pages.html import element, plain
 
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
 BOLD = 1.2  # how much wider bold letters, and those of names, may be

@@ -31,7 +31,7 @@ from defects.pages.axes import figure, percent
 from defects.pages.html import plain
 from defects.pages.tables import grid
 from loadtests import results
-from loadtests.compare.intervals import LEVEL, interval, sure, welch
+from loadtests.compare.intervals import LEVEL, Difference, bonferroni
 from loadtests.report.markdown import code, escaped
 from loadtests.report.tables import judged
 from loadtests.results import Cluster, Phase, Summary
@@ -183,7 +183,7 @@ def capacity(run: Summary) -> Value | None:
 def compare(a: Sequence[Summary], b: Sequence[Summary], seed: int = 1) -> list[Row]:
     """Every measure of two groups of runs."""
     chosen = every([*a, *b])
-    level = sure(len(chosen))
+    level = bonferroni(len(chosen))
     return [row(m, [m.of(run) for run in a], [m.of(run) for run in b], seed, level) for m in chosen]
 
 
@@ -216,11 +216,12 @@ def change(measure: Measure, a: Sequence[Value], b: Sequence[Value], seed: int, 
     ratio = _is_ratio(measure, [*a, *b])
     sides = [np.array([math.log(v.value) if ratio else v.value for v in side]) for side in (a, b)]
     back: Callable[[float], float] = math.exp if ratio else float
-    middle = back(float(sides[1].mean() - sides[0].mean()))
+    difference = Difference(*sides)
+    middle = back(difference.middle)
     if min(len(a), len(b)) < FEWEST:
         return Change(middle)
-    low, high = interval(sides[0], sides[1], np.random.default_rng(seed))
-    least, most = welch(sides[0], sides[1], level)
+    low, high = difference.bootstrap(np.random.default_rng(seed))
+    least, most = difference.welch(level)
     return Change(middle, back(low), back(high), (back(least), back(most)))
 
 
@@ -368,9 +369,10 @@ def footnote(a: Sequence[Summary], b: Sequence[Summary], rows: Sequence[Row]) ->
             f"{groups} No intervals, so no verdicts: that takes at least {FEWEST} runs on each side. What one run "
             "says about the next can't be known from its own requests."
         )
+    each = bonferroni(len(rows))
     return (
         f"{groups} From A to B: {LEVEL:.0%} bootstrap intervals across runs, expanded for few runs, each of its own "
-        f"measure alone. B is called better or worse only beyond Welch's t interval at {sure(len(rows)):.2%}, which is "
+        f"measure alone. B is called better or worse only beyond Welch's t interval at {each:.2%}, which is "
         f"{LEVEL:.0%} for all {len(rows)} measures together."
     )
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from defects.pages import axes as scales
 from defects.pages.axes import Scale, figure, percent
-from defects.pages.html import Markup, element, join, plain
+from defects.pages.html import element, join, plain, trusted
 from defects.pages.svg import AXIS, BOLD, CHARACTER, LINE, box, hatch, rule, shortened, svg, text
 from loadtests.report.time_series import Course, Stretch, Values, seconds
 from loadtests.results import Cluster, Phase, PlatformEvent, Summary
@@ -561,7 +563,7 @@ def described(summary: Summary) -> str:
 def picture(summary: Summary, course: Course, style: str, width: int = 860) -> Markup:
     """The course as a file of its own, with its style and what it shows."""
     chart = timeline(summary, course, width, "course")
-    inner = Markup(chart.replace("<svg ", '<svg y="52" ', 1))
+    inner = trusted(str(chart).replace("<svg ", '<svg y="52" ', 1))
     height = float(chart.split('height="', 1)[1].split('"', 1)[0]) + 52
     machine = summary.environment.machine
     said = [
@@ -573,7 +575,7 @@ def picture(summary: Summary, course: Course, style: str, width: int = 860) -> M
     headline = f"{summary.scenario}: {summary.verdict.outcome}"
     return svg(
         "picture", width, height, headline, plain(summary.about),
-        element("style", Markup(style)),
+        element("style", trusted(style)),
         box(0, 0, width, height, "paper"),
         text(16, 24, headline, "headline"),
         text(16, 42, " · ".join(said), "tick"),

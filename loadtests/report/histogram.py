@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from markupsafe import Markup
+
 from defects.pages import axes
 from defects.pages.axes import Scale, figure
-from defects.pages.html import Markup, element, join
+from defects.pages.html import element, join
 from defects.pages.svg import AXIS, LINE, box, numbers, rule, svg, text
 from loadtests.report.charts import GAP
 from loadtests.results import Histogram, Phase, Summary

@@ -7,8 +7,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from markupsafe import Markup
+
 from defects.pages.axes import figure
-from defects.pages.html import Markup, element, join
+from defects.pages.html import element, join, trusted
 from loadtests.analysis.method import HOLD_SECONDS
 from loadtests.report import charts, histogram, markdown, pod_starts
 from loadtests.report import tables as run_tables
@@ -72,9 +74,9 @@ def page(summary: Summary) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"),
-        element("style", Markup(style)),
+        element("style", trusted(style)),
     )
-    body = element("body", *_content(summary, run), element("script", Markup(script)))
+    body = element("body", *_content(summary, run), element("script", trusted(script)))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from defects.pages import axes
 from defects.pages.axes import Scale, figure
-from defects.pages.html import Markup, plain
+from defects.pages.html import plain
 from defects.pages.svg import AXIS, BOLD, CHARACTER, LINE, box, numbers, rule, shortened, svg, text
 from loadtests.results import Cluster, PodLife, Summary, parts_of
 

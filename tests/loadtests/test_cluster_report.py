@@ -194,7 +194,7 @@ def test_what_was_not_seen_is_said_plainly(make: Any) -> None:
             assert markdown.escaped(text) in said or text in said
         assert ("Everything was seen." in said) == (make is stuck and said.startswith("<!doctype"))
     assert "3,600 s ahead of" in report.page(watched())
-    assert "The API server&#x27;s clock is not known" in report.page(stuck())
+    assert "The API server&#39;s clock is not known" in report.page(stuck())
 
 
 def test_without_a_cluster_there_is_nothing_of_it() -> None:

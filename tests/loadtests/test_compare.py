@@ -14,7 +14,8 @@ import pytest
 from conftest import run
 from loadtests import results
 from loadtests.analysis import summary as summaries
-from loadtests.compare import comparison, intervals
+from loadtests.compare import comparison
+from loadtests.compare.intervals import Difference, bonferroni
 from loadtests.results import Summary
 from test_measures import ENVIRONMENT, LONG, PHASES, answered, plan, refuse
 from test_measures import run as run_of
@@ -103,16 +104,35 @@ def test_what_was_not_measured_everywhere_is_not_told() -> None:
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("freedom", "expected"), [(2, 4.303), (3, 3.182), (4, 2.776), (8, 2.306), (30, 2.042)])
-def test_students_quantile(freedom: float, expected: float) -> None:
-    assert intervals._student(1.959964, freedom) == pytest.approx(expected, rel=0.032)
+@pytest.mark.parametrize(("freedom", "expected"), [(2, 4.30265), (4, 2.77645), (8, 2.30600), (30, 2.04227)])
+def test_welchs_bounds_are_students_where_both_sides_vary_alike(freedom: float, expected: float) -> None:
+    """Two groups of equal size and variance: their degrees of freedom are those of both together."""
+    each = round(freedom / 2) + 1
+    a = np.linspace(0, 1, each)
+    low, high = Difference(a, a + 3).welch(0.95)
+    half = expected * math.sqrt(2 * a.var(ddof=1) / each)
+    assert (low, high) == pytest.approx((3 - half, 3 + half), rel=2e-4)
+
+
+def test_welchs_bounds_of_a_published_example() -> None:
+    """Sleep of two groups of ten, of `t.test(extra ~ group, data = sleep)` in R: t = -1.8608, df = 17.776."""
+    one = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+    two = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+    assert Difference(one, two).welch(0.95) == pytest.approx((-0.2054832, 3.3654832), abs=1e-6)
+
+
+@pytest.mark.parametrize(("a", "b"), [([2.0] * 3, [5.0] * 4), ([1e6 + 1e-9, 1e6, 1e6], [1e6 + 3] * 3)])
+def test_values_that_do_not_vary_have_narrow_bounds(a: list[float], b: list[float]) -> None:
+    difference = Difference(np.array(a), np.array(b))
+    for low, high in (difference.welch(0.99), difference.bootstrap(np.random.default_rng(1))):
+        assert (low, high) == pytest.approx((3, 3), abs=1e-6)
 
 
 def covered(draw: Callable[[np.random.Generator, int], Any], n: int, m: int, times: int = 400) -> float:
     """How often the interval has the true difference, which is 3."""
     random, hits = np.random.default_rng([n, m]), 0
     for _ in range(times):
-        low, high = intervals.interval(draw(random, n), draw(random, m) + 3, random)
+        low, high = Difference(draw(random, n), draw(random, m) + 3).bootstrap(random)
         hits += low <= 3 <= high
     return hits / times
 
@@ -125,16 +145,16 @@ def test_intervals_have_the_truth_as_often_as_they_say(n: int, m: int) -> None:
 def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
     random = np.random.default_rng(1)
     a, b = random.normal(0, 1, 8), random.normal(4, 1, 8)
-    low, high = intervals.interval(a, b, np.random.default_rng(2))
+    low, high = Difference(a, b).bootstrap(np.random.default_rng(2))
     assert 0 < low < b.mean() - a.mean() < high
-    assert intervals.interval(a, b, np.random.default_rng(2)) == (low, high)
-    assert intervals.interval(np.ones(3), np.ones(3), random) == (0, 0)
+    assert Difference(a, b).bootstrap(np.random.default_rng(2)) == (low, high)
+    assert Difference(np.ones(3), np.ones(3)).bootstrap(random) == (0, 0)
 
 
 @pytest.mark.parametrize("runs", [3, 5, 10])
 def test_of_many_measures_without_a_difference_hardly_any_seems_to_have_one(runs: int) -> None:
     """19 independent ones, 100 times: a false word in at most 5 % of comparisons, give or take 3 standard errors."""
-    random, level, wrong = np.random.default_rng(runs), intervals.sure(19), 0
+    random, level, wrong = np.random.default_rng(runs), bonferroni(19), 0
     nothing = comparison.Measure("x", lambda _: None)
     for _ in range(100):
         values = [[list(map(comparison.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
@@ -146,7 +166,7 @@ def test_words_need_more_than_the_bounds_that_are_shown() -> None:
     random = np.random.default_rng(1)
     a, b = (list(map(comparison.Value, random.normal(middle, 1, 8))) for middle in (0, 1.6))
     measure = comparison.Measure("x", lambda _: None)
-    alone, among = (comparison.row(measure, a, b, 1, intervals.sure(count)) for count in (1, 1000))
+    alone, among = (comparison.row(measure, a, b, 1, bonferroni(count)) for count in (1, 1000))
     assert alone.change
     assert among.change
     assert alone.change[:3] == among.change[:3]

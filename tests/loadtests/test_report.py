@@ -245,7 +245,7 @@ def test_the_banner_says_the_verdict_and_why() -> None:
     page = report.page(found)
     assert found.verdict.outcome == "Failed"
     assert '<span class="outcome">Failed</span>: burst</h1>' in page
-    assert all(f"<li>{reason}</li>" in page.replace("&#x27;", "'") for reason in found.verdict.reasons)
+    assert all(f"<li>{reason}</li>" in page.replace("&#39;", "'") for reason in found.verdict.reasons)
     assert "so the numbers below say little about the server" in report.page(stopped(50, 0.5))
 
 
@@ -280,7 +280,11 @@ def test_maxima_are_read_and_drawn_beside_the_samples_where_the_server_has_them(
     """A real HTTP server: with `…_max` gauges, and without, as older ones are."""
     sampled = "defects_queue_rows 0.0\ndefects_requests_in_flight 1.0\n"
     maxima = "defects_queue_rows_max 700.0\ndefects_requests_in_flight_max 40.0\n"
-    for exposition, found in ((sampled, (0, None, 1, None)), (sampled + maxima, (0, 700, 1, 40))):
+    cases: list[tuple[str, tuple[float | None, ...]]] = [
+        (sampled, (0, None, 1, None)),
+        (sampled + maxima, (0, 700, 1, 40)),
+    ]
+    for exposition, found in cases:
         with exporting(exposition) as url:
             sample = server_monitor.Watcher(url, {}).sample()
         assert (sample.queue_rows, sample.queue_rows_max, sample.in_flight, sample.in_flight_max) == found
