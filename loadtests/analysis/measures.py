@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from loadtests import results
 from loadtests.analysis.method import LATE_SECONDS
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEOUT, UNANSWERED, Requests, Spread
 from loadtests.scenario import Plan, Scenario, Span
 
@@ -37,7 +37,7 @@ class Watched(NamedTuple):
     """What the cluster watcher told of an InferenceService until `until`, with times on the run's axis."""
 
     service: str
-    facts: list[AnyFact]
+    facts: list[AnyObservation]
     until: float
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtests import results
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact, Stamp
+from loadtests.cluster.observations import AnyObservation, Stamp
 
 Interval = tuple[float, float]  # of time, from and to
 
@@ -43,7 +43,7 @@ class Series:
 # --- clocks ----------------------------------------------------------------------------------------------------------
 
 
-def clock_of(found: Sequence[AnyFact]) -> results.ClusterClock | None:
+def clock_of(found: Sequence[AnyObservation]) -> results.ClusterClock | None:
     """The best that is known of the API server's clock."""
     heard = [fact for fact in found if isinstance(fact, observations.Clock)]
     if not heard:
@@ -54,7 +54,7 @@ def clock_of(found: Sequence[AnyFact]) -> results.ClusterClock | None:
     )
 
 
-def moment(fact: AnyFact, stamp: Stamp, clock: results.ClusterClock | None) -> tuple[float, bool]:
+def moment(fact: AnyObservation, stamp: Stamp, clock: results.ClusterClock | None) -> tuple[float, bool]:
     """When what a fact says came to be, and whether that is by its stamp."""
     if fact.live or stamp is None or clock is None:
         return fact.at, False

@@ -13,7 +13,7 @@ from loadtests.analysis.measures import Run
 from loadtests.analysis.method import PHASES, START_SECONDS
 from loadtests.analysis.moments import Interval, moment
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact, Stamp
+from loadtests.cluster.observations import AnyObservation, Stamp
 from loadtests.results import FAILED, PodLife
 
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
@@ -36,7 +36,7 @@ class _Life:
         self.problem: str | None = None
         self._turns: list[float] = []  # when it became ready, and was so no more, in turns
 
-    def note(self, name: str, fact: AnyFact, stamp: Stamp) -> None:
+    def note(self, name: str, fact: AnyObservation, stamp: Stamp) -> None:
         """The first time; by a stamp not before what comes before, as clocks of nodes differ."""
         if name not in self.moments:
             at, stamped = moment(fact, stamp, self._clock)
@@ -134,7 +134,7 @@ class _Lost:
         return len(self._times) - self.near(stretches)
 
 
-def lives_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> dict[str, _Life]:
+def lives_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> dict[str, _Life]:
     """Every pod that was seen, by its name."""
     lives: dict[str, _Life] = {}
     for fact in found:
@@ -148,7 +148,7 @@ def lives_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> di
     return lives
 
 
-def pulled_of(found: Sequence[AnyFact]) -> dict[str, observations.Event]:
+def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.Event]:
     """By pod, the event that its last image had come. A container that starts again has one each time."""
     first: dict[tuple[str, str], observations.Event] = {}
     for fact in found:

@@ -11,7 +11,7 @@ from loadtests import results
 from loadtests.analysis.measures import Run
 from loadtests.analysis.moments import Series, moment
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.scenario import Objective, Plan
 
 # The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
@@ -23,7 +23,7 @@ RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 # --- replicas --------------------------------------------------------------------------------------------------------
 
 
-def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
+def desired_of(found: Sequence[AnyObservation], existing: Series | None) -> tuple[Series | None, str | None]:
     """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
     desired, kind = _counted(found, "desired", PREFERRED)
     if desired is None and existing is not None:
@@ -32,7 +32,7 @@ def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Serie
 
 
 def _counted(
-    found: Sequence[AnyFact], what: Literal["desired", "ready"], kinds: Sequence[str]
+    found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[Series | None, str | None]:
     """What the first of these kinds of objects that says it says, all of them together; and which it is."""
     scales = [fact for fact in found if isinstance(fact, observations.Scale)]
@@ -48,7 +48,7 @@ def _counted(
     return (Series(steps), kind) if kind else (None, None)
 
 
-def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series | None, Series | None]:
+def pods_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> tuple[Series | None, Series | None]:
     """How many pods existed that were not being ended, and how many of those were ready.
 
     Where pods may not be seen, autoscalers and Deployments say how many are ready.

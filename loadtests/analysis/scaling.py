@@ -34,7 +34,7 @@ from loadtests.analysis.replicas import Seen, _at, beyond, desired_of, needed_of
 from loadtests.analysis.scaling_times import times_of
 from loadtests.analysis.traffic import splits, traffic_of
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.results import PodLife
 
 ABOUT_SECONDS = 5.0  # that watches of different resources may take longer than others to notice the same outage
@@ -45,7 +45,7 @@ FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
 # --- everything ------------------------------------------------------------------------------------------------------
 
 
-def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
+def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
     """Events, and changes of conditions, as events of their objects; from shortly before the run's begin on."""
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
@@ -77,7 +77,7 @@ def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> l
     return sorted((event for event in events if event.at >= EVENTS_FROM), key=lambda event: event.at)
 
 
-def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
+def autoscaler_of(found: Sequence[AnyObservation]) -> list[results.AutoscalerSample]:
     return [
         results.AutoscalerSample.model_validate(fact.model_dump(exclude={"what", "live"}))
         for fact in found
@@ -85,7 +85,7 @@ def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
     ]
 
 
-def samples(found: Sequence[AnyFact], seen: Seen) -> list[results.Sample]:
+def samples(found: Sequence[AnyObservation], seen: Seen) -> list[results.Sample]:
     """The timeline, once a second, from what the cluster says: a look from outside would keep it from going to zero."""
     inside = [fact for fact in found if isinstance(fact, observations.Inside)]
     return [_sample(float(second), inside, seen) for second in range(int(max(0.0, seen.until)) + 1)]
@@ -106,7 +106,7 @@ def _sample(at: float, inside: Sequence[observations.Inside], seen: Seen) -> res
     )
 
 
-def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
+def not_seen(found: Sequence[AnyObservation]) -> Iterator[str]:
     """What could not be watched at all, and then what was interrupted."""
     yield from (fact.text for fact in found if isinstance(fact, observations.Unseen))
     over: list[_Outage] = []
@@ -159,7 +159,7 @@ def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
     return found
 
 
-def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
+def problems(found: Sequence[AnyObservation], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
     """What the scenario asked for, and did not happen."""
     platform, burst = run.plan.scenario.cluster, run.burst
     if platform is None or platform.disruption is None or burst is None:
@@ -208,6 +208,6 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
     return cluster, samples(found, seen)
 
 
-def _disruption(found: Sequence[AnyFact]) -> results.Disruption | None:
+def _disruption(found: Sequence[AnyObservation]) -> results.Disruption | None:
     done = (fact for fact in found if isinstance(fact, observations.Disrupted) and not fact.problem)
     return next((results.Disruption(at=fact.at, what=fact.text) for fact in done), None)

@@ -11,7 +11,7 @@ from loadtests import results
 from loadtests.analysis.measures import Run
 from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 
 Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
 
@@ -27,7 +27,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return centre - half if count else 0.0, centre + half if count < total else 1.0
 
 
-def traffic_of(found: Sequence[AnyFact]) -> list[results.Traffic]:
+def traffic_of(found: Sequence[AnyObservation]) -> list[results.Traffic]:
     """The wanted shares, each time that they changed."""
     changes: list[results.Traffic] = []
     for fact in found:

@@ -17,7 +17,7 @@ from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
 from loadtests.cluster import observations
-from loadtests.cluster.observations import Fact, Object
+from loadtests.cluster.observations import Object, Observation
 from loadtests.cluster.process import BadCluster, Target
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
@@ -31,11 +31,11 @@ Selector = Mapping[str, str]
 
 
 class Resource(NamedTuple):
-    """One kind of objects, and how facts are read from them."""
+    """One kind of objects, and how observations are read from them."""
 
     name: str
     list: Lister
-    read: Callable[..., Fact | None]
+    read: Callable[..., Observation | None]
     selector: Selector
 
 
@@ -69,7 +69,9 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
     ours = {"label_selector": f"{observations.OF_SERVICE}={service},component notin (transformer,explainer)"}
     it = {"field_selector": f"metadata.name={service}"}
 
-    def of(group: str, version: str, plural: str, read: Callable[..., Fact], selector: Selector = ours) -> Resource:
+    def of(
+        group: str, version: str, plural: str, read: Callable[..., Observation], selector: Selector = ours
+    ) -> Resource:
         lister = partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
         return Resource(plural, lister, read, selector)
 
@@ -84,7 +86,7 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
     ]
 
 
-def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Fact | None:
+def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Observation | None:
     """Events have no labels: the service's are those about things that are called as what KServe makes for it."""
     found = observations.event(thing, at, live, gone)
     return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None

@@ -30,7 +30,7 @@ class Clock:
         self._low, self._high = (low, high) if low < high else (date - came, date + 1 - asked)
         return self._high - self._low != before
 
-    def fact(self) -> observations.Clock:
+    def observation(self) -> observations.Clock:
         now, offset = time.monotonic(), (self._low + self._high) / 2
         return observations.Clock(
             at=now,

@@ -16,7 +16,7 @@ from urllib3.exceptions import TimeoutError as SilentError
 
 from loadtests.cluster import observations
 from loadtests.cluster.api import ANSWER_SECONDS, CONNECT_SECONDS, UNANSWERED, Resource, _line, _why
-from loadtests.cluster.observations import Fact, Object
+from loadtests.cluster.observations import Object, Observation
 
 WATCH_SECONDS = 20  # after which a watch is begun anew, so that one whose network is silently gone is noticed
 SILENT_SECONDS = WATCH_SECONDS + 5.0
@@ -24,7 +24,7 @@ RETRY_SECONDS = 0.05, 5.0  # first and longest wait after a failure
 BRIEF_SECONDS = 1.0  # a watch that ends so soon is not begun anew at once
 CATCH_UP_SECONDS = 0.3  # after an interruption, in which events may be old
 
-Tell = Callable[[Fact], None]
+Tell = Callable[[Observation], None]
 
 
 class Follower:
@@ -134,18 +134,18 @@ class Follower:
                     self._take(thing, live=live, gone=change["type"] == "DELETED")
 
     def _take(self, thing: Object, live: bool, gone: bool = False) -> None:
-        """Tell an object's fact, unless it says nothing new."""
-        name, fact = thing["metadata"]["name"], self._read(thing, live, gone)
+        """Tell an object's observation, unless it says nothing new."""
+        name, observation = thing["metadata"]["name"], self._read(thing, live, gone)
         if gone:
             self._known.pop(name, None)
         else:
             self._known[name] = thing
-        content = fact.model_dump(exclude={"at", "live"}) if fact else {}
-        if fact and self._told.get(name) != content:
+        content = observation.model_dump(exclude={"at", "live"}) if observation else {}
+        if observation and self._told.get(name) != content:
             self._told[name] = content
-            self._tell(fact)
+            self._tell(observation)
 
-    def _read(self, thing: Object, live: bool, gone: bool) -> Fact | None:
+    def _read(self, thing: Object, live: bool, gone: bool) -> Observation | None:
         """One that is not as expected (of another version of its API?) must not end the others' watch."""
         try:
             return self._resource.read(thing, time.monotonic(), live, gone)

@@ -1,9 +1,9 @@
-"""What the cluster watcher tells: facts, one a line, read from Kubernetes objects.
+"""Observations of the cluster: what the watcher prints, one JSON object a line, read from Kubernetes objects.
 
-`at` of a fact is `time.monotonic` of this machine, when it came. `live` says whether it came by a watch as it happened;
-what came by a list, or by a watch that caught up after an interruption, may have happened long before. Times called
-`…_stamp` are what an object says itself: seconds since 1970 by the clock of whoever wrote it (the API server's for
-creation and deletion, a kubelet's for containers and conditions), which mostly are whole seconds.
+`at` is when the observation came, on `time.monotonic` of this machine. `live` says whether it came by a watch, as it
+happened. What came by a list, or by a watch that caught up after an interruption, may have happened long before.
+Times called `…_stamp` are the object's own: seconds since 1970 by the clock of whoever wrote it (the API server for
+creation and deletion, a kubelet for containers and conditions). They are mostly whole seconds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Object = Mapping[str, Any]
 Stamp = float | None
 
 
-class Fact(BaseModel):
+class Observation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at: float
     live: bool = True
 
 
-class Pod(Fact):
+class Pod(Observation):
     """A pod as it is; `gone`: as it was before it vanished."""
 
     what: Literal["pod"] = "pod"
@@ -59,7 +59,7 @@ class Pod(Fact):
         return not self.gone and not self.ended and self.deleted_stamp is None
 
 
-class Scale(Fact):
+class Scale(Observation):
     """What decides on the number of replicas, as it is; for Knative, one for each revision."""
 
     what: Literal["scale"] = "scale"
@@ -70,7 +70,7 @@ class Scale(Fact):
     gone: bool = False
 
 
-class Service(Fact):
+class Service(Observation):
     """The InferenceService. `traffic`: revision -> share; `canaries`: Standard mode's, which name no revision."""
 
     what: Literal["service"] = "service"
@@ -80,13 +80,13 @@ class Service(Fact):
     canaries: tuple[str, ...] = ()
 
 
-class Revision(Fact):
+class Revision(Observation):
     what: Literal["revision"] = "revision"
     name: str
     conditions: dict[str, str]
 
 
-class Event(Fact):
+class Event(Observation):
     what: Literal["event"] = "event"
     stamp: Stamp
     kind: str
@@ -97,7 +97,7 @@ class Event(Fact):
     warning: bool = False
 
 
-class Autoscaler(Fact):
+class Autoscaler(Observation):
     """What Knative's autoscaler says of a revision; concurrencies are averages over replicas."""
 
     what: Literal["autoscaler"] = "autoscaler"
@@ -107,7 +107,7 @@ class Autoscaler(Fact):
     panicking: bool | None = None
 
 
-class Inside(Fact):
+class Inside(Observation):
     """What a pod says of itself: seconds of its start by phase, and its queue."""
 
     what: Literal["inside"] = "inside"
@@ -117,7 +117,7 @@ class Inside(Fact):
     in_flight: float | None
 
 
-class Clock(Fact):
+class Clock(Observation):
     """The API server's clock is `time.monotonic` + `offset`, give or take `error`; `skew`: what it is ahead of ours."""
 
     what: Literal["clock"] = "clock"
@@ -127,7 +127,7 @@ class Clock(Fact):
     answers: int
 
 
-class Unseen(Fact):
+class Unseen(Observation):
     """Something that could not be watched; `resource`: of which nothing can be seen, such as `pods`."""
 
     what: Literal["unseen"] = "unseen"
@@ -135,7 +135,7 @@ class Unseen(Fact):
     resource: str | None = None
 
 
-class Gap(Fact):
+class Gap(Observation):
     """For so long until `at`, a watch was interrupted; without `seconds`: since `at`, if no later gap has its end."""
 
     what: Literal["gap"] = "gap"
@@ -144,13 +144,13 @@ class Gap(Fact):
     why: str
 
 
-class Begun(Fact):
+class Begun(Observation):
     """Everything has been listed once."""
 
     what: Literal["begun"] = "begun"
 
 
-class Disrupted(Fact):
+class Disrupted(Observation):
     """What was done to the cluster; `problem`: why it was not."""
 
     what: Literal["disrupted"] = "disrupted"
@@ -158,32 +158,32 @@ class Disrupted(Fact):
     problem: str | None = None
 
 
-class Problem(Fact):
+class Problem(Observation):
     """Nothing can be watched at all."""
 
     what: Literal["problem"] = "problem"
     text: str
 
 
-AnyFact = (
+AnyObservation = (
     Pod | Scale | Service | Revision | Event | Autoscaler | Inside | Clock | Unseen | Gap | Begun | Disrupted | Problem
 )
-_ANY: TypeAdapter[AnyFact] = TypeAdapter(Annotated[AnyFact, Field(discriminator="what")])
+_ANY: TypeAdapter[AnyObservation] = TypeAdapter(Annotated[AnyObservation, Field(discriminator="what")])
 
 
-def read(lines: Iterable[str]) -> Iterator[AnyFact]:
+def read(lines: Iterable[str]) -> Iterator[AnyObservation]:
     """Facts from their lines; one that was cut off is left out."""
     for line in lines:
         with suppress(ValidationError):
             yield _ANY.validate_json(line)
 
 
-def shifted(fact: AnyFact, begin: float) -> AnyFact:
+def shifted(observation: AnyObservation, begin: float) -> AnyObservation:
     """The same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
-    changes = {"at": fact.at - begin}
-    if isinstance(fact, Clock):
-        changes["offset"] = fact.offset + begin
-    return fact.model_copy(update=changes)
+    changes = {"at": observation.at - begin}
+    if isinstance(observation, Clock):
+        changes["offset"] = observation.offset + begin
+    return observation.model_copy(update=changes)
 
 
 # --- from Kubernetes objects -----------------------------------------------------------------------------------------

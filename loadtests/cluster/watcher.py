@@ -33,7 +33,7 @@ from loadtests.cluster.api import (
 )
 from loadtests.cluster.clock import CLOCK_SECONDS, Clock
 from loadtests.cluster.follower import Follower
-from loadtests.cluster.observations import Fact
+from loadtests.cluster.observations import Observation
 from loadtests.cluster.process import BadCluster
 from tools.prometheus import plain, series
 
@@ -102,16 +102,16 @@ class Watcher:
 
         threading.Thread(target=guarded, daemon=True).start()
 
-    def tell(self, fact: Fact) -> None:
+    def tell(self, observation: Observation) -> None:
         with self._lock:
-            if isinstance(fact, observations.Pod):
-                self._pods[fact.name] = fact
-            elif isinstance(fact, observations.Service):
-                self._service = fact
-            sys.stdout.write(fact.model_dump_json(exclude_defaults=False) + "\n")
+            if isinstance(observation, observations.Pod):
+                self._pods[observation.name] = observation
+            elif isinstance(observation, observations.Service):
+                self._service = observation
+            sys.stdout.write(observation.model_dump_json(exclude_defaults=False) + "\n")
             sys.stdout.flush()
-        if isinstance(fact, observations.Service) and fact.canaries:
-            names = ", ".join(fact.canaries)
+        if isinstance(observation, observations.Service) and observation.canaries:
+            names = ", ".join(observation.canaries)
             self._miss(f"the wanted shares of the traffic: which pods are the canary's ({names}) is not known")
 
     # --- clock ---
@@ -121,9 +121,9 @@ class Watcher:
             date = parsedate_to_datetime(answer.headers.get("date")).timestamp()
             with self._lock:
                 better = self._clock.hear(date, asked, came)
-                fact = self._clock.fact()
+                observation = self._clock.observation()
             if better:
-                self.tell(fact)
+                self.tell(observation)
 
     def _ask_clock(self) -> None:
         with suppress(ApiException, *UNANSWERED):

@@ -131,7 +131,7 @@ class Coordinator:
         """The directory of a run that did not take place."""
         if self._directory and not (self._directory / results.SUMMARY).exists():
             with suppress(OSError):  # something else is in it
-                (self._directory / process.FACTS).unlink(missing_ok=True)
+                (self._directory / process.OBSERVATIONS).unlink(missing_ok=True)
                 self._directory.rmdir()
 
     # --- messages ---

@@ -83,17 +83,17 @@ class Seen:
         self.until(lambda _: self.watch.begun())
         self.begin = time.monotonic() + 0.2
 
-    def until(self, holds: Callable[[list[observations.AnyFact]], bool]) -> None:
+    def until(self, holds: Callable[[list[observations.AnyObservation]], bool]) -> None:
         """Wait until it holds for what was told."""
         until = time.monotonic() + LISTED_SECONDS
-        while not holds(self.watch.facts()):
-            assert time.monotonic() < until, self.watch.facts()[-5:]
+        while not holds(self.watch.observations()):
+            assert time.monotonic() < until, self.watch.observations()[-5:]
             time.sleep(0.05)
 
-    def hear(self, kind: type[observations.Fact], /, **values: object) -> None:
+    def hear(self, kind: type[observations.Observation], /, **values: object) -> None:
         """Wait until a fact of this kind was told that has these values."""
 
-        def told(fact: observations.Fact) -> bool:
+        def told(fact: observations.Observation) -> bool:
             return isinstance(fact, kind) and all(getattr(fact, name) == value for name, value in values.items())
 
         self.until(lambda found: any(map(told, found)))
@@ -385,7 +385,7 @@ def test_without_the_pods_nobody_knows_how_many_there_are(
     seen = see()
     with pytest.raises(watch.BadCluster, match=r"pods: not allowed to .* \(HTTP 403\); expected a role"):
         seen.watch.replicas()
-    (unseen,) = (fact for fact in seen.watch.facts() if isinstance(fact, observations.Unseen) and fact.resource)
+    (unseen,) = (fact for fact in seen.watch.observations() if isinstance(fact, observations.Unseen) and fact.resource)
     assert unseen.resource == "pods"
 
 
@@ -409,8 +409,8 @@ def test_answers_that_refuse_have_a_time_too(api: KubernetesApi, tmp_path: Path)
     client, namespace = api_.connect(watch.Target(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
     watcher = cluster.Watcher(client, namespace, argparse.Namespace())
     watcher._probe_clock()
-    assert watcher._clock.fact().answers == cluster.PROBES
-    assert watcher._clock.fact().skew == pytest.approx(AHEAD, abs=watcher._clock.fact().error + 0.05)
+    assert watcher._clock.observation().answers == cluster.PROBES
+    assert watcher._clock.observation().skew == pytest.approx(AHEAD, abs=watcher._clock.observation().error + 0.05)
 
 
 def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
@@ -1159,7 +1159,7 @@ def test_the_clocks_offset_lies_in_what_the_answers_leave(offset: float, answers
     clock = clock_.Clock()
     for asked, took, when in answers:
         clock.hear(math.floor(asked + when * took + offset), asked, asked + took)
-    found = clock.fact()
+    found = clock.observation()
     assert abs(found.offset - offset) <= found.error + 1e-6
     assert found.error <= (1 + min(took for _, took, _ in answers)) / 2 + 1e-6
 
@@ -1168,18 +1168,18 @@ def test_a_clock_that_was_set_is_learnt_anew() -> None:
     clock = clock_.Clock()
     clock.hear(100, 0.0, 0.1)
     clock.hear(200, 1.0, 1.1)
-    assert clock.fact().offset == pytest.approx(199.5, abs=0.1)
+    assert clock.observation().offset == pytest.approx(199.5, abs=0.1)
 
 
 def test_answers_in_other_parts_of_the_second_narrow_the_offset() -> None:
     clock = clock_.Clock()
     for number in range(10):
         clock.hear(math.floor(number * 0.1037 + 50.25), number * 0.1037, number * 0.1037 + 0.002)
-    assert clock.fact().error < 0.1
+    assert clock.observation().error < 0.1
 
 
 def test_what_ends_a_part_of_the_watch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = SimpleQueue[observations.Fact]()
+    told = SimpleQueue[observations.Observation]()
     watcher = cluster.Watcher(None, NAMESPACE, argparse.Namespace())
     monkeypatch.setattr(watcher, "tell", told.put)
 

@@ -24,7 +24,7 @@ from loadtests.analysis import scaling
 from loadtests.analysis.measures import Watched
 from loadtests.analysis.summary import summarise
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.compare import comparison
 from loadtests.report import charts, markdown, pod_starts, tables
 from loadtests.report import page as report
@@ -53,7 +53,7 @@ def revision(pod: str) -> str:
     return NEW if pod.startswith(NEW) else OLD
 
 
-def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyFact]:
+def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyObservation]:
     """A pod's facts; its image is known to be there by an event."""
     so_far: dict[str, Any] = {"revision": revision(name)}
     for number, at in enumerate(moments):
@@ -69,9 +69,9 @@ def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyFact]:
         yield observations.Inside(at=moments[-1] + 0.4, name=name, startup=STARTUP, queue_rows=3, in_flight=2)
 
 
-def platform() -> list[AnyFact]:
+def platform() -> list[AnyObservation]:
     """Three more replicas are wanted for a burst, of which two come; then a canary gets a fifth of the traffic."""
-    found: list[AnyFact] = [fact for name, moments in STARTS.items() for fact in life(name, moments)]
+    found: list[AnyObservation] = [fact for name, moments in STARTS.items() for fact in life(name, moments)]
     found += (
         observations.Scale(at=at, kind="PodAutoscaler", name=name, desired=desired) for at, name, desired in DESIRED
     )
@@ -100,7 +100,7 @@ def platform() -> list[AnyFact]:
     return sorted(found, key=lambda fact: fact.at)
 
 
-def watched(found: list[AnyFact] | None = None, **more: Any) -> Summary:
+def watched(found: list[AnyObservation] | None = None, **more: Any) -> Summary:
     """A burst that the platform follows; a part of the requests that fail are near a pod's end."""
     slo = {
         "p95_ms": 50, "recover_seconds": 30, "detect_seconds": 5, "scale_seconds": 4, "cold_start_seconds": 3,
