@@ -121,19 +121,19 @@ def counts(run: Run, where: Mask, planned: int) -> results.Counts:
     )
 
 
-def phases(run: Run) -> list[results.Phase]:
+def phases(run: Run) -> list[results.PhaseResult]:
     """Every phase that began."""
     return [phase(run, index, span) for index, span in enumerate(run.plan.spans) if span.start < run.seconds]
 
 
-def phase(run: Run, index: int, span: Span) -> results.Phase:
+def phase(run: Run, index: int, span: Span) -> results.PhaseResult:
     where, end = run.phase == index, min(span.end, run.seconds)
     r, answered = run.requests, where & (run.outcome == ANSWERED)
     queue, score = r["queue_ms"].astype(np.float64), r["score_ms"].astype(np.float64)
     refused = where & (run.outcome == REFUSED)
     planned = int(((run.planned >= span.start) & (run.planned < span.end)).sum())
     counted = counts(run, where, planned)
-    return results.Phase(
+    return results.PhaseResult(
         name=span.phase.name,
         start=span.start,
         end=end,

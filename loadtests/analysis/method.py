@@ -16,11 +16,11 @@ WINDOW_SECONDS, WINDOW_REQUESTS = 1.0, 20  # of the rolling p95: at least so lon
 WINDOW_STEP = 0.1  # seconds from one window's start to the next one's
 WINDOWS_APART = 10  # windows in a row that hold between two breaches; after fewer it is still the same one
 HOLD_SECONDS = 10.0  # for which the SLO must hold again to be recovered
-EXIT_CODES: dict[results.Outcome, int] = {"Passed": 0, "Failed": 1, "Invalid": 2, "Error": 3}
+EXIT_CODES: dict[results.VerdictOutcome, int] = {"Passed": 0, "Failed": 1, "Invalid": 2, "Error": 3}
 FEW = 500  # requests; of fewer, one hiccup of the machine already delays 1 %
 BUSY_SHARE = 0.95  # of a core: then answers are read late, even if requests leave in time
 
 
-def late_allowed(judged: Sequence[results.Phase]) -> float:
+def late_allowed(judged: Sequence[results.PhaseResult]) -> float:
     """The share of requests that may leave late."""
     return max(LATE_SHARE, LATE_SHARE * FEW / max(1, sum(phase.counts.sent for phase in judged)))

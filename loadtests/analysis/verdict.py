@@ -16,7 +16,7 @@ MOST_TIMES = 5  # that a sentence names
 
 def judge(
     slo: results.SLO,
-    phases: Sequence[results.Phase],
+    phases: Sequence[results.PhaseResult],
     *,
     generator: results.Generator,
     recovery: results.Recovery,
@@ -43,7 +43,7 @@ def judge(
     return Verdict(outcome="Failed" if failed else "Passed", reasons=failed)
 
 
-def is_ramp(phase: results.Phase, capacity: results.Capacity | None) -> bool:
+def is_ramp(phase: results.PhaseResult, capacity: results.Capacity | None) -> bool:
     """Whether a phase has the steps in which the capacity was looked for."""
     return capacity is not None and any(phase.start <= step.start < phase.end for step in capacity.steps)
 
@@ -53,7 +53,7 @@ def _limited(capacity: results.Capacity) -> Iterator[str]:
         yield f"{capacity.reason}; what held until then is no capacity of the server"
 
 
-def _invalid(judged: Sequence[results.Phase], generator: results.Generator, stopped: str | None) -> Iterator[str]:
+def _invalid(judged: Sequence[results.PhaseResult], generator: results.Generator, stopped: str | None) -> Iterator[str]:
     """Where the run is not what was planned."""
     if stopped:
         yield f"the run was stopped early: {stopped}"
@@ -69,7 +69,7 @@ def _invalid(judged: Sequence[results.Phase], generator: results.Generator, stop
             yield f"only {kept} of {phase.counts.planned} planned requests of the {phase.name} had their time"
 
 
-def _busy(judged: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
+def _busy(judged: Sequence[results.PhaseResult], generator: results.Generator) -> Iterator[str]:
     """Where the generator could not keep up, of the whole run."""
     allowed = late_allowed(judged)
     if generator.late_share > allowed:
@@ -81,7 +81,7 @@ def _busy(judged: Sequence[results.Phase], generator: results.Generator) -> Iter
         yield f"the generator used {generator.cpu_share:.0%} of a core; expected at most {BUSY_SHARE:.0%}"
 
 
-def _lagging(phases: Sequence[results.Phase], generator: results.Generator) -> Iterator[str]:
+def _lagging(phases: Sequence[results.PhaseResult], generator: results.Generator) -> Iterator[str]:
     """In which phases the generator could not keep up."""
     for phase in phases:
         name, delay = ("p95", phase.delay.p95) if phase.counts.sent < FEW else ("p99", phase.delay.p99)
@@ -92,7 +92,7 @@ def _lagging(phases: Sequence[results.Phase], generator: results.Generator) -> I
             )
 
 
-def _slow_by_lag(phases: Sequence[results.Phase]) -> Iterator[str]:
+def _slow_by_lag(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
     """Where it is only the generator's delay that takes a p95 over its limit, even if the delay is within its own."""
     for phase in phases:
         p95, limit = phase.latency.p95, phase.p95_limit_ms
@@ -104,14 +104,14 @@ def _slow_by_lag(phases: Sequence[results.Phase]) -> Iterator[str]:
             )
 
 
-def _slow(phases: Sequence[results.Phase]) -> Iterator[str]:
+def _slow(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
     for phase in phases:
         p95 = phase.latency.p95
         if p95 is not None and p95 > phase.p95_limit_ms:
             yield f"p95 in the {phase.name} was {p95:.1f} ms; expected at most {phase.p95_limit_ms:g} ms"
 
 
-def _spent(slo: results.SLO, phases: Sequence[results.Phase]) -> Iterator[str]:
+def _spent(slo: results.SLO, phases: Sequence[results.PhaseResult]) -> Iterator[str]:
     counts = [phase.counts for phase in phases]
     failed, refused = sum(c.failed for c in counts), sum(c.refused for c in counts)
     total = max(1, failed + refused + sum(c.answered for c in counts))

@@ -34,7 +34,7 @@ from loadtests import results
 from loadtests.compare.intervals import LEVEL, Difference, bonferroni
 from loadtests.report.markdown import code, escaped
 from loadtests.report.tables import judged
-from loadtests.results import Cluster, Phase, Summary
+from loadtests.results import Cluster, PhaseResult, Summary
 
 FEWEST = 3  # runs on a side
 BETTER, WORSE, CANNOT, ERROR = 0, 1, 2, 3  # exit codes
@@ -153,7 +153,7 @@ def lost_near(run: Summary) -> Value | None:
     return Value(sum(phase.counts.failed for phase in run.phases) - run.cluster.lost_elsewhere)
 
 
-def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summary], Value | None]:
+def of_phase(name: str, get: Callable[[PhaseResult], float | None]) -> Callable[[Summary], Value | None]:
     """A measure of the phase called `name`."""
 
     def of(run: Summary) -> Value | None:
@@ -163,7 +163,7 @@ def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summa
     return of
 
 
-def _share(phase: Phase, count: int) -> float:
+def _share(phase: PhaseResult, count: int) -> float:
     return count / max(1, phase.counts.answered + phase.counts.refused + phase.counts.failed)
 
 

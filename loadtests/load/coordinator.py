@@ -361,7 +361,7 @@ class Coordinator:
             command=shlex.join(without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]])),
             started=started.isoformat(timespec="seconds"),
             machine={**computer.computer(), **versions},
-            model=results.Model(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
+            model=results.ServedModel(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
         )
 
 

@@ -19,7 +19,7 @@ from defects.pages.axes import Scale, figure, percent
 from defects.pages.html import element, join, plain, trusted
 from defects.pages.svg import AXIS, BOLD, CHARACTER, LINE, box, hatch, rule, shortened, svg, text
 from loadtests.report.time_series import Course, Stretch, Values, seconds
-from loadtests.results import Cluster, Phase, PlatformEvent, Summary
+from loadtests.results import Cluster, PhaseResult, PlatformEvent, Summary
 
 GAP = 34  # between panels; has the next one's title
 LEFT_OF_AXIS = 7  # its numbers end there
@@ -432,7 +432,7 @@ def limits(summary: Summary, item: Panel) -> list[float]:
     return [phase.p95_limit_ms for phase in summary.phases] if item.log else []
 
 
-def slo(phases: Sequence[Phase], frame: Frame, y: Scale) -> Iterator[Markup]:
+def slo(phases: Sequence[PhaseResult], frame: Frame, y: Scale) -> Iterator[Markup]:
     """What the p95 of each phase may be."""
     for phase in phases:
         level = y(phase.p95_limit_ms)

@@ -12,7 +12,7 @@ from defects.pages.axes import Scale, figure
 from defects.pages.html import element, join
 from defects.pages.svg import AXIS, LINE, box, numbers, rule, svg, text
 from loadtests.report.charts import GAP
-from loadtests.results import Histogram, Phase, Summary
+from loadtests.results import Histogram, PhaseResult, Summary
 
 # --- the distribution -----------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def _extent(histogram: Histogram) -> tuple[float, float]:
     return histogram.edges_ms[there[0]], histogram.edges_ms[there[-1] + 1]
 
 
-def bars(histogram: Histogram, phase: Phase, x: Scale, top: float) -> Iterator[Markup]:
+def bars(histogram: Histogram, phase: PhaseResult, x: Scale, top: float) -> Iterator[Markup]:
     """One phase: its percentiles in words and as marks, and its bars; none is too low to be seen."""
     bottom, most = top + GAP + HEIGHT - 10, max(histogram.counts)
     yield text(x.start, top + LINE, join(element("tspan", phase.name, class_="title"), *percentiles(phase)), "tag")
@@ -59,6 +59,6 @@ def bars(histogram: Histogram, phase: Phase, x: Scale, top: float) -> Iterator[M
     yield rule(x(phase.p95_limit_ms), bottom - HEIGHT - 2, x(phase.p95_limit_ms), bottom + 4, "line slo")
 
 
-def percentiles(phase: Phase) -> Iterator[Markup]:
+def percentiles(phase: PhaseResult) -> Iterator[Markup]:
     for key in ("p50", "p95", "p99"):
         yield element("tspan", f"{key} {figure(getattr(phase.latency, key))}", dx=12, class_=f"word {key}")

@@ -10,7 +10,7 @@ from loadtests.analysis.method import AHEAD_SECONDS, BUSY_SHARE, SETTLE_SECONDS,
 from loadtests.analysis.method import PHASES as POD_PHASES
 from loadtests.analysis.verdict import times
 from loadtests.report.time_series import Course
-from loadtests.results import Cluster, Phase, Recovery, Spread, Summary, parts_of
+from loadtests.results import Cluster, PhaseResult, Recovery, Spread, Summary, parts_of
 
 TIMES_SHOWN = {"scale": "time to scale", "cold start": "slowest cold start", "zero": "time to zero"}  # above all
 
@@ -49,7 +49,7 @@ def spread(values: Spread, *keys: str) -> list[Cell]:
     return [number(getattr(values, key)) for key in keys]
 
 
-def judged(summary: Summary) -> list[Phase]:
+def judged(summary: Summary) -> list[PhaseResult]:
     return [phase for phase in summary.phases if phase.name != "warm-up"]
 
 

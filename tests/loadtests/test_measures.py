@@ -29,7 +29,7 @@ PHASES = [
 LONG = [*PHASES[:3], PHASES[3] | {"seconds": 20}]  # long enough to recover in
 ENVIRONMENT = results.Environment(
     host="http://x", command="locust", started="2026-01-01T00:00:00+00:00", machine={},
-    model=results.Model(name="m", version="1", digest="sha256:0", engine="none"),
+    model=results.ServedModel(name="m", version="1", digest="sha256:0", engine="none"),
 )  # fmt: skip
 
 

@@ -135,7 +135,7 @@ DEGENERATE = {
 def hostile(text: str) -> Summary:
     """A burst in which everything that comes from outside says `text`. Copies are not validated, as a file is."""
     found = summary()
-    model = results.Model.model_construct(name=text, version=text, digest=text, engine=text)
+    model = results.ServedModel.model_construct(name=text, version=text, digest=text, engine=text)
     e = {"host": text, "command": text, "started": text, "machine": {text: text, "cpu": text}, "model": model}
     phases = [phase.model_copy(update={"errors": {text: 3}}) for phase in found.phases]
     changes = {
