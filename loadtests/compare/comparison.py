@@ -33,7 +33,6 @@ from defects.pages.tables import grid
 from loadtests import results
 from loadtests.compare.intervals import LEVEL, Difference, bonferroni
 from loadtests.report.markdown import code, escaped
-from loadtests.report.tables import judged
 from loadtests.results import Cluster, PhaseResult, Summary
 
 FEWEST = 3  # runs on a side
@@ -92,7 +91,7 @@ class Row(NamedTuple):
 
 def measures(run: Summary) -> Iterator[Measure]:
     """All that a run of this scenario has."""
-    for phase in judged(run):
+    for phase in run.judged:
         name = phase.name
         for key in ("p50", "p95", "p99"):
             yield Measure(f"{name} {key}, ms", of_phase(name, attrgetter(f"latency.{key}")), ratio=True)

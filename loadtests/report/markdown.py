@@ -6,9 +6,9 @@ import re
 
 from defects.pages.axes import figure, percent
 from defects.pages.html import plain
-from defects.pages.tables import grid
+from defects.pages.tables import Cell, Table, grid
+from loadtests.report import cluster_tables
 from loadtests.report import tables as run_tables
-from loadtests.report.tables import Cell, Table
 from loadtests.results import Summary
 from tools.computer import caption
 
@@ -69,7 +69,7 @@ def _platform(summary: Summary) -> list[str]:
     cluster = summary.cluster
     if not cluster:
         return []
-    said = [escaped(" ".join((run_tables.watched(cluster), run_tables.provisioning(cluster))).strip())]
+    said = [escaped(" ".join((cluster_tables.watched(cluster), cluster_tables.provisioning(cluster))).strip())]
     if cluster.not_seen:
         said.append("\n".join(["Not seen:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)]))
     return said

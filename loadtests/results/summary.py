@@ -69,6 +69,11 @@ class Summary(Record):
     histograms: list[Histogram]
     cluster: Cluster | None = Field(default=None, description="with --cluster")
 
+    @property
+    def judged(self) -> list[PhaseResult]:
+        """The phases that count: all but the warm-up."""
+        return [phase for phase in self.phases if phase.name != "warm-up"]
+
 
 def write_summary(path: Path, summary: Summary) -> None:
     path.write_text(summary.model_dump_json(indent=1) + "\n", "utf-8")

@@ -16,7 +16,7 @@ from loadtests import results
 from loadtests.analysis import measures, recovery
 from loadtests.analysis import summary as summaries
 from loadtests.analysis.measures import Run
-from loadtests.report import markdown, tables
+from loadtests.report import markdown, tables, tiles
 from loadtests.results import CLOSED, NOT_SENT, REQUEST, UNANSWERED, Requests, Verdict
 from loadtests.scenario import Plan, Scenario
 
@@ -216,7 +216,7 @@ def test_later_breaches_are_said_and_judged() -> None:
     said = "After it had held, it was broken again 2 times, at 20.0, 30.0 s."
     assert tables.recovery(summary).endswith(said)
     assert said in markdown.report(summary)
-    (tile,) = (tile for tile in tables.tiles(summary) if tile[0] == "time to recover")
+    (tile,) = (tile for tile in tiles.tiles(summary) if tile[0] == "time to recover")
     assert (tile[1].text, tile[1].bad, tile[2]) == ("24.5", True, "s; 15 allowed; broken again 2 times")
     assert not any("held again" in reason for reason in judged(frozen(9, 20, 30, recover_seconds=30)).reasons)
     assert any("held again" in reason for reason in judged(frozen(9, 20, 30, recover_seconds=24)).reasons)

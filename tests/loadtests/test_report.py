@@ -23,13 +23,15 @@ from markdown_it import MarkdownIt
 import browser
 from conftest import run
 from defects.pages import axes
+from defects.pages import charts as page_charts
 from defects.pages import html as markup
+from defects.pages.charts import Frame
 from loadtests import results
 from loadtests.analysis import summary as summaries
 from loadtests.load import server_monitor, stub_server
 from loadtests.report import charts, markdown, tables
 from loadtests.report import page as report
-from loadtests.report.time_series import course
+from loadtests.report.time_series import time_series
 from loadtests.results import Sample, Summary
 from test_measures import ENVIRONMENT, PHASES, answered, frozen, plan, refuse
 from test_measures import run as run_of
@@ -252,9 +254,9 @@ def test_the_banner_says_the_verdict_and_why() -> None:
 def test_the_moments_that_matter_are_marked() -> None:
     found = summary()
     assert [what for _, what, _ in charts.moments(found)] == ["SLO broken", "holds again"]
-    root = ET.fromstring(charts.timeline(found, course(found), 1112, "x"))  # noqa: S314 - our own
+    root = ET.fromstring(charts.timeline(found, time_series(found), 1112, "x"))  # noqa: S314 - our own
     marks = [e.get("d", "") for e in root.iter() if (e.get("class") or "").startswith("mark ")]
-    frame = charts.Frame.of("x", 1112, found.duration_s)
+    frame = Frame.of("x", 1112, found.duration_s)
     at = [float(mark[1:].split(" ")[0]) for mark in marks]
     assert at == pytest.approx([frame.x(found.recovery.breached_at or 0), frame.x(11)], abs=0.6)
     (mark,) = charts.moments(ramp())
@@ -263,8 +265,8 @@ def test_the_moments_that_matter_are_marked() -> None:
 
 def test_later_breaches_are_marked_and_the_time_to_recover_is_drawn_from_the_bursts_start() -> None:
     found = summaries.summarise(frozen(9, 20, 30), "burst", ENVIRONMENT)
-    root = ET.fromstring(charts.timeline(found, course(found), 1112, "x"))  # noqa: S314 - our own
-    frame = charts.Frame.of("x", 1112, found.duration_s)
+    root = ET.fromstring(charts.timeline(found, time_series(found), 1112, "x"))  # noqa: S314 - our own
+    frame = Frame.of("x", 1112, found.duration_s)
     drawn = {style: [e for e in root.iter() if e.get("class") == style] for style in ("mark breached", "measured")}
     breaches = [float(e.get("d", "")[1:].split(" ")[0]) for e in drawn["mark breached"]]
     assert breaches == pytest.approx([frame.x(at) for at in (9, 20, 30)], abs=0.6)
@@ -293,7 +295,7 @@ def test_maxima_are_read_and_drawn_beside_the_samples_where_the_server_has_them(
         )
         html = report.page(seen)
         heads = Page(html).tables["values"][0]
-        drawing = charts.timeline(seen, course(seen), 1112, "x")
+        drawing = charts.timeline(seen, time_series(seen), 1112, "x")
         texts = [e.text for e in ET.fromstring(drawing).iter() if e.get("class") == "tag"]  # noqa: S314 - our own
         there = found[1] is not None
         assert [texts.count(text) for text in ("max, 15 s", "sampled")] == ([2, 2] if there else [0, 0])
@@ -323,10 +325,10 @@ def exporting(exposition: str) -> Iterator[str]:
 
 def test_lines_go_through_the_values() -> None:
     found = summary()
-    root = ET.fromstring(charts.timeline(found, course(found), 700, "x"))  # noqa: S314 - our own
+    root = ET.fromstring(charts.timeline(found, time_series(found), 700, "x"))  # noqa: S314 - our own
     (path,) = (e.get("d", "") for e in root.iter() if e.get("class") == "line p95" and "L" in e.get("d", ""))
     drawn = np.array([[float(part) for part in point.split(" ")] for point in re.split("[ML]", path)[1:]])
-    levels, frame = np.array([bucket.p95 for bucket in found.buckets], float), charts.Frame.of("x", 700, 22)
+    levels, frame = np.array([bucket.p95 for bucket in found.buckets], float), Frame.of("x", 700, 22)
     places = [frame.x(bucket.start + 0.5) for bucket in found.buckets]
     order = np.argsort(levels, kind="stable")
     heights = np.interp(places, drawn[:, 0], drawn[:, 1])
@@ -352,7 +354,7 @@ def test_it_needs_nothing_else_and_is_sound(make: Any) -> None:
         assert [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    ET.fromstring(charts.picture(found, course(found), ""))  # noqa: S314 - our own
+    ET.fromstring(charts.picture(found, time_series(found)))  # noqa: S314 - our own
     assert found.verdict.outcome in markdown.report(found)
 
 
@@ -371,7 +373,7 @@ def test_texts_from_outside_stay_texts(text: str) -> None:
     shown = "".join(page.texts)
     assert markup.plain(text) in shown
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800]", shown)
-    picture = charts.picture(hostile(text), course(summary()), "")
+    picture = charts.picture(hostile(text), time_series(summary()))
     picture.encode()
     ET.fromstring(picture)  # noqa: S314 - our own
 
@@ -603,9 +605,12 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("file", ["chart.css", "report.css"], ids=["light", "dark"])
-def test_text_and_lines_stand_out(file: str) -> None:
-    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", (report.FOLDER / file).read_text()))
+STYLES = [page_charts.style_sheet(), (report.FOLDER / "report.css").read_text()]
+
+
+@pytest.mark.parametrize("style", STYLES, ids=["light", "dark"])
+def test_text_and_lines_stand_out(style: str) -> None:
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", style))
     for ground in ("paper", "warm-up", "baseline", "burst", "recovery"):
         for name in (
             "planned",
