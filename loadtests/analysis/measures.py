@@ -1,4 +1,4 @@
-"""What a run's requests say: latency from the intended time, goodput, capacity, the error budget's use.
+"""Measure what a run's requests say: latency from the intended time, goodput, capacity, use of the error budget.
 
 Percentiles are exact: every request is kept, so nothing is rounded into the buckets of a histogram. They are values by
 nearest rank (the smallest that at least that share does not exceed), so each was measured.
@@ -20,30 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests import results
-from loadtests.analysis.method import LATE_SECONDS
+from loadtests.analysis.method import DELAY_MS, DELAY_PART, EDGES_PER_DECADE, LATE_SECONDS, MAX_BUCKETS
 from loadtests.cluster.observations import AnyObservation
 from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEOUT, UNANSWERED, Requests, Spread
 from loadtests.scenario import Plan, Scenario, Span
-
-DELAY_MS, DELAY_PART = 5.0, 0.25  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
-MOST_BUCKETS = 300
-EDGES_PER_DECADE = 20
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 class Watched(NamedTuple):
-    """What the cluster watcher told of an InferenceService until `until`, with times on the run's axis."""
+    """What the cluster watcher reported of an InferenceService until `until`, with times on the run's axis."""
 
     service: str
-    facts: list[AnyObservation]
+    observations: list[AnyObservation]
     until: float
 
 
 @dataclass
 class Run:
-    """Everything that was seen of a run. `requests` are those whose time had come, ordered by it."""
+    """Everything that is known of a run. `requests` are those whose intended time came, in the order of it."""
 
     plan: Plan
     requests: Requests
@@ -60,7 +56,7 @@ class Run:
 
     @property
     def burst(self) -> Span | None:
-        """If the run got to it."""
+        """The burst, if the run got to it."""
         burst = self.plan.burst
         return burst if burst and burst.start < self.seconds else None
 
@@ -81,35 +77,37 @@ class Run:
 
     @property
     def delay_limit_ms(self) -> float:
+        """What the p99 of the delay may be, in ms."""
         return delay_limit_ms(self.plan.scenario)
 
 
 def delay_limit_ms(scenario: Scenario) -> float:
-    """What the p99 of the delay may be."""
+    """Return what the p99 of the delay may be, in ms."""
     return max(DELAY_MS, DELAY_PART * scenario.slo.p95_ms)
 
 
 def spread(values: Floats) -> Spread:
-    """Percentiles of the values that are there."""
+    """Return the percentiles of the values that are not NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
         return Spread(p50=None, p95=None, p99=None, max=None)
-    p50, p95, p99, most = np.percentile(values, [50, 95, 99, 100], method="inverted_cdf").tolist()
-    return Spread(p50=p50, p95=p95, p99=p99, max=most)
+    p50, p95, p99, highest = np.percentile(values, [50, 95, 99, 100], method="inverted_cdf").tolist()
+    return Spread(p50=p50, p95=p95, p99=p99, max=highest)
 
 
 def over(bad: NDArray[np.integer], count: NDArray[np.integer]) -> Mask:
-    """Whether the p95 of `count` values is over a limit that `bad` of them exceed."""
-    most: Mask = bad > count - np.ceil(0.95 * count)
-    return most
+    """Return whether the p95 of `count` values is over a limit that `bad` of them exceed, element by element."""
+    is_over: Mask = bad > count - np.ceil(0.95 * count)
+    return is_over
 
 
 def left(run: Run, edges: Sequence[float] | Floats) -> NDArray[np.int64]:
-    """How many requests left between each two edges, whenever they were meant to."""
+    """Return how many requests left between each two edges, whenever they were meant to."""
     return np.diff(np.searchsorted(run.left, edges))
 
 
 def counts(run: Run, where: Mask, planned: int) -> results.Counts:
+    """Return the requests `where` the mask is true, by what became of them."""
     by = np.bincount(run.outcome[where], minlength=3)
     return results.Counts(
         planned=planned,
@@ -122,11 +120,12 @@ def counts(run: Run, where: Mask, planned: int) -> results.Counts:
 
 
 def phases(run: Run) -> list[results.PhaseResult]:
-    """Every phase that began."""
+    """Return every phase that began."""
     return [phase(run, index, span) for index, span in enumerate(run.plan.spans) if span.start < run.seconds]
 
 
 def phase(run: Run, index: int, span: Span) -> results.PhaseResult:
+    """Return one phase, the `index`-th of the plan."""
     where, end = run.phase == index, min(span.end, run.seconds)
     r, answered = run.requests, where & (run.outcome == ANSWERED)
     queue, score = r["queue_ms"].astype(np.float64), r["score_ms"].astype(np.float64)
@@ -154,7 +153,7 @@ def phase(run: Run, index: int, span: Span) -> results.PhaseResult:
 
 
 def errors(failed: Requests) -> dict[str, int]:
-    """Failed requests by what went wrong."""
+    """Return the failed requests by what went wrong, the most frequent first."""
     pairs = Counter(zip(failed["error"].tolist(), failed["status"].tolist(), strict=True))
     found: Counter[str] = Counter()
     for (error, status), count in pairs.items():
@@ -163,8 +162,8 @@ def errors(failed: Requests) -> dict[str, int]:
 
 
 def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
-    """Their length in seconds, and the run cut into them."""
-    length = float(max(1, math.ceil(run.seconds / MOST_BUCKETS)))
+    """Return the length of the buckets in seconds, and the run cut into them."""
+    length = float(max(1, math.ceil(run.seconds / MAX_BUCKETS)))
     edges = np.arange(0.0, run.seconds, length)
     starts = np.searchsorted(run.intended, [*edges, np.inf])
     planned = np.diff(np.searchsorted(run.planned, [*edges, np.inf]))
@@ -189,7 +188,7 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
 
 
 def budget(run: Run) -> list[results.Budget]:
-    """What each cause used of what the SLO allows: shares of failed and refused requests, and 5 % slower than p95."""
+    """Return what each cause used of what the SLO allows: failed and refused requests, and 5 % slower than the p95."""
     slo, total = run.plan.scenario.slo, max(1, int(run.judged.sum()))
     outcome = run.outcome[run.judged]
     late = (outcome == ANSWERED) & ~run.good[run.judged]
@@ -210,7 +209,7 @@ def budget(run: Run) -> list[results.Budget]:
 
 
 def capacity(run: Run) -> results.Capacity | None:
-    """What a staircase found; None where there is none."""
+    """Return the capacity that a staircase found; `None` where there is no staircase."""
     steps = [step(run, *edges) for edges in staircase(run.plan) if edges[1] <= run.seconds]
     if not steps:
         return None
@@ -226,7 +225,7 @@ def capacity(run: Run) -> results.Capacity | None:
 
 
 def staircase(plan: Plan) -> list[tuple[float, float, float]]:
-    """Where the steps of a plan begin and end, and what their p95 may be, in ms."""
+    """Return the start and end of each step of a plan, and what its p95 may be, in ms."""
     found: list[tuple[float, float, float]] = []
     for span in plan.spans:
         if span.phase.steps:
@@ -236,11 +235,11 @@ def staircase(plan: Plan) -> list[tuple[float, float, float]]:
 
 
 def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
-    """One step of a staircase."""
+    """Return one step of a staircase."""
     where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
     problem = _broken(run, where, run.latency, limit_ms)
-    lag = _lag(run, where) or _lag_alone(run, where, limit_ms, problem)
+    lag = _lag(run, where) or _lag_that_decides(run, where, limit_ms, problem)
     return results.Step(
         start=start,
         end=end,
@@ -253,22 +252,22 @@ def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
 
 
 def _lag(run: Run, where: Mask) -> str | None:
-    """How late the generator was with some requests, if that is too late to say anything about the server."""
+    """Explain how late the generator was, if that is too late to say anything about the server, or return `None`."""
     delay = spread(run.delay[where]).p99
     if delay is None or delay > run.delay_limit_ms:
         return f"the generator could not keep up: 1 % of the requests left {delay or 0:.1f} ms late or more"
     return None
 
 
-def _lag_alone(run: Run, where: Mask, limit_ms: float, problem: str | None) -> str | None:
-    """The same where that is not too late in itself, but the problem would not be there without it."""
+def _lag_that_decides(run: Run, where: Mask, limit_ms: float, problem: str | None) -> str | None:
+    """Explain a delay that is not too late in itself, but without which the step would have held, or return `None`."""
     if problem is None or _broken(run, where, run.latency - run.delay, limit_ms):
         return None
     return f"the generator lagged: {problem}, but not from when they left"
 
 
 def _broken(run: Run, where: Mask, took: Floats, limit_ms: float) -> str | None:
-    """Why the SLO does not hold for some requests that `took` so many ms; refused and failed ones never end."""
+    """Explain why the SLO does not hold for requests that took `took` ms, or `None`; refused and failed ones never end."""
     slo, count = run.plan.scenario.slo, int(where.sum())
     failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:
@@ -282,7 +281,7 @@ def _over(bad: int, count: int) -> bool:
 
 
 def generator(run: Run) -> results.Generator:
-    """How well the generator did, outside of warm-up."""
+    """Return how well the generator kept to the schedule, outside of warm-up."""
     delay = run.delay[run.judged]
     sent = delay[~np.isnan(delay)]
     return results.Generator(
@@ -298,7 +297,7 @@ def generator(run: Run) -> results.Generator:
 
 
 def histograms(run: Run) -> list[results.Histogram]:
-    """Of the latencies of each phase's answered requests, on edges that all share."""
+    """Return the histogram of each phase's answered requests, on edges that all share."""
     answered = run.outcome == ANSWERED
     latency = np.maximum(run.latency, 0.01)
     if not answered.any():
@@ -316,13 +315,13 @@ def histograms(run: Run) -> list[results.Histogram]:
 
 
 def revisions(run: Run) -> dict[str, int]:
-    """Answers of any status by the revision that they name."""
+    """Return the answers of any status by the revision that they name."""
     found = run.requests["revision"]
     by = np.bincount(found[found >= 0], minlength=len(run.revisions))
     return {name: int(count) for name, count in zip(run.revisions, by, strict=True)}
 
 
 def kinds(run: Run) -> dict[str, int]:
-    """Requests by payload."""
+    """Return the requests by payload."""
     names = [payload.name for payload in run.plan.scenario.payloads]
     return dict(zip(names, np.bincount(run.requests["kind"], minlength=len(names)).tolist(), strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 
 from loadtests import results
 from loadtests.analysis.measures import Run
-from loadtests.analysis.method import PHASES, START_SECONDS
+from loadtests.analysis.method import END_SECONDS, PHASES, START_SECONDS
 from loadtests.analysis.moments import Interval, moment
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation, Stamp
@@ -18,7 +18,6 @@ from loadtests.results import FAILED, PodLife
 
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
 ORDER = (*MOMENTS, "terminating", "gone")
-END_SECONDS = 1.0  # before a pod began to terminate and after it was gone, in which they are counted as near its end
 
 
 class PodHistory:

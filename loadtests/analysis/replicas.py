@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from loadtests import results
 from loadtests.analysis.measures import Run
+from loadtests.analysis.method import RAMP_STEP
 from loadtests.analysis.moments import StepFunction, moment, step_times, value_at
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
@@ -17,7 +18,6 @@ from loadtests.scenario import Objective, Plan
 # The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
 PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
 BY_READY = ("Deployment", "PodAutoscaler")  # and this how many are ready, where pods may not be seen
-RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 
 
 def desired_of(

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from loadtests import results
 from loadtests.analysis.measures import Run, Watched
+from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
 from loadtests.analysis.moments import clock_of, moment, value_at
 from loadtests.analysis.pods import FailedRequests, histories_of
 from loadtests.analysis.replicas import ReplicaCounts, beyond, desired_of, needed_of, pods_of, replicas
@@ -36,10 +37,6 @@ from loadtests.analysis.traffic import splits, traffic_of
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
 from loadtests.results import PodLife
-
-SAME_SECONDS = 5.0  # within which watches of different resources notice the same outage
-EVENTS_FROM, MAX_EVENTS = -1.0, 500  # seconds on the run's axis, and how many
-FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
 
 
 def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
@@ -173,7 +170,7 @@ def problems(found: Sequence[AnyObservation], run: Run, pods: Sequence[PodLife])
 
 def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[results.Cluster, list[results.Sample]]:
     """Return what was observed of the cluster during a run, and the run's timeline."""
-    found, until = watched.facts, watched.until
+    found, until = watched.observations, watched.until
     clock, lost = clock_of(found), FailedRequests(run)
     existing, ready = pods_of(found, clock)
     desired, kind = desired_of(found, existing)

@@ -12,7 +12,7 @@ from loadtests.results import Summary
 
 
 def summarise(run: Run, name: str, environment: results.Environment, load_digest: str | None = None) -> Summary:
-    """All measures of a run, and its verdict."""
+    """Return all measures of a run, and its verdict."""
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
     recovered, capacity, slo = recovery.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)

@@ -9,11 +9,9 @@ import numpy as np
 
 from loadtests import results
 from loadtests.analysis.measures import Run
-from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS
+from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS, Z_99
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
-
-Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Passed, Failed or Invalid, and why.
+"""Judge a run: Passed, Failed or Invalid, and why.
 
 Invalid comes first: where the generator did not do what the schedule says, the numbers say nothing about the server.
 """
@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests import results
-from loadtests.analysis.method import BUSY_SHARE, FEW, HOLD_SECONDS, LATE_SECONDS, late_allowed
+from loadtests.analysis.method import BUSY_SHARE, FEW, HOLD_SECONDS, LATE_SECONDS, MAX_TIMES, late_allowed
 from loadtests.results import Verdict
-
-MOST_TIMES = 5  # that a sentence names
 
 
 def judge(
@@ -25,7 +23,7 @@ def judge(
     by_rule: bool = False,
     cluster: results.Cluster | None = None,
 ) -> Verdict:
-    """The verdict on a run's measures. A ramp fails only where no step held: breaking the SLO is what it is for.
+    """Return the verdict on a run's measures. A ramp fails only if no step held: breaking the SLO is what it is for.
 
     `by_rule`: it was stopped because its steps broke; any other end before the schedule's makes a run Invalid.
     """
@@ -44,17 +42,18 @@ def judge(
 
 
 def is_ramp(phase: results.PhaseResult, capacity: results.Capacity | None) -> bool:
-    """Whether a phase has the steps in which the capacity was looked for."""
+    """Return whether a phase has the steps in which the capacity was looked for."""
     return capacity is not None and any(phase.start <= step.start < phase.end for step in capacity.steps)
 
 
 def _limited(capacity: results.Capacity) -> Iterator[str]:
+    """Explain where the generator was the limit of a ramp."""
     if capacity.limited_by == "generator":
         yield f"{capacity.reason}; what held until then is no capacity of the server"
 
 
 def _invalid(judged: Sequence[results.PhaseResult], generator: results.Generator, stopped: str | None) -> Iterator[str]:
-    """Where the run is not what was planned."""
+    """Explain where the run is not what was planned."""
     if stopped:
         yield f"the run was stopped early: {stopped}"
     if not sum(phase.counts.sent for phase in judged):
@@ -70,7 +69,7 @@ def _invalid(judged: Sequence[results.PhaseResult], generator: results.Generator
 
 
 def _busy(judged: Sequence[results.PhaseResult], generator: results.Generator) -> Iterator[str]:
-    """Where the generator could not keep up, of the whole run."""
+    """Explain where the generator could not keep up, over the whole run."""
     allowed = late_allowed(judged)
     if generator.late_share > allowed:
         yield (
@@ -82,7 +81,7 @@ def _busy(judged: Sequence[results.PhaseResult], generator: results.Generator) -
 
 
 def _lagging(phases: Sequence[results.PhaseResult], generator: results.Generator) -> Iterator[str]:
-    """In which phases the generator could not keep up."""
+    """Explain in which phases the generator could not keep up."""
     for phase in phases:
         name, delay = ("p95", phase.delay.p95) if phase.counts.sent < FEW else ("p99", phase.delay.p99)
         if delay is not None and delay > generator.delay_limit_ms:
@@ -93,7 +92,7 @@ def _lagging(phases: Sequence[results.PhaseResult], generator: results.Generator
 
 
 def _slow_by_lag(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
-    """Where it is only the generator's delay that takes a p95 over its limit, even if the delay is within its own."""
+    """Explain where only the generator's delay takes a p95 over its limit, even if the delay is within its own."""
     for phase in phases:
         p95, limit = phase.latency.p95, phase.p95_limit_ms
         own = phase.from_sent.p95 if phase.from_sent else None
@@ -105,6 +104,7 @@ def _slow_by_lag(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
 
 
 def _slow(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
+    """Explain in which phases the p95 was over its limit."""
     for phase in phases:
         p95 = phase.latency.p95
         if p95 is not None and p95 > phase.p95_limit_ms:
@@ -112,6 +112,7 @@ def _slow(phases: Sequence[results.PhaseResult]) -> Iterator[str]:
 
 
 def _spent(slo: results.SLO, phases: Sequence[results.PhaseResult]) -> Iterator[str]:
+    """Explain where more requests failed or were refused than the SLO allows."""
     counts = [phase.counts for phase in phases]
     failed, refused = sum(c.failed for c in counts), sum(c.refused for c in counts)
     total = max(1, failed + refused + sum(c.answered for c in counts))
@@ -141,12 +142,13 @@ def _unrecovered(slo: results.SLO, recovery: results.Recovery) -> Iterator[str]:
 
 def times(moments: Sequence[float]) -> str:
     """Return how often something happened, and when, in words."""
-    shown = ", ".join(f"{moment:.1f}" for moment in moments[:MOST_TIMES])
-    more = f" and {len(moments) - MOST_TIMES} more" if len(moments) > MOST_TIMES else ""
+    shown = ", ".join(f"{moment:.1f}" for moment in moments[:MAX_TIMES])
+    more = f" and {len(moments) - MAX_TIMES} more" if len(moments) > MAX_TIMES else ""
     return f"{len(moments)} time{'s' * (len(moments) > 1)}, at {shown} s{more}"
 
 
 def _unscaled(cluster: results.Cluster | None) -> Iterator[str]:
+    """Explain which of the cluster's times were over their limits."""
     for time in cluster.times if cluster else ():
         if time.met is False and time.name != "recover":  # that one is judged with or without a cluster
             took = f"it took {time.seconds:.1f} s" if time.seconds is not None else time.why

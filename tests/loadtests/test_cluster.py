@@ -31,8 +31,8 @@ from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step,
 from conftest import BIN, ROOT, environment, free_port, run
 from loadtests import results
 from loadtests import scenario as scenarios
+from loadtests.analysis import method, scaling
 from loadtests.analysis import pods as pods_
-from loadtests.analysis import scaling
 from loadtests.analysis import summary as summaries
 from loadtests.analysis import traffic as traffic_
 from loadtests.analysis.measures import Run, Watched
@@ -1148,7 +1148,7 @@ def test_wilsons_interval_has_the_bounds_that_define_it(total: int, data: st.Dat
     for bound in traffic_.wilson(count, total):
         if 0 < bound < 1:
             distance = abs(count / total - bound) / math.sqrt(bound * (1 - bound) / total)
-            assert distance == pytest.approx(traffic_.Z_99, rel=1e-6)
+            assert distance == pytest.approx(method.Z_99, rel=1e-6)
 
 
 @given(
