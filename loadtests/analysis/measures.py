@@ -267,7 +267,10 @@ def _lag_that_decides(run: Run, where: Mask, limit_ms: float, problem: str | Non
 
 
 def _broken(run: Run, where: Mask, took: Floats, limit_ms: float) -> str | None:
-    """Explain why the SLO does not hold for requests that took `took` ms, or `None`; refused and failed ones never end."""
+    """Explain why the SLO does not hold for requests that took so many ms, or return `None`.
+
+    Refused and failed ones never end.
+    """
     slo, count = run.plan.scenario.slo, int(where.sum())
     failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:

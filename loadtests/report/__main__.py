@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing else, and a summary for a pull request.
+"""Make the report of a run: one HTML page that needs nothing else, and a summary for a pull request.
 
 python -m loadtests.report RUN                        writes report.html and summary.md beside the run's summary.json
 python -m loadtests.report RUN --picture burst.svg    draws the panels over time alone

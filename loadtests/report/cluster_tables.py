@@ -12,13 +12,13 @@ from loadtests.results import Cluster, Summary, parts_of
 
 
 def everything(summary: Summary) -> list[Table]:
-    """What the cluster did; none without one."""
+    """Return the tables of what the cluster did; none without one."""
     found = summary.cluster
     return [scaling(found), splits(found), starts(found), pods(found), events(found)] if found else []
 
 
 def scaling(cluster: Cluster) -> Table:
-    """The times that matter."""
+    """Return how long detecting, scaling and the other times took."""
     heads = ("Time", "Of", "Seconds", "Allowed", "From, s", "To, s", "")
     rows = [
         [
@@ -37,7 +37,7 @@ def scaling(cluster: Cluster) -> Table:
 
 
 def provisioning(cluster: Cluster) -> str:
-    """Replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
+    """Return the replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
     over, under = cluster.over_replica_seconds, cluster.under_replica_seconds
     if over is None or under is None:
         return ""
@@ -46,7 +46,7 @@ def provisioning(cluster: Cluster) -> str:
 
 
 def splits(cluster: Cluster) -> Table:
-    """Requests per revision against the wanted split."""
+    """Return the share of the answers that each revision had, beside the wanted one."""
     heads = ("Revision", "From, s", "To, s", "Wanted", "Had", "99 % interval", "Answers", "Of", "")
     rows = [
         [
@@ -66,7 +66,7 @@ def splits(cluster: Cluster) -> Table:
 
 
 def starts(cluster: Cluster) -> Table:
-    """How each pod started."""
+    """Return how each pod started."""
     heads = ["Pod", "Created, s", *(phase.capitalize() for phase in POD_PHASES), "Cold start", "Slowest", "Process"]
     rows = [
         [
@@ -83,7 +83,7 @@ def starts(cluster: Cluster) -> Table:
 
 
 def pods(cluster: Cluster) -> Table:
-    """What became of each pod, and of the requests around it."""
+    """Return how each pod ended, and the failed requests near its start and end."""
     heads = ("Pod", "Revision", "Ready, s", "Ended, s", "Restarts", "Lost at its start", "At its end", "Problem")
     rows = [
         [
@@ -103,7 +103,7 @@ def pods(cluster: Cluster) -> Table:
 
 
 def _phases(spans: dict[str, float]) -> Iterator[Cell]:
-    """A cell for each phase; what could not be told apart stands with the last of them."""
+    """Yield a cell for each phase; phases that were measured as one stand with the last of them."""
     for phase in POD_PHASES:
         together = next((name for name in spans if name.endswith(f"and {phase}")), None)
         if together:
@@ -113,12 +113,12 @@ def _phases(spans: dict[str, float]) -> Iterator[Cell]:
 
 
 def _process(startup: dict[str, float]) -> str:
-    """A process's own start, by phase."""
+    """Return the phases of a process's own start, in words."""
     return ", ".join(f"{part} {figure(seconds)}" for part, seconds in parts_of(startup).items()) or "–"
 
 
 def events(cluster: Cluster) -> Table:
-    """What the platform said."""
+    """Return the events of the platform."""
     rows = [
         [Cell(figure(e.at), e.at), outside(e.kind), outside(e.name), outside(e.reason), outside(e.message)]
         for e in cluster.events
@@ -127,7 +127,7 @@ def events(cluster: Cluster) -> Table:
 
 
 def watched(cluster: Cluster) -> str:
-    """Who was watched, and how, in sentences."""
+    """Return what was watched, and how, in sentences."""
     mode = f" in {cluster.mode} mode" if cluster.mode else ""
     said = [f"{cluster.service or '(nothing)'}{mode}, watched until {figure(cluster.watched_until)} s."]
     if cluster.desired_from:

@@ -103,7 +103,7 @@ def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
 
 
 def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
-    """How pods started, and what was seen of the cluster; nothing without one."""
+    """Yield how pods started, and what was seen of the cluster; nothing without one."""
     cluster = summary.cluster
     if cluster is None:
         return
@@ -146,7 +146,7 @@ def _tiles(summary: Summary) -> Markup:
 
 
 def _over_time(summary: Summary, series: TimeSeries) -> Markup:
-    """The panels over time, with a line for the values at one moment, which the script fills."""
+    """Return the panels over time, with a line for the values at one moment, which the script fills."""
     hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
     readout = element(
         "output", hint, id="readout", class_="more" if summary.cluster else None, hidden="", aria_live="polite",
@@ -164,7 +164,7 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
 
 
 def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
-    """What the lines and marks of a cluster are, as far as there are any, in a sentence."""
+    """Return what the lines and marks of a cluster are, as far as there are any, in a sentence."""
     several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
     said = [
         ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
@@ -179,7 +179,7 @@ def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
 def _figure(
     name: str, title: str, draw: Callable[[int, str], Markup], readout: object = "", caption: str = ""
 ) -> Markup:
-    """One drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
+    """Return one drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
     drawings = [(style, draw(width, f"{name}-{style}")) for style, width in WIDTHS.items()]
     shown = [element("div", drawing, class_=style) for style, drawing in drawings if drawing]
     if not shown:

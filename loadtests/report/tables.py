@@ -18,7 +18,7 @@ def spread(values: Spread, *keys: str) -> list[Cell]:
 
 
 def everything(summary: Summary) -> list[Table]:
-    """All tables that have rows, in the order in which they are read."""
+    """Return all tables that have rows, in the order in which they are read."""
     found = [
         phases(summary), parts(summary), steps(summary), *cluster_tables.everything(summary), budget(summary),
         errors(summary), answers(summary), generator(summary), environment(summary),
@@ -45,7 +45,7 @@ def phases(summary: Summary) -> Table:
 
 
 def parts(summary: Summary) -> Table:
-    """Where the time of answered requests went."""
+    """Return where the time of answered requests went."""
     heads = ["Phase"]
     heads += [f"{what} {key}" for what in ("Queue", "Score", "Rest") for key in ("p50", "p95", "p99")]
     heads += ["Refusal p50", "p99"]
@@ -61,7 +61,7 @@ def parts(summary: Summary) -> Table:
 
 
 def steps(summary: Summary) -> Table:
-    """Of a ramp."""
+    """Return the steps of a ramp."""
     heads = ("Step, s", "Planned/s", "Achieved/s", "p95, ms", "SLO")
     found = summary.capacity.steps if summary.capacity else []
     rows = [
@@ -75,12 +75,12 @@ def steps(summary: Summary) -> Table:
 
 
 def allowed(summary: Summary, at: float) -> float | None:
-    """What the p95 may be, in ms, in the phase of a moment."""
+    """Return what the p95 may be, in ms, in the phase of a moment."""
     return next((phase.p95_limit_ms for phase in summary.phases if phase.start <= at < phase.end), None)
 
 
 def capacity(summary: Summary) -> str:
-    """What a ramp found, in a sentence; nothing where there was none."""
+    """Return what a ramp found, in a sentence; nothing where there was none."""
     found = summary.capacity
     if found is None:
         return ""
@@ -90,7 +90,7 @@ def capacity(summary: Summary) -> str:
 
 
 def least(summary: Summary) -> str:
-    """In front of a capacity that may be higher."""
+    """Return the words in front of a capacity, which may be higher."""
     return "" if summary.capacity is None or summary.capacity.limited_by == "server" else "at least "
 
 
@@ -145,14 +145,14 @@ def _broken_again(found: Recovery) -> Iterator[str]:
 
 
 def errors(summary: Summary) -> Table:
-    """Failed requests by what went wrong, in each phase."""
+    """Return the failed requests by what went wrong, in each phase."""
     found = sorted({error for phase in summary.phases for error in phase.errors})
     rows = [[outside(error), *(number(phase.errors.get(error, 0)) for phase in summary.phases)] for error in found]
     return Table("errors", "Failed requests", ["Error", *(phase.name for phase in summary.phases)], rows)
 
 
 def answers(summary: Summary) -> Table:
-    """Who answered, and what was asked."""
+    """Return the answers by revision, and the requests by payload."""
     rows = [
         [Cell(what), outside(name), number(count), number(count / (sum(found.values()) or 1), show=percent)]
         for what, found in (("revision", summary.revisions), ("payload", summary.kinds))
@@ -163,7 +163,7 @@ def answers(summary: Summary) -> Table:
 
 
 def generator(summary: Summary) -> Table:
-    """Whether the numbers can be trusted."""
+    """Return how well the generator kept to the schedule, beside what is allowed."""
     g = summary.generator
     worst = max((phase.delay.p99 or 0.0 for phase in summary.judged), default=None)
     late = late_allowed(summary.judged)
@@ -196,12 +196,12 @@ def environment(summary: Summary) -> Table:
 
 
 def started(summary: Summary) -> str:
-    """As people read it."""
+    """Return when the run started, as people read it."""
     return summary.environment.started.replace("T", " ").replace("+00:00", " UTC")
 
 
 def values(series: TimeSeries) -> Table:
-    """The course in numbers, a row for each bucket."""
+    """Return the values over time, a row for each bucket."""
     shown = [column for key, column in series.columns.items() if series.has(key)]
     rows = [
         [Cell(figure(start)), *(ready(c.values[n]) if c.key == "ready" else number(c.values[n]) for c in shown)]

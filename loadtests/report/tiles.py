@@ -13,7 +13,7 @@ TIMES_SHOWN = {"scale": "time to scale", "cold start": "slowest cold start", "ze
 
 
 def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
-    """What matters most: what it is, the number, and what it is measured by."""
+    """Yield what matters most: its name, its number, and its unit with what is allowed."""
     counted = summary.judged
     busiest = next((p for p in counted if p.name == "burst"), counted[-1] if counted else None)
     if summary.capacity:

@@ -484,8 +484,8 @@ def test_times_of_the_platform_are_compared() -> None:
     rows = {row.measure.name: row for row in comparison.compare(a, b)}
     for name in ("time to detect (burst), s", "time to scale (burst), s", "slowest cold start, s",
                  "time to zero (last request), s", "over-provisioning, replica-seconds"):  # fmt: skip
-        assert rows[name].word == "worse", name
-    assert rows["under-provisioning, replica-seconds"].word == "no difference"
+        assert rows[name].finding == "worse", name
+    assert rows["under-provisioning, replica-seconds"].finding == "no difference"
     assert [name for name in rows if name.startswith("time to recover")] == ["time to recover, s"]
     change = rows["time to detect (burst), s"].change
     assert change
@@ -513,7 +513,7 @@ def test_what_only_some_runs_have_is_not_left_out() -> None:
         rows = {row.measure.name: row for row in comparison.compare(a, b)}
         assert list(rows) == expected
         detect = rows["time to detect (burst), s"]
-        assert (detect.word, detect.change) == ("can't tell", None)
+        assert (detect.finding, detect.change) == ("can't tell", None)
         assert "| not measured in every run | can't tell |" in comparison.report(a, b, [detect], [])
 
 

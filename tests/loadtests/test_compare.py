@@ -38,12 +38,12 @@ def group(first: int, *, size: int = 5, **more: Any) -> list[Summary]:
     return [one(number, **more) for number in range(first, first + size)]
 
 
-def words(rows: Sequence[comparison.Row]) -> dict[str, str]:
-    return {row.measure.name: row.word for row in rows}
+def findings(rows: Sequence[comparison.Row]) -> dict[str, str]:
+    return {row.measure.name: row.finding for row in rows}
 
 
 def test_runs_of_one_kind_show_no_difference() -> None:
-    found = words(comparison.compare(group(0), group(5)))
+    found = findings(comparison.compare(group(0), group(5)))
     assert set(found.values()) == {"no difference"}
     assert len(found) == 19
 
@@ -52,7 +52,7 @@ def test_slower_runs_are_worse_and_faster_ones_better() -> None:
     fast, slow = group(0), group(5, latency_ms=12)
     for a, b, expected in ((fast, slow, "worse"), (slow, fast, "better")):
         rows = comparison.compare(a, b)
-        found = words(rows)
+        found = findings(rows)
         assert {word for name, word in found.items() if name.endswith("ms")} == {expected}
         assert {word for name, word in found.items() if not name.endswith("ms")} == {"no difference"}
     (change,) = (row.change for row in rows if row.measure.name == "burst p50, ms")
@@ -65,7 +65,7 @@ def test_slower_runs_are_worse_and_faster_ones_better() -> None:
 
 def test_refusals_and_lost_goodput_are_worse() -> None:
     a, b = group(0), [one(number, refused=20 + number) for number in range(5, 10)]
-    found = words(comparison.compare(a, b))
+    found = findings(comparison.compare(a, b))
     worse = {name for name, word in found.items() if word == "worse"}
     assert worse == {"burst refused", "burst goodput/s", "time to recover, s"}  # refusals break the SLO too
 
@@ -74,17 +74,17 @@ def test_recovery_is_compared_also_where_it_never_came() -> None:
     quick = [one(n, slow_until=11 + n / 10) for n in range(5)]
     slow = [one(n, slow_until=15 + n / 10) for n in range(5, 10)]
     never = [one(n, slow_until=32) for n in range(10, 15)]
-    assert words(comparison.compare(quick, slow))["time to recover, s"] == "worse"
-    assert words(comparison.compare(quick, never))["time to recover, s"] == "worse"
-    assert words(comparison.compare(never, quick))["time to recover, s"] == "better"
+    assert findings(comparison.compare(quick, slow))["time to recover, s"] == "worse"
+    assert findings(comparison.compare(quick, never))["time to recover, s"] == "worse"
+    assert findings(comparison.compare(never, quick))["time to recover, s"] == "better"
     both = [*never[:3], *slow[:2]]
-    assert words(comparison.compare(never, both))["time to recover, s"] == "can't tell"
+    assert findings(comparison.compare(never, both))["time to recover, s"] == "can't tell"
 
 
 def test_with_few_runs_nothing_is_told() -> None:
     a, b = group(0, size=2), group(5, size=5, latency_ms=30)
     rows = comparison.compare(a, b)
-    assert set(words(rows).values()) == {"can't tell"}
+    assert set(findings(rows).values()) == {"can't tell"}
     assert all(row.change is not None and row.change.low is None for row in rows)
     text = comparison.report(a, b, rows, [])
     assert "No intervals, so no verdicts" in text
@@ -97,7 +97,7 @@ def test_what_was_not_measured_everywhere_is_not_told() -> None:
     requests["status"], requests["error"] = 0, results.CONNECT
     nothing = summaries.summarise(run_of(p, requests), "burst", ENVIRONMENT.model_copy(update={"machine": MACHINE}))
     found = {row.measure.name: row for row in comparison.compare(group(0), [*group(5, size=4), nothing])}
-    assert found["burst p50, ms"].word == "can't tell"
+    assert found["burst p50, ms"].finding == "can't tell"
     assert found["burst p50, ms"].change is None
 
 
@@ -158,7 +158,7 @@ def test_of_many_measures_without_a_difference_hardly_any_seems_to_have_one(runs
     nothing = comparison.Measure("x", lambda _: None)
     for _ in range(100):
         values = [[list(map(comparison.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
-        wrong += any(comparison.row(nothing, a, b, 1, level).word != "no difference" for a, b in values)
+        wrong += any(comparison.row(nothing, a, b, 1, level).finding != "no difference" for a, b in values)
     assert wrong <= 5 + 3 * math.sqrt(5 * 0.95)
 
 
@@ -172,7 +172,7 @@ def test_words_need_more_than_the_bounds_that_are_shown() -> None:
     assert alone.change[:3] == among.change[:3]
     assert among.change.low is not None
     assert among.change.low > 0
-    assert (alone.word, among.word) == ("worse", "no difference")
+    assert (alone.finding, among.finding) == ("worse", "no difference")
 
 
 # --- may they be compared? -------------------------------------------------------------------------------------------
