@@ -1,6 +1,6 @@
 """Our server beside other ways to serve the same model, in one run on one machine.
 
-python -m benchmarks            everything, about eight minutes
+python -m benchmarks            everything, about nine minutes
 python -m benchmarks --quick    what the targets need, under two minutes
 
 Every subject runs from the beginning to the end; each round measures every cell (a subject, a workload, a number of
@@ -12,9 +12,7 @@ are wrong fails the run.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import math
 import os
 import random
 import resource
@@ -42,7 +40,6 @@ PARTS = (*SUBJECTS, IN_PROCESS, OVERLOAD)
 WARM_UP_CONNECTIONS = 8
 ANSWER_SECONDS = 30.0
 IDLE_SECONDS = 5.0  # at most, until a server has worked off what a cell left behind
-OVERLOAD_ROWS, OVERLOAD_DEADLINE = 256, 0.5
 
 
 class Cell(NamedTuple):
@@ -83,6 +80,7 @@ class Row:
     problem: str | None = None
 
 
+QUICK, FULL = ((3.0,), 2), ((0.7, 3.0, 10.0), 5)  # multiples of the capacity, and seconds of each
 PRICED = ("validation-only", "metrics", "every-line")
 ONE = ("classify", "V1", "V2", "V2 binary")
 MANY = ("classify_batch", f"V2 x{BATCH}", f"V2 binary x{BATCH}")
@@ -250,29 +248,6 @@ def measured_rounds(bench: Bench, rows: list[Row], rounds: int, seed: int) -> No
                 row.problem = str(error)
 
 
-def overloaded(server: Server, multiples: list[float], seconds: float) -> dict[str, Any]:
-    """What an open-loop overload does to the server."""
-    what = overload.target(f"http://127.0.0.1:{server.port}", OVERLOAD_ROWS, OVERLOAD_DEADLINE)
-
-    async def collect() -> dict[str, Any]:
-        async with overload.connect() as session:
-            normal = await overload.prepare(session, what, seconds)
-            runs = [await overload.press(session, what, normal, multiple, seconds) for multiple in multiples]
-        return {
-            "rows": what.rows,
-            "deadline": what.deadline,
-            **normal._asdict(),
-            "runs": [_finite(run) for run in runs],
-        }
-
-    return asyncio.run(collect())
-
-
-def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """With nothing in place of NaN and infinity, which JSON does not know."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer cells, a second each")
@@ -321,8 +296,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             measured_rounds(bench, rows, options.rounds, options.seed)
             if OVERLOAD in options.only and "ours" in servers:
                 say("overload")
-                multiples, seconds = ([3.0], 2) if options.quick else ([0.7, 3.0, 10.0], 5)
-                pressed = overloaded(servers["ours"], multiples, seconds)
+                url, (multiples, seconds) = f"http://127.0.0.1:{servers['ours'].port}", QUICK if options.quick else FULL
+                pressed = overload.measure(url, multiples, seconds, scratch / "overload")
     load["end"] = os.getloadavg()
     return {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),

@@ -249,25 +249,28 @@ def _overload(raw: Raw) -> str:
     rows = [
         [
             f"{run['multiple']:g}×",
+            f"{run['capacity/s']:,.0f}",
             f"{run['offered/s']:,.0f}",
             f"{100 * run['goodput share']:.0f} %",
-            run["in time"],
-            _number(run["p99"]),
+            f"{run['in time']:.1%}",
+            f"{_number(run['p50'])} / {_number(run['p99'])}",
             f"{run['refused']:,}",
             f"{_number(run['refusal p50'])} / {_number(run['refusal p99'])}",
             str(run["failed"]),
-            run["sent late"],
+            f"{run['sent late']:.1%}" if run["valid"] else f"**{run['sent late']:.1%}**",
             _number(run["recovered after s"], "longer than measured"),
         ]
         for run in pressed["runs"]
     ]
-    head = ["Offered", "requests/s", "goodput of capacity", "answers in time", "p99 ms", "refused",
+    head = ["Offered", "capacity/s", "requests/s", "goodput of capacity", "answers in time", "p50 / p99 ms", "refused",
             "refusal p50 / p99 ms", "failed", "sent late", "recovered after s"]  # fmt: skip
-    capacity = (
-        f"E. Overload, open loop: {pressed['rows']} rows in a request, deadline {1e3 * pressed['deadline']:g} ms, "
-        f"capacity {pressed['capacity']:,.0f} requests/s"
+    title = (
+        f"E. Overload, open loop: {pressed['rows']} rows in a request, deadline {pressed['deadline_ms']} ms; "
+        f"recovered: p95 back under {pressed['slo_p95_ms']} ms"
     )
-    return grid(capacity, head, rows)
+    invalid = [run for run in pressed["runs"] if not run["valid"]]
+    notes = [f"At {run['multiple']:g}× the run was invalid: {'; '.join(run['reasons'])}." for run in invalid]
+    return "\n\n".join([grid(title, head, rows), *notes])
 
 
 def _number(value: float | None, missing: str = "–") -> str:

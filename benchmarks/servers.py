@@ -52,7 +52,7 @@ def _ours(label: str, *without: str, **settings: str) -> Subject:
 
 def _uvicorn(label: str, app: str, probe: str, *options: str, needs_pipeline: bool = False) -> Subject:
     address = ("--host", "127.0.0.1", "--port", "{port}", "--no-access-log")
-    command = ("python", "-m", "uvicorn", f"loadtests.controls.{app}:app", *address, *options)
+    command = ("python", "-m", "uvicorn", f"benchmarks.controls.{app}:app", *address, *options)
     return Subject(label, command, probe=probe, needs_pipeline=needs_pipeline)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.scoring import Probabilities
 from defects.simulator import SCHEMA, Tunnel
 from tools.payloads import Values, dump, objects, v2_binary, v2_json, values_of
 from tools.raw_http import Answer, get, post
@@ -23,7 +24,6 @@ BATCHES = 32  # different requests with BATCH rows
 BATCH = 64
 MODEL = "defect-classifier"
 
-Probabilities = NDArray[np.float64]  # [rows, classes]
 Body = Callable[[Sequence[Values]], bytes]
 Reader = Callable[[Answer], Probabilities]
 
