@@ -35,7 +35,7 @@ from loadtests.cluster.clock import CLOCK_SECONDS, Clock
 from loadtests.cluster.follower import Follower
 from loadtests.cluster.observations import Observation
 from loadtests.cluster.process import BadCluster
-from tools.prometheus import plain, series
+from tools import prometheus
 
 PROBES, PROBE_SECONDS = 10, 0.1037  # answers for the clock at the begin: their phases cover a second
 CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18 and since
@@ -43,6 +43,9 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
     "panic": ("autoscaler_panic_request_concurrency", "kn_revision_concurrency_panic"),
     "panicking": ("autoscaler_panic_mode", "kn_revision_panic_mode"),
 }
+AUTOSCALER_METRICS = {name for names in CONCURRENCY.values() for name in names}
+GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
+STARTUP = "defects_startup_seconds"
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 DISRUPTIONS = ("delete-pod", "new-revision")
 ORDER_BYTES = 4096  # read at once; an order is much shorter, and pipes pass it whole
@@ -288,15 +291,14 @@ class Watcher:
         return _text(get, f"{pod.name}:{pod.port}", self._namespace, "metrics")
 
     def _tell_inside(self, name: str, exposition: str) -> None:
-        values, every = plain(exposition), series(exposition)
-        startup = {labels["phase"]: value for metric, labels, value in every if metric == "defects_startup_seconds"}
+        values = prometheus.values(exposition, GAUGES)
+        startup = {s.labels.get("phase", ""): s.value for s in prometheus.series(exposition, {STARTUP})}
         self.tell(
             observations.Inside(
                 at=time.monotonic(),
                 name=name,
                 startup={} if name in self._started_up else startup,
-                queue_rows=values.get("defects_queue_rows"),
-                in_flight=values.get("defects_requests_in_flight"),
+                **{ours: values.get(theirs) for theirs, ours in GAUGES.items()},
             )
         )
         if "ready" in startup:
@@ -320,7 +322,7 @@ class Watcher:
 
     def _tell_autoscaler(self, exposition: str) -> None:
         by_revision: dict[str, dict[str, Any]] = {}
-        for metric, labels, value in series(exposition):
+        for metric, labels, value in prometheus.series(exposition, AUTOSCALER_METRICS):
             revision = labels.get("kn_revision_name") or labels.get("revision_name") or ""
             namespace = labels.get("k8s_namespace_name") or labels.get("namespace_name")
             kind = next((kind for kind, names in CONCURRENCY.items() if metric in names), None)

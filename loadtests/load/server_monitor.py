@@ -28,8 +28,8 @@ from urllib.request import Request, urlopen
 import psutil
 
 from loadtests.results import Sample
+from tools import prometheus
 from tools.processes import ROOT, end
-from tools.prometheus import plain
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
@@ -38,6 +38,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
+METRICS = {*GAUGES, CPU, RESIDENT}
 
 
 class Usage(NamedTuple):
@@ -61,7 +62,7 @@ class Watcher:
         at = time.monotonic()
         ready, problem = self._ready()
         try:
-            values = plain(self._get("/metrics"))
+            values = prometheus.values(self._get("/metrics"), METRICS)
         except UNREADABLE as error:
             values, problem = {}, problem or f"/metrics: {error}"
         usage = self._processes.usage() if self._processes else None
