@@ -13,11 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +24,15 @@ from defects.schema import BOOLEAN, Constant, Feature, InvalidInput, ModelRows, 
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers
+from tools import urls
 from tools.raw_http import post
+from tools.urls import NO_HEADERS, Headers
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
 ASK_SECONDS = 10.0
 
 Values = list[float | bool | None]
-Headers = Mapping[str, str]
-NO_HEADERS: Headers = MappingProxyType({})
 
 
 class BadPayload(ValueError):
@@ -64,19 +62,38 @@ class Served:
 
 def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
     """What `/model` answers at the URL `host`, without the card; raises `BadPayload`, `NotYet` if it may come."""
-    if urlsplit(host).scheme not in ("http", "https") or not urlsplit(host).hostname:
-        raise BadPayload(f"--host: {host!r} is no URL; expected one such as http://127.0.0.1:3000")
+    check_host(host)
     url = f"{host.rstrip('/')}/model"
     try:
-        asked = Request(url, headers=dict(headers))  # noqa: S310 - the host that the user named
-        with urlopen(asked, timeout=seconds) as answer:  # noqa: S310 - likewise
+        with urls.open_url(url, seconds, headers) as answer:
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
     except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
         wrong = isinstance(error, HTTPError) and error.code < 500
-        text = f"no model answers at {url} ({error}); start one with `make serve`"
+        text = f"no model answers at {url} ({error}); start one with `make serve`{_beside_proxy(host)}"
         raise (BadPayload if wrong else NotYet)(text) from None
     return said
+
+
+def check_host(host: str) -> None:
+    """Raise `BadPayload` where `host` is no URL that requests can be sent to."""
+    try:
+        parts = urlsplit(host)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        whole = False
+    shown = urls.without_secrets(host)
+    if not whole:
+        raise BadPayload(f"--host: {shown!r} is no URL; expected one such as http://127.0.0.1:3000")
+    if shown != host:
+        what = "has a user, a password, a query or a fragment; expected none: credentials go into --header"
+        raise BadPayload(f"--host: {shown!r} {what}")
+
+
+def _beside_proxy(host: str) -> str:
+    """Say that no proxy is used, where the environment names one for this host."""
+    proxy = urls.proxy_for(host)
+    return f"; requests go directly to it, not through the proxy {proxy} of this environment" if proxy else ""
 
 
 def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:

@@ -8,7 +8,6 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
 import yaml
 from kubernetes import client, config
@@ -19,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from loadtests.cluster import observations
 from loadtests.cluster.observations import Object, Observation
 from loadtests.cluster.process import BadCluster, Target
+from tools.urls import is_loopback, open_url
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
 PATIENCE = (CONNECT_SECONDS, ANSWER_SECONDS)
@@ -60,6 +60,8 @@ def connect(target: Target) -> tuple[client.ApiClient, str]:
     except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         option = "--context" if target.context and "context" in str(error) else "--kubeconfig"
         raise BadCluster(f"{option}: {' '.join(str(error).split())}; expected one that kubectl can use") from None
+    if is_loopback(settings.host):  # as kubectl does
+        settings.proxy = None
     return client.ApiClient(settings), target.namespace or namespace
 
 
@@ -92,10 +94,10 @@ def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = F
     return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None
 
 
-def _at(url: str) -> str:
-    """What is answered there."""
-    with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - a pod's, or named by the user
-        return str(answer.read().decode())
+def get_text(url: str, *, by_proxy: bool = False) -> str:
+    """Return what is answered at the URL of a pod, or, perhaps by a proxy, at one that the user named."""
+    with open_url(url, SCRAPE_TIMEOUT, by_proxy=by_proxy) as answer:
+        return answer.read().decode()
 
 
 def _text(get: Lister, *where: str) -> str:

@@ -25,10 +25,10 @@ from loadtests.cluster.api import (
     SCRAPE_SECONDS,
     TOKEN,
     UNANSWERED,
-    _at,
     _line,
     _text,
     _why,
+    get_text,
     resources,
 )
 from loadtests.cluster.clock import CLOCK_SECONDS, Clock
@@ -272,7 +272,7 @@ class Watcher:
                 pods = [pod for pod in self._pods.values() if pod.started_stamp and pod.port and not pod.gone]
             for pod in pods:
                 try:
-                    self._tell_inside(pod.name, _at(metrics_url(pod)) if inside else self._by_proxy(pod))
+                    self._tell_inside(pod.name, get_text(metrics_url(pod)) if inside else self._by_proxy(pod))
                 except (ApiException, *UNANSWERED, ValueError) as error:
                     if isinstance(error, ApiException) and error.status == 403:
                         self._miss("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
@@ -317,7 +317,7 @@ class Watcher:
     def _autoscaler(self) -> str:
         """What Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""
         if url := self._options.autoscaler_metrics:
-            return _at(url)
+            return get_text(url, by_proxy=True)
         return _text(client.CoreV1Api(self._api).connect_get_namespaced_service_proxy_with_path, *AUTOSCALER)
 
     def _tell_autoscaler(self, exposition: str) -> None:

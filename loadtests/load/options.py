@@ -14,6 +14,7 @@ from loadtests import scenario as scenarios
 from loadtests.cluster import process
 from loadtests.load import capacity
 from loadtests.scenario import BadScenario, Scenario
+from tools import urls
 
 OWN_HEADERS = ("connection", "content-length", "content-type", "inference-header-content-length", "transfer-encoding")
 
@@ -107,12 +108,12 @@ def service(text: str) -> process.Target | None:
 
 
 def without_secrets(command: Sequence[str]) -> list[str]:
-    """A command line without the values of headers: some are credentials."""
+    """Return a command line without values of headers, users and passwords in URLs, and values of their queries."""
     found: list[str] = []
     for word in command:
         option, _, given = word.partition("=")
         name = word if found and _is_header(found[-1]) else given if _is_header(option) else ""
-        found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else word)
+        found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else urls.without_secrets(word))
     return found
 
 

@@ -23,18 +23,16 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import psutil
 
 from loadtests.results import Sample
-from tools import prometheus
+from tools import prometheus, urls
 from tools.processes import ROOT, end
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
@@ -54,7 +52,7 @@ class Watcher:
 
     def __init__(self, host: str, headers: Mapping[str, str]):
         self._host, self._headers, parts = host.rstrip("/"), headers, urlsplit(host)
-        self._processes = Processes(parts.port or 80) if parts.hostname in LOOPBACK else None
+        self._processes = Processes(parts.port or 80) if urls.is_loopback(host) else None
         self._before: tuple[float, Usage] | None = None
 
     def sample(self) -> Sample:
@@ -96,9 +94,8 @@ class Watcher:
         return True, None
 
     def _get(self, path: str) -> str:
-        asked = Request(f"{self._host}{path}", headers=dict(self._headers))  # noqa: S310 - the host that the user named
-        with urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310 - likewise
-            return str(answer.read().decode())
+        with urls.open_url(f"{self._host}{path}", ASK_SECONDS, self._headers) as answer:
+            return answer.read().decode()
 
 
 class Processes:
