@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine, overload, report, wrk
 from benchmarks.models import given, say, trained
-from benchmarks.servers import SUBJECTS, Model, Server, environment, running
+from benchmarks.servers import SUBJECTS, ModelFiles, ServerProcess, environment, running
 from benchmarks.workloads import BATCH, Workload, workloads
 from defects import artifact, scoring
 from tools.processes import ROOT, cores, end_on_sigterm, pinned
-from tools.raw_http import Answer, ask
+from tools.raw_http import RawResponse, ask
 from train import positive
 
 IN_PROCESS, OVERLOAD = "in-process", "overload"
@@ -42,7 +42,7 @@ ANSWER_SECONDS = 30.0
 IDLE_SECONDS = 5.0  # at most, until a server has worked off what a cell left behind
 
 
-class Cell(NamedTuple):
+class BenchmarkCell(NamedTuple):
     """What one measurement measures."""
 
     subject: str
@@ -69,7 +69,7 @@ class Measured:
 
 
 @dataclass
-class Row:
+class CellResults:
     """A cell's measurements, one for each round; or why there are none."""
 
     subject: str
@@ -92,11 +92,11 @@ CONTROLS = {
 }
 
 
-def _cells(subject: str, names: Iterable[str], connections: Iterable[int]) -> list[Cell]:
-    return [Cell(subject, name, count) for name in names for count in connections]
+def _cells(subject: str, names: Iterable[str], connections: Iterable[int]) -> list[BenchmarkCell]:
+    return [BenchmarkCell(subject, name, count) for name in names for count in connections]
 
 
-def full() -> list[Cell]:
+def full() -> list[BenchmarkCell]:
     """Everything."""
     cells = _cells("ours", (*ONE, *MANY), (1, 8, 64)) + _cells("bentoml-serve", ("classify", "V2"), (1, 64))
     for subject in PRICED:
@@ -108,7 +108,7 @@ def full() -> list[Cell]:
     return cells + _cells(IN_PROCESS, ("1", str(BATCH)), (0,))
 
 
-def quick() -> list[Cell]:
+def quick() -> list[BenchmarkCell]:
     """What the targets need."""
     return [
         *_cells("ours", ("classify", "V1", "V2"), (1, 64)),
@@ -128,8 +128,8 @@ def quick() -> list[Cell]:
 class Bench:
     """Everything that measuring a cell needs."""
 
-    servers: Mapping[str, Server]
-    model: Model
+    servers: Mapping[str, ServerProcess]
+    model: ModelFiles
     workloads: Mapping[str, Workload]
     scratch: Path
     seconds: int
@@ -142,12 +142,12 @@ class Bench:
             wrk.write_requests(file, self.workloads[name].requests)
         return file
 
-    def check(self, row: Row, score: scoring.Scorer) -> None:
+    def check(self, row: CellResults, score: scoring.Scorer) -> None:
         """Ask once, and note what is wrong with the answer."""
         if row.subject == IN_PROCESS:
             return
         workload = self.workloads[row.workload]
-        expected = score(workload.scored) if workload.rows else workload.read(Answer(200, {}, b"hello"))
+        expected = score(workload.scored) if workload.rows else workload.read(RawResponse(200, {}, b"hello"))
         try:
             answer = ask(self.servers[row.subject].port, workload.requests[0], ANSWER_SECONDS)
         except OSError as error:
@@ -155,11 +155,11 @@ class Bench:
             return
         row.problem = workload.problem(answer, expected)
 
-    def _seconds(self, row: Row) -> int:
+    def _seconds(self, row: CellResults) -> int:
         """Longer where one answer can take a second."""
         return self.seconds * (2 if row.rows > 1 and row.subject in CONTROLS else 1)
 
-    def measure(self, row: Row) -> None:
+    def measure(self, row: CellResults) -> None:
         """Add a round to the cell."""
         if row.subject == IN_PROCESS:
             row.rounds.append(in_process(self.model, row.rows, self.seconds))
@@ -203,7 +203,7 @@ def _measured(result: wrk.Result, rows: int, cpu_seconds: float, resident: int, 
     )
 
 
-def wait_idle(server: Server) -> None:
+def wait_idle(server: ServerProcess) -> None:
     """Wait, but not for long, until the server has worked off the requests that wrk abandoned at its end."""
     until = time.monotonic() + IDLE_SECONDS
     while time.monotonic() < until:
@@ -213,7 +213,7 @@ def wait_idle(server: Server) -> None:
             return
 
 
-def in_process(model: Model, rows: int, seconds: int) -> Measured:
+def in_process(model: ModelFiles, rows: int, seconds: int) -> Measured:
     """Rows per second of ONNX Runtime alone, on the servers' core."""
     command = [sys.executable, "-m", "benchmarks.controls.in_process", str(model.artifact), str(rows), str(seconds)]
     with pinned(cores().server):
@@ -232,7 +232,7 @@ def in_process(model: Model, rows: int, seconds: int) -> Measured:
     return Measured(round(rate * seconds / rows), 0, rate / rows, rate)
 
 
-def measured_rounds(bench: Bench, rows: list[Row], rounds: int, seed: int) -> None:
+def measured_rounds(bench: Bench, rows: list[CellResults], rounds: int, seed: int) -> None:
     """Every cell once a round, each round in another order."""
     score = scoring.load(artifact.load(bench.model.artifact))
     for row in rows:
@@ -267,7 +267,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[Row]:
+def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[CellResults]:
     """The cells that the options leave."""
     cells = [cell for cell in (quick() if options.quick else full()) if cell.subject in options.only]
     if options.connections:
@@ -275,7 +275,7 @@ def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[
     if not cells:
         raise SystemExit("--only, --connections: nothing is left to measure; expected some of what there is")
     return [
-        Row(*cell, rows=int(cell.workload) if cell.subject == IN_PROCESS else known[cell.workload].rows)
+        CellResults(*cell, rows=int(cell.workload) if cell.subject == IN_PROCESS else known[cell.workload].rows)
         for cell in cells
     ]
 

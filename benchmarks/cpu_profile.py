@@ -26,7 +26,7 @@ import psutil
 
 from benchmarks import machine, wrk
 from benchmarks.models import say, trained
-from benchmarks.servers import SUBJECTS, Server, running
+from benchmarks.servers import SUBJECTS, ServerProcess, running
 from benchmarks.workloads import workloads
 from defects.pages.tables import grid
 from tools.computer import caption
@@ -103,7 +103,7 @@ def cpu_seconds(seen: Observed) -> dict[str, float]:
     return dict(sorted((found | {THREADS: seen.others}).items(), key=lambda item: -item[1]))
 
 
-def record(server: Server, seconds: int, output: Path) -> str:
+def record(server: ServerProcess, seconds: int, output: Path) -> str:
     """py-spy's samples of the server in its raw format; ends the process with one line where it can't have them."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if program is None:
@@ -123,7 +123,7 @@ def record(server: Server, seconds: int, output: Path) -> str:
     return output.read_text("utf-8")
 
 
-def thread_seconds(server: Server) -> tuple[float, float]:
+def thread_seconds(server: ServerProcess) -> tuple[float, float]:
     """CPU time so far of the server's main thread, and of all others."""
     times = {t.id: t.user_time + t.system_time for t in psutil.Process(server.process.pid).threads()}
     main = times.pop(server.process.pid)

@@ -27,7 +27,7 @@ PRICED = (
 )
 
 
-class Target(NamedTuple):
+class RatioTarget(NamedTuple):
     """`measure` of one cell over that of another: at least, or at most, `bound`."""
 
     text: str
@@ -40,26 +40,28 @@ class Target(NamedTuple):
     percent: bool = False
 
 
-def _all_targets() -> list[Target]:
+def _all_targets() -> list[RatioTarget]:
     found = []
     for workload, part in (("V2", 1.0), ("V1", 1.0), ("classify", 0.5)):
         name, one, many = _name(workload), ("ours", workload, 1), ("ours", workload, 64)
         found += [
-            Target(f"{name}, 64 connections / FastAPI", many, ("fastapi", "classify", 64), 40 * part),
-            Target(f"{name}, 64 connections / stock BentoML, ONNX", many, ("stock-onnx", "scans", 64), 15 * part),
-            Target(f"{name}, 64 connections / stock BentoML, sklearn", many, ("stock-sklearn", "scans", 64), 15 * part),
-            Target(f"{name}, 64 connections / hello", many, HELLO, 0.3 * part, percent=True),
-            Target(f"{name}, 1 connection / FastAPI", one, ("fastapi", "classify", 1), 20 * part),
-            Target(f"{name}, 1 connection: p99 / p50", one, one, 5, "p99_ms", "p50_ms", most=True),
+            RatioTarget(f"{name}, 64 connections / FastAPI", many, ("fastapi", "classify", 64), 40 * part),
+            RatioTarget(f"{name}, 64 connections / stock BentoML, ONNX", many, ("stock-onnx", "scans", 64), 15 * part),
+            RatioTarget(
+                f"{name}, 64 connections / stock BentoML, sklearn", many, ("stock-sklearn", "scans", 64), 15 * part
+            ),
+            RatioTarget(f"{name}, 64 connections / hello", many, HELLO, 0.3 * part, percent=True),
+            RatioTarget(f"{name}, 1 connection / FastAPI", one, ("fastapi", "classify", 1), 20 * part),
+            RatioTarget(f"{name}, 1 connection: p99 / p50", one, one, 5, "p99_ms", "p50_ms", most=True),
         ]
-    validation = Target(
+    validation = RatioTarget(
         "V2 JSON, 64 connections, validation only / hello", ("validation-only", "V2", 64), HELLO, 0.35, percent=True
     )
     found.insert(4, validation)
     binary = ("ours", f"V2 binary x{BATCH}", 64)
     label = f"V2 binary, {BATCH} rows, 64 connections / ONNX Runtime in-process, rows/s"
-    found.append(Target(label, binary, ("in-process", str(BATCH), 0), 0.8, "rows_per_second", percent=True))
-    memory = Target("resident memory / FastAPI", ("ours", "V2", 64), ("fastapi", "classify", 64), 1.5, "rss_mb")
+    found.append(RatioTarget(label, binary, ("in-process", str(BATCH), 0), 0.8, "rows_per_second", percent=True))
+    memory = RatioTarget("resident memory / FastAPI", ("ours", "V2", 64), ("fastapi", "classify", 64), 1.5, "rss_mb")
     return [*found, memory._replace(most=True)]
 
 
@@ -80,7 +82,7 @@ def _by_key(raw: Raw) -> dict[Key, Raw]:
     }
 
 
-def ratios(cells: dict[Key, Raw], target: Target) -> list[float]:
+def ratios(cells: dict[Key, Raw], target: RatioTarget) -> list[float]:
     """The target's ratio in each round; none where a cell is missing."""
     if target.ours not in cells or target.control not in cells:
         return []
@@ -208,7 +210,7 @@ def _ratios(raw: Raw) -> str:
                 "met" if target["met"] else "**missed**",
             ]
         )
-    return grid("B. Ratios within a round", ["Ours / control", "Ratio", "Target", ""], rows)
+    return grid("B. Ratios within a round", ["Ours / control", "Ratio", "RatioTarget", ""], rows)
 
 
 def _prices(raw: Raw) -> str:

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.003
 OURS = ("DEFECTS_", "BENTOML_", "MODEL_DIR", "K_REVISION", "PORT", "HOST", "OTEL_", "INFERENCE_SERVICE_NAME")
 
 
-class Model(NamedTuple):
+class ModelFiles(NamedTuple):
     """One model, as an artifact and as the scikit-learn pipeline that the artifact was exported from."""
 
     artifact: Path
@@ -85,7 +85,7 @@ def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass
-class Server:
+class ServerProcess:
     """A running server, the leader of its own process group."""
 
     label: str
@@ -141,7 +141,7 @@ class Server:
         self.process.wait(STOP_SECONDS)
 
 
-def start(subject: Subject, model: Model, scratch: Path, on: frozenset[int]) -> Server:
+def start(subject: Subject, model: ModelFiles, scratch: Path, on: frozenset[int]) -> ServerProcess:
     """Start a server; `wait_ready` says when it is. Its log and BentoML's home go to `scratch`, which is its own."""
     scratch.mkdir(parents=True)
     port, log = free_port(), scratch / "log"
@@ -159,15 +159,15 @@ def start(subject: Subject, model: Model, scratch: Path, on: frozenset[int]) -> 
             stderr=output,
             start_new_session=True,
         )
-    return Server(subject.label, process, port, log, started)
+    return ServerProcess(subject.label, process, port, log, started)
 
 
 @contextmanager
-def running(subjects: Mapping[str, Subject], model: Model, scratch: Path, on: frozenset[int]) -> Iterator[
-    dict[str, Server]
+def running(subjects: Mapping[str, Subject], model: ModelFiles, scratch: Path, on: frozenset[int]) -> Iterator[
+    dict[str, ServerProcess]
 ]:  # fmt: skip
     """All these servers, started together and ready."""
-    servers: dict[str, Server] = {}
+    servers: dict[str, ServerProcess] = {}
     try:
         for name, subject in subjects.items():
             servers[name] = start(subject, model, scratch / name, on)

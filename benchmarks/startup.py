@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.models import given, say, trained
 from benchmarks.report import spread
-from benchmarks.servers import SUBJECTS, Model, Subject, environment, start
+from benchmarks.servers import SUBJECTS, ModelFiles, Subject, environment, start
 from benchmarks.workloads import workloads
 from defects import artifact
 from defects.pages.tables import grid
@@ -64,7 +64,7 @@ class Starts:
     phases: list[Mapping[str, float]] = field(default_factory=list)
 
 
-def measure(subject: Subject, model: Model, first: bytes, scratch: Path, starts: Starts) -> None:
+def measure(subject: Subject, model: ModelFiles, first: bytes, scratch: Path, starts: Starts) -> None:
     """Start the subject once, wait for its first answer to `first`, and end it."""
     server = start(subject, model, scratch, cores().server)
     try:
@@ -105,7 +105,7 @@ def containers(record: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def measured(model: Model, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
+def measured(model: ModelFiles, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
     """Every subject's starts, each round in another order."""
     first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
     first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_suffix(".lua")
 TIMEOUT_SECONDS = 10  # of one request; a slower one is an error
 MARK = "wrk-result "
 
-Histogram = Mapping[int, int]  # microseconds -> requests
+LatencyCounts = Mapping[int, int]  # microseconds -> requests
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Result:
     requests: int
     errors: int
     seconds: float
-    latencies: Histogram
+    latencies: LatencyCounts
 
     def latency(self, share: float) -> float:
         """The latency in ms that `share` of the requests did not exceed; NaN without any."""
@@ -78,7 +78,7 @@ def run(port: int, requests: Path, connections: int, seconds: int) -> Result:
 def result(measured: Mapping[str, Any], connections: int) -> Result:
     """What wrk.lua printed, with the correction taken out."""
     requests, each = measured["requests"], measured["requests"] // connections
-    latencies: Histogram = dict(measured["latency_us"])
+    latencies: LatencyCounts = dict(measured["latency_us"])
     if each:  # wrk corrects in just this case, and with just this interval
         latencies = uncorrected(latencies, measured["duration_us"] // each)
     if sum(latencies.values()) != requests - measured["timeout"]:
@@ -87,7 +87,7 @@ def result(measured: Mapping[str, Any], connections: int) -> Result:
     return Result(requests, errors, measured["duration_us"] / 1e6, latencies)
 
 
-def uncorrected(histogram: Histogram, interval: int) -> Histogram:
+def uncorrected(histogram: LatencyCounts, interval: int) -> LatencyCounts:
     """The histogram before `stats_correct` of wrk 4 with that interval in microseconds.
 
     It adds each count above twice the interval again at every whole interval below, down to one. So above one

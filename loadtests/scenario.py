@@ -60,7 +60,7 @@ class Steps(Strict):
     to: Positive
 
 
-class Phase(Strict):
+class ScenarioPhase(Strict):
     """`rate` is a factor of the scenario's; with `to`, it changes evenly until the end."""
 
     name: PhaseName
@@ -148,7 +148,7 @@ class Scenario(Strict):
         None, description="for which a connection is used: where connections are balanced, new replicas get some so"
     )
     payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
-    phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
+    phases: Annotated[list[ScenarioPhase], Field(min_length=1, max_length=4)]
     slo: Objective
     cluster: Platform | None = None
 
@@ -170,7 +170,7 @@ class Scenario(Strict):
         return self
 
     @property
-    def judged(self) -> list[Phase]:
+    def judged(self) -> list[ScenarioPhase]:
         return [phase for phase in self.phases if phase.name != "warm-up"]
 
     def digest(self, rows: bytes) -> str:
@@ -185,7 +185,7 @@ class Scenario(Strict):
         """How long its schedule is, at whatever rate."""
         return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
 
-    def limit_ms(self, phase: Phase) -> float:
+    def limit_ms(self, phase: ScenarioPhase) -> float:
         """What the p95 of a phase may be."""
         return phase.p95_ms or self.slo.p95_ms
 
@@ -193,7 +193,7 @@ class Scenario(Strict):
 class Span(NamedTuple):
     """A phase on the run's axis, in seconds."""
 
-    phase: Phase
+    phase: ScenarioPhase
     start: float
     end: float
 

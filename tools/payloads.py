@@ -32,7 +32,7 @@ ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
 ASK_SECONDS = 10.0
 
-Values = list[float | bool | None]
+RowValues = list[float | bool | None]
 
 
 class BadPayload(ValueError):
@@ -126,8 +126,9 @@ def rows_from_file(path: Path, schema: Schema) -> ModelRows:
 
     Of a table's columns, those that are no features are left out. Raises `BadPayload`.
     """
+    check_format(path)
     try:
-        rows = _from_json(path, schema) if path.suffix.lower() == ".json" else _from_table(path, schema)
+        rows = _from_table(path, schema) if tables.is_table(path) else _from_json(path, schema)
     except tables.BadData as error:
         raise BadPayload(f"--payload: {error}") from None
     except InvalidInput as error:
@@ -135,6 +136,14 @@ def rows_from_file(path: Path, schema: Schema) -> ModelRows:
     except (OSError, ValueError, RecursionError) as error:
         raise BadPayload(f"--payload: {path}: can't be read: {error}; expected JSON") from None
     return schema.held(rows)
+
+
+def check_format(path: Path) -> Path:
+    """Return the path; raise `BadPayload` where the name is of no format that is read."""
+    if path.suffix.lower() != ".json" and not tables.is_table(path):
+        formats = ".csv, .parquet or .json (a list of objects)"
+        raise BadPayload(f"--payload: {path}: is of no known format, by its name; expected {formats}")
+    return path
 
 
 def _from_json(path: Path, schema: Schema) -> NDArray[np.float64]:
@@ -160,8 +169,6 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _from_table(path: Path, schema: Schema) -> NDArray[np.float64]:
-    if not tables.is_table(path):
-        raise tables.BadData(f"{path}: is of no known format, by its name; expected .csv, .parquet or .json")
     columns = tables.read(path, schema.names)
     rows = np.column_stack([_column(columns[feature.name], feature) for feature in schema.features])
     if not len(rows):
@@ -190,22 +197,22 @@ def dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def values_of(schema: Schema, rows: ModelRows) -> list[Values]:
+def values_of(schema: Schema, rows: ModelRows) -> list[RowValues]:
     """Rows as JSON has them: the fewest digits that mean what the model is given, null where a value is missing."""
     columns = [_shown(feature, rows[:, i]) for i, feature in enumerate(schema.features)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _shown(feature: Feature, column: ModelRows) -> Values:
+def _shown(feature: Feature, column: ModelRows) -> RowValues:
     return [None if math.isnan(value) else feature.shown(value) for value in column.tolist()]
 
 
-def objects(names: Sequence[str], rows: Sequence[Values]) -> list[dict[str, float | bool | None]]:
+def objects(names: Sequence[str], rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
     """Rows by feature name."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def v2_json(rows: Sequence[Values], *, wide: bool = False) -> bytes:
+def v2_json(rows: Sequence[RowValues], *, wide: bool = False) -> bytes:
     """A V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
     data = [None if value is None else float(value) for row in rows for value in row]
     datatype, shape = "FP64" if wide else "FP32", [len(rows), len(rows[0])]

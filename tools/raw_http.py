@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Answer(NamedTuple):
+class RawResponse(NamedTuple):
     status: int
     headers: Mapping[str, str]  # by name in lower case
     body: bytes
@@ -26,11 +26,11 @@ def post(path: str, body: bytes, /, *, host: str = "127.0.0.1", **headers: str) 
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def ask(port: int, request: bytes, timeout: float) -> Answer:
+def ask(port: int, request: bytes, timeout: float) -> RawResponse:
     """The answer to one request, of its own connection; raises `OSError` or `http.client.HTTPException`."""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(request)
         response = http.client.HTTPResponse(connection)
         response.begin()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, response.read())
+        return RawResponse(response.status, headers, response.read())

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from loadtests.cluster import observations
 from loadtests.cluster.observations import Object, Observation
-from loadtests.cluster.process import BadCluster, Target
+from loadtests.cluster.process import BadCluster, ClusterTarget
 from tools.urls import is_loopback, open_url
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
@@ -42,7 +42,7 @@ class Resource(NamedTuple):
 # --- the API ---------------------------------------------------------------------------------------------------------
 
 
-def connect(target: Target) -> tuple[client.ApiClient, str]:
+def connect(target: ClusterTarget) -> tuple[client.ApiClient, str]:
     """A client, and the namespace; raises `BadCluster`."""
     settings = client.Configuration()
     settings.retries, settings.connection_pool_maxsize = False, 32

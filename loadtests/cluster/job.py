@@ -27,7 +27,7 @@ DONE, TAKEN = "done", "taken"
 LOOK_SECONDS = 0.5
 
 
-class Job:
+class LoadTestJob:
     """One run, and the time after it."""
 
     def __init__(self, results: Path, keep_seconds: float, options: list[str]):
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--keep-seconds", type=float, default=3600, help="(default: %(default)s)")
     parser.add_argument("options", nargs="*", help="for Locust, after --")
     options = parser.parse_args()
-    raise SystemExit(Job(options.results, options.keep_seconds, options.options).run())
+    raise SystemExit(LoadTestJob(options.results, options.keep_seconds, options.options).run())
 
 
 if __name__ == "__main__":

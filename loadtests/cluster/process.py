@@ -24,7 +24,7 @@ class BadCluster(ValueError):
     """The cluster can't be watched; one line with the option and what was expected."""
 
 
-class Target(NamedTuple):
+class ClusterTarget(NamedTuple):
     """What is watched, and how the API is reached; empty: as kubectl would."""
 
     service: str
@@ -37,18 +37,18 @@ class Target(NamedTuple):
         return "/".join(filter(None, (self.namespace, self.service)))
 
 
-def service(text: str) -> Target:
+def service(text: str) -> ClusterTarget:
     """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
     if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
         raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
     namespace, _, name = text.rpartition("/")
-    return Target(name, namespace)
+    return ClusterTarget(name, namespace)
 
 
-class Watch:
+class WatcherProcess:
     """A process that watches the cluster, and writes observations to a file in `directory`."""
 
-    def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
+    def __init__(self, target: ClusterTarget, seconds: float, directory: Path, options: Sequence[str] = ()):
         self._file, self._found, self._read = directory / OBSERVATIONS, list[AnyObservation](), 0
         command = [
             *(
@@ -74,7 +74,7 @@ class Watch:
     def pid(self) -> int:
         return self._process.pid
 
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether everything has been listed; raises `BadCluster` where that can't be."""
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
         found = self.observations()

@@ -54,7 +54,7 @@ ORDER_BYTES = 4096  # read at once; an order is much shorter, and pipes pass it 
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-class Watcher:
+class ClusterWatcher:
     """Everything that is followed, told to `output` as lines."""
 
     def __init__(self, api: client.ApiClient, namespace: str, options: argparse.Namespace):

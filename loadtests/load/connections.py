@@ -27,7 +27,7 @@ Address = tuple[int, Any]  # family, and what `connect` takes
 _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
 
 
-class Reply(NamedTuple):
+class ServerReply(NamedTuple):
     """An answer, or which of `results.ERRORS` came instead."""
 
     error: int
@@ -61,15 +61,15 @@ class Connections:
         self._family, self._address = reachable([(family, address) for family, _, _, _, address in found], timeout)
         self._idle: list[Kept] = []
 
-    def exchange(self, request: bytes) -> Reply:
+    def exchange(self, request: bytes) -> ServerReply:
         """Send a request and wait for its answer, at most the timeout after which it is given up."""
         until = time.perf_counter() + self._timeout
         try:
             kept = self._take(until)
         except TimeoutError:
-            return Reply(TIMEOUT)
+            return ServerReply(TIMEOUT)
         except OSError as error:
-            return Reply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
+            return ServerReply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
         reply = self._converse(kept.connection, request, until)
         if reply.response is None or reply.response.should_close():
             kept.connection.close()
@@ -77,7 +77,7 @@ class Connections:
             self._idle.append(kept)
         return reply
 
-    def _converse(self, connection: socket.socket, request: bytes, until: float) -> Reply:
+    def _converse(self, connection: socket.socket, request: bytes, until: float) -> ServerReply:
         response = HTTPResponse("POST")
         try:
             connection.settimeout(left(until))
@@ -87,14 +87,14 @@ class Connections:
                 data = connection.recv(RECEIVE_BYTES)
                 response.feed(data)
                 if not data and not response.message_complete:
-                    return Reply(CLOSED)
+                    return ServerReply(CLOSED)
         except TimeoutError:
-            return Reply(TIMEOUT)
+            return ServerReply(TIMEOUT)
         except HTTPParseError:
-            return Reply(NOT_HTTP)
+            return ServerReply(NOT_HTTP)
         except OSError:
-            return Reply(CLOSED)
-        return Reply(0, response)
+            return ServerReply(CLOSED)
+        return ServerReply(0, response)
 
     def _take(self, until: float) -> Kept:
         while self._idle:

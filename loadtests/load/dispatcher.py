@@ -20,7 +20,7 @@ from geventhttpclient.response import HTTPResponse
 from numpy.typing import NDArray
 
 from loadtests.arrivals import Times
-from loadtests.load.connections import Connections, Reply
+from loadtests.load.connections import Connections, ServerReply
 from loadtests.results import NOT_SENT, REQUEST, UNANSWERED, WRONG, Requests
 from loadtests.scenario import Plan
 from tools.payloads import Prepared
@@ -33,7 +33,7 @@ NAP_SECONDS = 0.2  # at most, so that an early end is noticed
 TIMING = re.compile(r"\b(queue|score)\s*;\s*dur=([0-9.]+)")
 
 # Of one request: its payload's name, latency in ms, the answer's length, its status (0: none), the index of its error.
-Tell = Callable[[str, float, int, int, int], None]
+RequestListener = Callable[[str, float, int, int, int], None]
 
 
 class Dispatcher:
@@ -49,7 +49,7 @@ class Dispatcher:
         kinds: NDArray[np.int8],
         payloads: Sequence[Prepared],
         connections: Connections,
-        tell: Tell,
+        tell: RequestListener,
         *,
         limit: int = IN_FLIGHT,
     ):
@@ -135,7 +135,7 @@ class Dispatcher:
             if not self._flying and self._ending.is_set():
                 self._landed.set()
 
-    def _keep(self, number: int, end: float, reply: Reply, proof: bytes) -> tuple[int, int, int]:
+    def _keep(self, number: int, end: float, reply: ServerReply, proof: bytes) -> tuple[int, int, int]:
         """Write down what came of a request; gives the answer's length and status, and the index of the error."""
         at, response = self._at, reply.response
         at["end"][number], at["error"][number] = end, reply.error

@@ -14,7 +14,7 @@ from loadtests import scenario as scenarios
 from loadtests.cluster import process
 from loadtests.load import capacity
 from loadtests.scenario import BadScenario, Scenario
-from tools import urls
+from tools import payloads, urls
 
 OWN_HEADERS = ("connection", "content-length", "content-type", "inference-header-content-length", "transfer-encoding")
 
@@ -29,7 +29,7 @@ class Options(NamedTuple):
     seed: int | None
     payload: str
     out: str
-    cluster: process.Target | None
+    cluster: process.ClusterTarget | None
     autoscaler_metrics: str
     allow_disruption: bool
     image: str
@@ -102,7 +102,12 @@ def header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def service(text: str) -> process.Target | None:
+def payload(text: str) -> Path | None:
+    """Return the file with the rows, or nothing; raises `BadPayload` where its name is of no known format."""
+    return payloads.check_format(Path(text)) if text else None
+
+
+def service(text: str) -> process.ClusterTarget | None:
     """An InferenceService, or nothing; raises `BadCluster`."""
     return process.service(text) if text else None
 

@@ -47,7 +47,7 @@ class Usage(NamedTuple):
     cpu_seconds: float
 
 
-class Watcher:
+class ServerMonitor:
     """Looks at the server at the URL `host`, with these headers besides the usual ones."""
 
     def __init__(self, host: str, headers: Mapping[str, str]):
@@ -136,14 +136,14 @@ def _listening_on(port: int) -> set[psutil.Process]:
 
 def watch(host: str, seconds: float, headers: Mapping[str, str]) -> Iterator[Sample]:
     """A sample a second, for so long; what was missed is not made up for, as CPU over a few ms says nothing."""
-    watcher, started, number = Watcher(host, headers), time.monotonic(), 0
+    watcher, started, number = ServerMonitor(host, headers), time.monotonic(), 0
     while number * EVERY_SECONDS <= seconds:
         time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
         yield watcher.sample()
         number = max(number, int((time.monotonic() - started) / EVERY_SECONDS)) + 1
 
 
-class Timeline:
+class MonitorProcess:
     """A process that watches, and writes its samples to a file."""
 
     def __init__(self, host: str, headers: Mapping[str, str], seconds: float, file: Path):

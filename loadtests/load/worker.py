@@ -16,7 +16,7 @@ from loadtests import arrivals, results
 from loadtests.analysis import measures
 from loadtests.load.connections import Connections
 from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, most_in_flight
-from loadtests.load.messages import CHUNK, REPORT, Message
+from loadtests.load.messages import CHUNK, REPORT, WorkerMessage
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import payloads
 from tools.payloads import BadPayload, Prepared, Served
@@ -40,11 +40,11 @@ class Worker:
         self._failures: dict[str, Exception] = {}
         self._fire: Callable[..., None] = environment.events.request.fire
 
-    def obey(self, msg: Any, **_: Any) -> None:
-        """Do what the coordinator says, without making it wait."""
+    def receive(self, msg: Any, **_: Any) -> None:
+        """Carry out an order of the coordinator, without making it wait."""
         gevent.spawn(self._obey, msg.data)
 
-    def _obey(self, order: Message) -> None:
+    def _obey(self, order: WorkerMessage) -> None:
         try:
             getattr(self, f"_{order['what']}")(order)
         except (OSError, BadPayload, BadScenario) as error:
@@ -54,7 +54,7 @@ class Worker:
         assert self._environment.runner is not None  # noqa: S101 - messages come from there
         self._environment.runner.send_message(REPORT, {"what": what, **content})
 
-    def _payloads(self, order: Message, deadline_ms: int | None) -> list[Prepared]:
+    def _payloads(self, order: WorkerMessage, deadline_ms: int | None) -> list[Prepared]:
         model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
         rows = payloads.rows_from_bytes(model.schema, order["rows"])
         prepared = [
@@ -68,7 +68,7 @@ class Worker:
                 logger.warning("%s: the first %d of %d rows are sent", payload.name, payload.rows, len(rows))
         return prepared
 
-    def _measure(self, order: Message) -> None:
+    def _measure(self, order: WorkerMessage) -> None:
         """Say how many requests this worker alone gets answered in a second, closed loop."""
         scenario = Scenario.model_validate(order["scenario"])
         prepared = self._payloads(order, PATIENT_MS)[0]
@@ -77,7 +77,7 @@ class Worker:
         self._report("measured", per_s=closed_loop(connections, prepared, CLOSED_SECONDS))
         connections.close()
 
-    def _prepare(self, order: Message) -> None:
+    def _prepare(self, order: WorkerMessage) -> None:
         scenario = Scenario.model_validate(order["scenario"])
         self._plan, self._index = Plan(scenario, order["base"], order["seed"]), order["index"]
         mine = arrivals.part(order["index"], order["of"])
@@ -92,7 +92,7 @@ class Worker:
         self._reported.clear()
         self._report("ready")
 
-    def _begin(self, order: Message) -> None:
+    def _begin(self, order: WorkerMessage) -> None:
         begin = time.perf_counter() + order["in"]
         dispatcher = self._dispatcher
         if dispatcher is None:
@@ -107,7 +107,7 @@ class Worker:
         self._dispatcher = None
         self._reported.set()
 
-    def _end(self, _: Message) -> None:
+    def _end(self, _: WorkerMessage) -> None:
         if self._dispatcher:
             self._dispatcher.end()
 
@@ -145,8 +145,8 @@ class Worker:
     def _tell(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
         """Let Locust's own statistics have it, with the latency from the intended time."""
         problem = None if 200 <= status < 300 and not error else self._failure(status, error)
-        told: Message = {"response_time": latency_ms, "response_length": length, "exception": problem, "context": {}}
-        self._fire(request_type="POST", name=name, **told)
+        measured: WorkerMessage = {"response_time": latency_ms, "response_length": length, "exception": problem}
+        self._fire(request_type="POST", name=name, context={}, **measured)
 
     def _failure(self, status: int, error: int) -> Exception:
         text = results.ERRORS[error] or ("refused: " if status in (429, 503) else "") + f"HTTP {status}"

@@ -42,7 +42,7 @@ from loadtests.cluster import clock as clock_
 from loadtests.cluster import follower, observations
 from loadtests.cluster import process as watch
 from loadtests.cluster import watcher as cluster
-from loadtests.cluster.process import Watch
+from loadtests.cluster.process import WatcherProcess
 from loadtests.load import capacity, stub_server
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
 from loadtests.scenario import BadScenario, Plan, Scenario
@@ -75,12 +75,12 @@ class Seen:
     """A watch, from everything listed until it is stopped."""
 
     def __init__(self, api: KubernetesApi, path: Path, *options: str):
-        target = watch.Target(SERVICE, NAMESPACE, os.path.relpath(kubeconfig(api, path)))
-        self.watch, self.begin = Watch(target, 60, path, options), 0.0
+        target = watch.ClusterTarget(SERVICE, NAMESPACE, os.path.relpath(kubeconfig(api, path)))
+        self.watch, self.begin = WatcherProcess(target, 60, path, options), 0.0
 
     def wait(self) -> None:
         """Until everything is listed; the run's zero is a moment later."""
-        self.until(lambda _: self.watch.begun())
+        self.until(lambda _: self.watch.has_begun())
         self.begin = time.monotonic() + 0.2
 
     def until(self, holds: Callable[[list[observations.AnyObservation]], bool]) -> None:
@@ -406,8 +406,8 @@ def test_who_may_see_nothing_is_told_so(
 
 def test_answers_that_refuse_have_a_time_too(api: KubernetesApi, tmp_path: Path) -> None:
     api.refused = {"version": 403}
-    client, namespace = api_.connect(watch.Target(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
-    watcher = cluster.Watcher(client, namespace, argparse.Namespace())
+    client, namespace = api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
+    watcher = cluster.ClusterWatcher(client, namespace, argparse.Namespace())
     watcher._probe_clock()
     assert watcher._clock.observation().answers == cluster.PROBES
     assert watcher._clock.observation().skew == pytest.approx(AHEAD, abs=watcher._clock.observation().error + 0.05)
@@ -915,7 +915,7 @@ def test_what_cannot_run_is_one_line_and_exit_code_3(
 def test_a_kubeconfig_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config").write_bytes(content)
     with pytest.raises(watch.BadCluster) as raised:
-        api_.connect(watch.Target(SERVICE, kubeconfig=str(tmp_path / "config")))
+        api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(tmp_path / "config")))
     assert re.fullmatch(r"--kubeconfig: .+; expected one that kubectl can use", str(raised.value))
 
 
@@ -1180,7 +1180,7 @@ def test_answers_in_other_parts_of_the_second_narrow_the_offset() -> None:
 
 def test_what_ends_a_part_of_the_watch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     told = SimpleQueue[observations.Observation]()
-    watcher = cluster.Watcher(None, NAMESPACE, argparse.Namespace())
+    watcher = cluster.ClusterWatcher(None, NAMESPACE, argparse.Namespace())
     monkeypatch.setattr(watcher, "tell", told.put)
 
     def fails() -> None:

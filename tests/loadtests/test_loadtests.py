@@ -20,7 +20,7 @@ from loadtests import results, scenario
 from loadtests.load import dispatcher as dispatch
 from loadtests.load import server_monitor, stub_server
 from loadtests.load.connections import Connections, reachable
-from loadtests.load.dispatcher import Dispatcher, Tell
+from loadtests.load.dispatcher import Dispatcher, RequestListener
 from tools import payloads
 from tools.raw_http import post
 
@@ -48,7 +48,7 @@ def saying(*words: bytes | float) -> Iterator[str]:
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"no answer\r\n\r\n"])
 def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said: bytes) -> None:
     with saying(said) as url:
-        sample = server_monitor.Watcher(url, {}).sample()
+        sample = server_monitor.ServerMonitor(url, {}).sample()
         assert (sample.ready, sample.queue_rows) == (None, None)
         assert (sample.problem or "").startswith("/readyz: ")
         with pytest.raises(payloads.BadPayload, match="no model answers at"):
@@ -57,7 +57,7 @@ def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said:
 
 def test_malformed_metrics_are_a_problem_that_is_reported() -> None:
     with saying(b'HTTP/1.1 200 OK\r\n\r\nother 1\ndefects_queue_rows{a="} 3\n') as url:
-        sample = server_monitor.Watcher(url, {}).sample()
+        sample = server_monitor.ServerMonitor(url, {}).sample()
     assert (sample.ready, sample.queue_rows) == (True, None)
     assert (sample.problem or "").startswith("/metrics: malformed exposition: 'defects_queue_rows{")
 
@@ -113,7 +113,7 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
         assert reachable([closed, closed], 5) == closed
 
 
-def dispatcher(url: str, times: list[float], tell: Tell, limit: int = 100) -> Dispatcher:
+def dispatcher(url: str, times: list[float], tell: RequestListener, limit: int = 100) -> Dispatcher:
     """Sends requests without a body at these times."""
     prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
     return Dispatcher(
