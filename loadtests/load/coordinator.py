@@ -57,7 +57,7 @@ class BadRun(RuntimeError):
 
 
 class Outcome(NamedTuple):
-    """How a run ended, in one line, and why; `directory` is where its files are, if it took place."""
+    """How a run ended, in one line, and why. `directory` is where its files are, if it took place."""
 
     exit_code: int
     line: str
@@ -68,18 +68,18 @@ class Outcome(NamedTuple):
     def text(self) -> str:
         """The reasons, a line each; the verdict is the last line."""
         report = f"; report: {self.directory / PAGE}" if self.directory else ""
-        return "".join(f"  {reason}\n" for reason in self.reasons) + f"{self.line}{report}\n"
+        last = f"{self.line} (exit code {self.exit_code}){report}\n"
+        return "".join(f"  {reason}\n" for reason in self.reasons) + last
 
     @classmethod
     def of_error(cls, text: str) -> Outcome:
-        code = method.EXIT_CODES["Error"]
-        return cls(code, f"error: {text} (exit code {code})")
+        return cls(method.EXIT_CODES["Error"], f"error: {text}")
 
     @classmethod
     def of_summary(cls, summary: Summary, directory: Path) -> Outcome:
-        verdict, code = summary.verdict, method.EXIT_CODES[summary.verdict.outcome]
-        line = f"{verdict.outcome} (exit code {code}): {summary.scenario} against {summary.environment.host}"
-        return cls(code, line, tuple(verdict.reasons), directory)
+        verdict = summary.verdict
+        line = f"{verdict.outcome}: {summary.scenario} against {summary.environment.host}"
+        return cls(method.EXIT_CODES[verdict.outcome], line, tuple(verdict.reasons), directory)
 
 
 class Coordinator:

@@ -2,7 +2,7 @@
 const box = document.createElement("aside");
 box.id = "load-test";
 box.setAttribute("role", "status");
-box.style.cssText = "position:fixed;right:16px;bottom:16px;max-width:min(44rem,calc(100vw - 32px));padding:12px 16px;"
+box.style.cssText = "position:fixed;left:16px;bottom:16px;max-width:min(44rem,calc(100vw - 32px));padding:12px 16px;"
   + "border-radius:6px;border:1px solid #94a3b8;background:#f8fafc;color:#0f172a;font:14px/1.5 sans-serif;"
   + "box-shadow:0 2px 10px #0005;z-index:9999;overflow-wrap:anywhere";
 

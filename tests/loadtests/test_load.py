@@ -564,10 +564,12 @@ def test_the_verdict_and_its_exit_code_are_the_last_line(tmp_path: Path) -> None
     failing = scenario(tmp_path, phases=BASELINE[1:], slo={"p95_ms": 500})
     with stub_server.running("--fail-share", 0.5) as url:
         done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", failing, "--out", tmp_path)
-    assert done.returncode == 1, done.stderr
-    *_, reason, last = done.stderr.splitlines()
-    assert last.startswith(f"Failed (exit code 1): test against {url}; report: {tmp_path}/test-")
-    assert reason.startswith("  ")
+    (found,) = tmp_path.glob("*/summary.json")
+    verdict, code = results.read_summary(found).verdict, done.returncode
+    assert code == {"Failed": 1, "Invalid": 2}[verdict.outcome]
+    *reasons, last = done.stderr.splitlines()[-1 - len(verdict.reasons) :]
+    assert reasons == [f"  {reason}" for reason in verdict.reasons]
+    assert last == f"{verdict.outcome}: test against {url} (exit code {code}); report: {found.parent}/report.html"
     assert "Aggregated" in done.stderr + done.stdout
 
 
