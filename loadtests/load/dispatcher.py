@@ -70,8 +70,8 @@ class Dispatcher:
     def run(self, begin: float, patience: float) -> None:
         """Send everything, where 0 is `begin` on `time.perf_counter`; then wait for answers, at most `patience` s."""
         self._begin = begin
-        gevent.sleep(max(0.0, begin - time.perf_counter()))
-        with no_collection():
+        with no_collection():  # what there is until now is collected before the begin, so that nothing is late for it
+            gevent.sleep(max(0.0, begin - time.perf_counter()))
             with self._cpu_watched():
                 self._send_all()
             self._ending.set()

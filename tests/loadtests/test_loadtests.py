@@ -121,6 +121,16 @@ def dispatcher(url: str, times: list[float], tell: RequestListener, limit: int =
     )
 
 
+def test_garbage_is_collected_before_the_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[float] = []
+    monkeypatch.setattr("gc.collect", lambda: collected.append(time.perf_counter()))
+    begin = time.perf_counter() + 0.5
+    with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as url:
+        dispatcher(url, [0.0], lambda *_: None).run(begin, patience=5)
+    assert len(collected) == 1
+    assert collected[0] < begin
+
+
 def test_requests_that_nobody_answered_have_taken_until_they_were_given_up() -> None:
     with saying(3.0) as url:
         sending = dispatcher(url, [0.0, 0.01], lambda *_: None)
