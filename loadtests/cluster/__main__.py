@@ -27,7 +27,8 @@ import time
 
 from loadtests.cluster import observations, process
 from loadtests.cluster.api import connect
-from loadtests.cluster.watcher import DISRUPTIONS, ClusterWatcher
+from loadtests.cluster.disruption import DISRUPTIONS
+from loadtests.cluster.watcher import ClusterWatcher
 
 
 def main() -> None:

@@ -100,19 +100,21 @@ def get_text(url: str, *, by_proxy: bool = False) -> str:
         return answer.read().decode()
 
 
-def _text(get: Lister, *where: str) -> str:
-    """What is answered there, through the API server."""
+def get_through_api(get: Lister, *where: str) -> str:
+    """Return what is answered there, through the API server."""
     with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
         return str(answer.data.decode())
 
 
-def _why(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return in a few words why the API server, or what lies behind it, did not answer."""
     if isinstance(error, ApiException) and error.status:
         return f"HTTP {error.status}"
     if isinstance(error, ApiException):  # no answer: TLS
-        return _line(error.reason)
-    return _line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
+        return one_line(error.reason)
+    return one_line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
 
 
-def _line(text: object) -> str:
+def one_line(text: object) -> str:
+    """Return a text in one line, cut where it is too long."""
     return " ".join(str(text).split())[: observations.MESSAGE_CHARS]

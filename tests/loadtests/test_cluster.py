@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import re
@@ -39,9 +38,8 @@ from loadtests.analysis.measures import Run, Watched
 from loadtests.analysis.method import EXIT_CODES
 from loadtests.cluster import api as api_
 from loadtests.cluster import clock as clock_
-from loadtests.cluster import follower, observations
+from loadtests.cluster import follower, observations, reporter, scraper
 from loadtests.cluster import process as watch
-from loadtests.cluster import watcher as cluster
 from loadtests.cluster.process import WatcherProcess
 from loadtests.load import capacity, stub_server
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
@@ -406,11 +404,12 @@ def test_who_may_see_nothing_is_told_so(
 
 def test_answers_that_refuse_have_a_time_too(api: KubernetesApi, tmp_path: Path) -> None:
     api.refused = {"version": 403}
-    client, namespace = api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
-    watcher = cluster.ClusterWatcher(client, namespace, argparse.Namespace())
-    watcher._probe_clock()
-    assert watcher._clock.observation().answers == cluster.PROBES
-    assert watcher._clock.observation().skew == pytest.approx(AHEAD, abs=watcher._clock.observation().error + 0.05)
+    client, _ = api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
+    reader = clock_.ClockReader(client, lambda _: None)
+    reader.probe()
+    found = reader.clock.observation()
+    assert found.answers == clock_.PROBES
+    assert found.skew == pytest.approx(AHEAD, abs=found.error + 0.05)
 
 
 def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
@@ -1179,22 +1178,22 @@ def test_answers_in_other_parts_of_the_second_narrow_the_offset() -> None:
 
 
 def test_what_ends_a_part_of_the_watch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = SimpleQueue[observations.Observation]()
-    watcher = cluster.ClusterWatcher(None, NAMESPACE, argparse.Namespace())
-    monkeypatch.setattr(watcher, "tell", told.put)
+    reported = SimpleQueue[observations.Observation]()
+    watch = reporter.Reporter()
+    monkeypatch.setattr(watch, "report", reported.put)
 
     def fails() -> None:
         raise RuntimeError("not thought\nof")
 
-    watcher._start("pods", fails)
-    fact = told.get(timeout=10)
-    assert isinstance(fact, observations.Unseen)
-    assert fact.text == "pods: watched no longer (RuntimeError: not thought of)"
+    watch.start("pods", fails)
+    found = reported.get(timeout=10)
+    assert isinstance(found, observations.Unseen)
+    assert found.text == "pods: watched no longer (RuntimeError: not thought of)"
 
 
 def test_an_address_of_ip_version_6_is_in_brackets() -> None:
-    assert cluster.metrics_url(pod(0.0, ip="10.1.2.3", port=3000)) == "http://10.1.2.3:3000/metrics"
-    assert cluster.metrics_url(pod(0.0, ip="fd00::7", port=3000)) == "http://[fd00::7]:3000/metrics"
+    assert scraper.metrics_url(pod(0.0, ip="10.1.2.3", port=3000)) == "http://10.1.2.3:3000/metrics"
+    assert scraper.metrics_url(pod(0.0, ip="fd00::7", port=3000)) == "http://[fd00::7]:3000/metrics"
 
 
 def test_percentages_of_one_revision_add_up() -> None:
