@@ -97,7 +97,7 @@ def _cells(subject: str, names: Iterable[str], connections: Iterable[int]) -> li
 
 
 def full() -> list[BenchmarkCell]:
-    """Everything."""
+    """Return every cell."""
     cells = _cells("ours", (*ONE, *MANY), (1, 8, 64)) + _cells("bentoml-serve", ("classify", "V2"), (1, 64))
     for subject in PRICED:
         cells += _cells(subject, ("V2",), (1, 64))
@@ -109,7 +109,7 @@ def full() -> list[BenchmarkCell]:
 
 
 def quick() -> list[BenchmarkCell]:
-    """What the targets need."""
+    """Return the cells that the targets need."""
     return [
         *_cells("ours", ("classify", "V1", "V2"), (1, 64)),
         *_cells("ours", (f"V2 x{BATCH}", f"V2 binary x{BATCH}"), (64,)),
@@ -136,14 +136,14 @@ class Bench:
     warm: set[str] = field(default_factory=set)
 
     def requests(self, name: str) -> Path:
-        """The file that wrk reads a workload's requests from."""
+        """Return the file that wrk reads a workload's requests from."""
         file = self.scratch / f"{name.replace(' ', '-')}.requests"
         if not file.exists():
             wrk.write_requests(file, self.workloads[name].requests)
         return file
 
     def check(self, row: CellResults, score: scoring.Scorer) -> None:
-        """Ask once, and note what is wrong with the answer."""
+        """Send one request, and record what is wrong with the answer."""
         if row.subject == IN_PROCESS:
             return
         workload = self.workloads[row.workload]
@@ -156,7 +156,7 @@ class Bench:
         row.problem = workload.problem(answer, expected)
 
     def _seconds(self, row: CellResults) -> int:
-        """Longer where one answer can take a second."""
+        """Return how long to measure: longer where one answer can take a second."""
         return self.seconds * (2 if row.rows > 1 and row.subject in CONTROLS else 1)
 
     def measure(self, row: CellResults) -> None:
@@ -180,7 +180,7 @@ class Bench:
 
 
 def _children_seconds() -> float:
-    """CPU time of the processes that ended and were waited for: wrk's."""
+    """Return the CPU seconds of the processes that ended and were waited for: wrk's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -214,7 +214,7 @@ def wait_idle(server: ServerProcess) -> None:
 
 
 def in_process(model: ModelFiles, rows: int, seconds: int) -> Measured:
-    """Rows per second of ONNX Runtime alone, on the servers' core."""
+    """Measure the rows per second of ONNX Runtime alone, on the servers' core."""
     command = [sys.executable, "-m", "benchmarks.controls.in_process", str(model.artifact), str(rows), str(seconds)]
     with pinned(cores().server):
         done = subprocess.run(  # noqa: S603 - our own command
@@ -232,8 +232,8 @@ def in_process(model: ModelFiles, rows: int, seconds: int) -> Measured:
     return Measured(round(rate * seconds / rows), 0, rate / rows, rate)
 
 
-def measured_rounds(bench: Bench, rows: list[CellResults], rounds: int, seed: int) -> None:
-    """Every cell once a round, each round in another order."""
+def measure_rounds(bench: Bench, rows: list[CellResults], rounds: int, seed: int) -> None:
+    """Measure every cell once a round, each round in another order."""
     score = scoring.load(artifact.load(bench.model.artifact))
     for row in rows:
         bench.check(row, score)
@@ -268,7 +268,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[CellResults]:
-    """The cells that the options leave."""
+    """Return the cells that the options leave."""
     cells = [cell for cell in (quick() if options.quick else full()) if cell.subject in options.only]
     if options.connections:
         cells = [cell for cell in cells if cell.connections in (0, *options.connections)]
@@ -281,7 +281,7 @@ def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure, and give everything that was."""
+    """Measure; return the content of bench.json."""
     known = workloads(options.seed + 1)  # not the parcels that the model was fitted on
     rows = planned(options, known)
     names = {row.subject: SUBJECTS[row.subject] for row in rows if row.subject != IN_PROCESS}
@@ -293,7 +293,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         say(f"starting {len(names)} servers; {cores().text}")
         with running(names, model, scratch / "servers", cores().server) as servers, pinned(cores().generator):
             bench = Bench(servers, model, known, scratch, options.seconds)
-            measured_rounds(bench, rows, options.rounds, options.seed)
+            measure_rounds(bench, rows, options.rounds, options.seed)
             if OVERLOAD in options.only and "ours" in servers:
                 say("overload")
                 url, (multiples, seconds) = f"http://127.0.0.1:{servers['ours'].port}", QUICK if options.quick else FULL

@@ -15,7 +15,7 @@ from defects.training import dataset, pipeline
 
 
 def trained(rows: int, seed: int, scratch: Path) -> ModelFiles:
-    """A model of the built-in data, as an artifact and as a pipeline."""
+    """Train a model of the built-in data; return it as an artifact and as a pipeline."""
     import joblib
     from threadpoolctl import threadpool_limits
 
@@ -40,7 +40,7 @@ def progress(what: str) -> AbstractContextManager[None]:
 
 
 def given(options: argparse.Namespace, subjects: Iterable[str]) -> ModelFiles:
-    """The model that the options name, checked."""
+    """Check and return the model that the options name."""
     loaded = artifact.load(options.model_dir)
     if loaded.schema.names != simulator.SCHEMA.names or loaded.engine != "onnxruntime":
         raise SystemExit(f"--model-dir: {options.model_dir} is another model; expected ONNX of the built-in data")

@@ -1,4 +1,4 @@
-"""What bench.py measured, as Markdown and as a picture. Ratios are taken within a round; tables show their medians."""
+"""Show what was measured as Markdown and as a picture. Ratios are taken within a round; tables show their medians."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _name(workload: str) -> str:
 
 
 def _by_key(raw: Raw) -> dict[Key, Raw]:
-    """Every cell that was measured without a failure."""
+    """Return every cell that was measured without a failure."""
     return {
         (row["subject"], row["workload"], row["connections"]): row
         for row in raw["cells"]
@@ -83,7 +83,7 @@ def _by_key(raw: Raw) -> dict[Key, Raw]:
 
 
 def ratios(cells: dict[Key, Raw], target: RatioTarget) -> list[float]:
-    """The target's ratio in each round; none where a cell is missing."""
+    """Return the target's ratio in each round; none where a cell is missing."""
     if target.ours not in cells or target.control not in cells:
         return []
     control = target.control_measure or target.measure
@@ -92,7 +92,7 @@ def ratios(cells: dict[Key, Raw], target: RatioTarget) -> list[float]:
 
 
 def targets(raw: Raw) -> list[Raw]:
-    """Every target whose cells were measured, with its ratio in each round and whether their median meets it."""
+    """Return targets whose cells were measured, with the ratio in each round and whether their median meets it."""
     cells = _by_key(raw)
     found = []
     for target in _all_targets():
@@ -108,7 +108,7 @@ def targets(raw: Raw) -> list[Raw]:
 
 
 def markdown(raw: Raw) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         _head(raw),
         _table("A. One row in a request", raw, lambda rows: rows < 2),
@@ -141,7 +141,7 @@ def _head(raw: Raw) -> str:
 
 
 def _disturbance(raw: Raw) -> list[str]:
-    """What else the machine did meanwhile, and a warning where that was too much to rely on the figures."""
+    """Return what else the machine did meanwhile, with a warning where that was too much to rely on the figures."""
     shares = [measured["others"] for row in raw["cells"] if row["connections"] for measured in row["rounds"]]
     if not shares:
         return []
@@ -214,7 +214,7 @@ def _ratios(raw: Raw) -> str:
 
 
 def _prices(raw: Raw) -> str:
-    """What each feature adds to a V2 JSON request with one row."""
+    """Return a table of what each feature adds to a V2 JSON request with one row."""
     cells, rows = _by_key(raw), []
     for connections in (64, 1):
         base = cells.get(("validation-only", "V2", connections))
@@ -295,7 +295,7 @@ OTHERS, INK, FAINT = "#f59e0b", "#1e293b", "#64748b"
 
 
 def draw(raw: Raw, path: Path) -> None:
-    """Requests per second of every subject, one row each, as an SVG."""
+    """Draw requests per second of every subject, one row each, as an SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -329,7 +329,7 @@ def _axes(figure: Any, heights: Sequence[float]) -> Sequence[Any]:
 
 
 def _bars(cells: dict[Key, Raw], connections: int) -> list[tuple[str, str, float]]:
-    """Colour, label and requests/s of each bar, from the top."""
+    """Return colour, label and requests/s of each bar, from the top."""
     return [
         (COLOURS.get(subject, OTHERS), label, statistics.median(r["requests_per_second"] for r in row["rounds"]))
         for subject, workload, label in BARS

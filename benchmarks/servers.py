@@ -78,7 +78,7 @@ SUBJECTS = {
 
 
 def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """This environment without settings of ours, with a BentoML home of its own."""
+    """Return this environment without settings of ours, with a BentoML home of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}  # also where a control doesn't see to it
     return clean | quiet | {"BENTOML_HOME": str(home)} | dict(settings)
@@ -95,18 +95,18 @@ class ServerProcess:
     started: float  # on the monotonic clock
 
     def tree(self) -> list[psutil.Process]:
-        """The server's processes."""
+        """Return the server's processes."""
         with suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.process.pid)
             return [leader, *leader.children(recursive=True)]
         return []
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its processes so far."""
+        """Return the CPU seconds of all its processes so far."""
         return sum((t.user + t.system for t in self._all(psutil.Process.cpu_times)), 0.0)
 
     def resident_bytes(self) -> int:
-        """Resident memory of all its processes; what they share counts for each."""
+        """Return the resident memory of all its processes; what they share counts for each."""
         return sum(m.rss for m in self._all(psutil.Process.memory_info))
 
     def _all(self, read: Callable[[psutil.Process], Any]) -> list[Any]:
@@ -117,7 +117,7 @@ class ServerProcess:
         return values
 
     def wait_ready(self, request: bytes) -> float:
-        """Seconds from the start to the first 200 for `request`; `SystemExit` with the log's end where none comes."""
+        """Return the seconds from the start to the first 200 for `request`; ends the process where none comes."""
         while (now := time.monotonic()) < self.started + START_SECONDS:
             if self.process.poll() is not None:
                 raise SystemExit(f"{self.label} ended with exit code {self.process.returncode}: {self.last_lines()}")
@@ -131,7 +131,7 @@ class ServerProcess:
         return "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-20:])
 
     def stop(self) -> None:
-        """Ask it to end; then end what is left of its process group."""
+        """Ask the server to end; then kill what is left of its process group."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -166,7 +166,7 @@ def start(subject: Subject, model: ModelFiles, scratch: Path, on: frozenset[int]
 def running(subjects: Mapping[str, Subject], model: ModelFiles, scratch: Path, on: frozenset[int]) -> Iterator[
     dict[str, ServerProcess]
 ]:  # fmt: skip
-    """All these servers, started together and ready."""
+    """Run these servers; yield them, started together, once all are ready."""
     servers: dict[str, ServerProcess] = {}
     try:
         for name, subject in subjects.items():

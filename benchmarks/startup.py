@@ -1,4 +1,4 @@
-"""How long servers take from the start of their process until they answer, and what memory they then have.
+"""Measure how long servers take from their process's start to their first answer, and the memory they then have.
 
 python -m benchmarks.startup
 
@@ -89,7 +89,7 @@ def ended(command: Sequence[str], scratch: Path, starts: Starts) -> None:
 
 
 def containers(record: Path) -> dict[str, tuple[str, ...]]:
-    """The commands that start each container; none where no image was built, or nothing here can run it."""
+    """Return the commands that start each container; none where no image was built, or nothing here can run it."""
     built = json.loads(record.read_text("utf-8")) if record.exists() else {"engine": "none", "image": ""}
     engine = shutil.which("podman" if built["engine"] == "buildah" else built["engine"]) or "false"
     trial = [engine, "run", "--rm", "--pull=never", built["image"], "python", "-c", "pass"]
@@ -106,7 +106,7 @@ def containers(record: Path) -> dict[str, tuple[str, ...]]:
 
 
 def measured(model: ModelFiles, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
-    """Every subject's starts, each round in another order."""
+    """Measure every subject's starts, each round in another order."""
     first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
     first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own
     commands: dict[str, tuple[str, ...]] = {FLOOR: (sys.executable, "-c", NEEDED), **containers(record)}
@@ -128,7 +128,7 @@ def measured(model: ModelFiles, rounds: int, seed: int, record: Path, scratch: P
 
 
 def markdown(found: Mapping[str, Starts], head: str) -> str:
-    """The report: starts and memory beside FastAPI's, and our own start by phase."""
+    """Return the report: starts and memory beside FastAPI's, and our own start by phase."""
     fastapi = found["fastapi"]
     rows = []
     for starts in found.values():
@@ -163,11 +163,15 @@ def _targets(found: Mapping[str, Starts]) -> str:
 
 
 def _phases(found: Mapping[str, Starts]) -> str:
-    """What our starts are made of; `ready` counts from the start of the process."""
-    told = [starts for starts in found.values() if starts.phases and starts.label != SUBJECTS["bentoml-serve"].label]
-    names = list(told[0].phases[0]) if told else []
-    rows = [[n, *(spread([1e3 * phases[n] for phases in starts.phases], ".0f") for starts in told)] for n in names]
-    return grid("Ours, by phase, in ms", ["Phase", *(starts.label for starts in told)], rows)
+    """Return a table of what our starts are made of; `ready` counts from the start of the process."""
+    with_phases = [
+        starts for starts in found.values() if starts.phases and starts.label != SUBJECTS["bentoml-serve"].label
+    ]
+    names = list(with_phases[0].phases[0]) if with_phases else []
+    rows = [
+        [n, *(spread([1e3 * phases[n] for phases in starts.phases], ".0f") for starts in with_phases)] for n in names
+    ]
+    return grid("Ours, by phase, in ms", ["Phase", *(starts.label for starts in with_phases)], rows)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -42,7 +42,7 @@ class Workload:
     read: Reader
 
     def problem(self, answer: RawResponse, expected: NDArray[np.floating]) -> str | None:
-        """What is wrong with the answer to the first request, where `expected` probabilities belong to its rows."""
+        """Return what is wrong with the answer to the first request; `expected` are the probabilities of its rows."""
         if answer.status != 200:
             return f"answered {answer.status} ({answer.body[:200]!r}); expected 200"
         try:
@@ -55,7 +55,7 @@ class Workload:
 
 
 def workloads(seed: int) -> dict[str, Workload]:
-    """Every workload by name; the parcels come from `seed`."""
+    """Return every workload by name; the parcels come from `seed`."""
     parcels = Tunnel(seed=seed).scans(max(SINGLES, BATCHES * BATCH)).features
     values = values_of(SCHEMA, parcels)
     singles = [[row] for row in values[:SINGLES]]

@@ -1,4 +1,4 @@
-"""Runs wrk against a server, and gives the latencies that it measured, without its correction of them.
+"""Run wrk against a server; read the latencies that it measured, without its correction of them.
 
 wrk assumes that a request which took several times as long as usual kept others from being sent, and adds those to its
 histogram. That exaggerates a single pause, and what it adds was never measured; so it is taken out again, exactly.
@@ -33,7 +33,7 @@ class Result:
     latencies: LatencyCounts
 
     def latency(self, share: float) -> float:
-        """The latency in ms that `share` of the requests did not exceed; NaN without any."""
+        """Return the latency in ms that `share` of the requests did not exceed; NaN without any."""
         rank, seen = math.ceil(share * sum(self.latencies.values())), 0
         for value, count in sorted(self.latencies.items()):
             seen += count
@@ -43,7 +43,7 @@ class Result:
 
 
 def executable() -> str:
-    """The path of wrk; ends the process with one line where it is missing."""
+    """Return the path of wrk; ends the process with one line where it is missing."""
     path = shutil.which("wrk")
     if path is None:
         raise SystemExit("wrk is not installed: run .ci/system-packages, or your system's package manager")
@@ -76,7 +76,7 @@ def run(port: int, requests: Path, connections: int, seconds: int) -> Result:
 
 
 def result(measured: Mapping[str, Any], connections: int) -> Result:
-    """What wrk.lua printed, with the correction taken out."""
+    """Return what wrk.lua printed, with the correction taken out."""
     requests, each = measured["requests"], measured["requests"] // connections
     latencies: LatencyCounts = dict(measured["latency_us"])
     if each:  # wrk corrects in just this case, and with just this interval
@@ -88,7 +88,7 @@ def result(measured: Mapping[str, Any], connections: int) -> Result:
 
 
 def uncorrected(histogram: LatencyCounts, interval: int) -> LatencyCounts:
-    """The histogram before `stats_correct` of wrk 4 with that interval in microseconds.
+    """Return the histogram before `stats_correct` of wrk 4 with that interval in microseconds.
 
     It adds each count above twice the interval again at every whole interval below, down to one. So above one
     interval, a corrected count is the measured one plus the corrected count one interval higher. Raises `ValueError`

@@ -193,4 +193,4 @@ def leave(environment: Environment, **_: Any) -> None:
     """End the run, and report what there is, because this process ends."""
     end(environment)
     for worker in _workers:
-        worker.leave()
+        worker.finish()

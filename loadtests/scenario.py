@@ -80,7 +80,7 @@ class ScenarioPhase(Strict):
         return self
 
     def profile(self, base: float) -> list[Segment]:
-        """Its segments, where a factor of 1 is `base` requests per second."""
+        """Return its segments, where a factor of 1 is `base` requests per second."""
         rate = self.rate * base
         if self.steps:
             return arrivals.steps(rate, self.steps.to * base, self.steps.factor, self.steps.seconds)
@@ -174,7 +174,10 @@ class Scenario(Strict):
         return [phase for phase in self.phases if phase.name != "warm-up"]
 
     def digest(self, rows: bytes) -> str:
-        """Of all that decides which load is made of these rows, but for rate, seed and SLO, which runs say apart."""
+        """Return a digest of all that decides which load is made of these rows.
+
+        Rate, seed and SLO are left out: summaries have them apart.
+        """
         apart = {"about", "rate", "seed", "slo", "cluster"}
         apart |= {"connection_seconds"} if self.connection_seconds is None else set()
         said = self.model_dump_json(exclude=apart).encode()
@@ -182,11 +185,11 @@ class Scenario(Strict):
 
     @property
     def seconds(self) -> float:
-        """How long its schedule is, at whatever rate."""
+        """Seconds that its schedule takes, at whatever rate."""
         return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
 
     def limit_ms(self, phase: ScenarioPhase) -> float:
-        """What the p95 of a phase may be."""
+        """Return what the p95 of a phase may be, in ms."""
         return phase.p95_ms or self.slo.p95_ms
 
 
@@ -229,29 +232,29 @@ class Plan:
 
     @cached_property
     def times(self) -> Times:
-        """When each request is to leave, `[requests]`."""
+        """Seconds from the begin at which each request is to leave, `[requests]`."""
         return arrivals.schedule(self.profile, self.scenario.spacing, self.seed)
 
     @cached_property
     def kinds(self) -> NDArray[np.int8]:
-        """Which payload each is, `[requests]`."""
+        """Index of the payload of each request, `[requests]`."""
         shares = np.array([payload.share for payload in self.scenario.payloads])
         random = np.random.default_rng([self.seed, 1])
         return random.choice(len(shares), size=len(self.times), p=shares / shares.sum()).astype(np.int8)
 
     def phase_of(self, times: Times) -> NDArray[np.int8]:
-        """The index of the phase that each time lies in."""
+        """Return the index of the phase that each time lies in."""
         ends = np.array([span.end for span in self.spans[:-1]])
         return np.searchsorted(ends, times, side="right").astype(np.int8)
 
 
 def names() -> list[str]:
-    """The scenarios that come with the project."""
+    """Return the names of the scenarios that come with the project."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Scenario:
-    """The scenario called `name`, or in the file `name`; raises `BadScenario`."""
+    """Return the scenario called `name`, or in the file `name`; raises `BadScenario`."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if path.parent == FOLDER and not path.is_file():
         raise BadScenario(f"--scenario: no scenario {name!r}; expected {', '.join(names())}, or a .yaml file")

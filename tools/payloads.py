@@ -55,13 +55,16 @@ class Served:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Served:
-        """Raises `KeyError`, `TypeError` or `ValueError` where that is not what `/model` answers."""
+        """Read what `/model` answered; raises `KeyError`, `TypeError` or `ValueError` where it is something else."""
         name, version, digest, engine = (str(said[key]) for key in ("name", "version", "digest", "engine"))
         return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
 
 
 def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
-    """What `/model` answers at the URL `host`, without the card; raises `BadPayload`, `NotYet` if it may come."""
+    """Return what `/model` answers at the URL `host`, without the card.
+
+    Raises `BadPayload`; `NotYet` where the answer may still come.
+    """
     check_host(host)
     url = f"{host.rstrip('/')}/model"
     try:
@@ -97,7 +100,7 @@ def _beside_proxy(host: str) -> str:
 
 
 def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
-    """`count` valid rows; the same ones for the same seed."""
+    """Return `count` valid rows `[count, features]`; the same ones for the same seed."""
     if schema.names == SCHEMA.names:
         return Tunnel(seed=seed).scans(count).features
     low, high = np.array([_usual(feature) for feature in schema.features]).T
@@ -108,7 +111,7 @@ def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
 
 
 def _usual(feature: Feature) -> tuple[float, float]:
-    """The range that a feature's values usually lie in."""
+    """Return the range that a feature's values usually lie in."""
     if feature.observed_low is not None and feature.observed_high is not None:
         return feature.observed_low, feature.observed_high
     one = feature.example if feature.example is not None else feature.low or feature.high or 0.0
@@ -116,13 +119,13 @@ def _usual(feature: Feature) -> tuple[float, float]:
 
 
 def rows_from_bytes(schema: Schema, raw: bytes) -> ModelRows:
-    """Rows from their `tobytes()`, which workers are sent."""
+    """Return rows from their `tobytes()`, as workers are sent them."""
     shape = (-1, len(schema.names))
     return np.frombuffer(raw).reshape(shape) if schema.wide else np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def rows_from_file(path: Path, schema: Schema) -> ModelRows:
-    """The rows of a JSON file, a list of objects by feature name, or of a table that training would read.
+    """Return the rows of a JSON file, a list of objects by feature name, or of a table that training would read.
 
     Of a table's columns, those that are no features are left out. Raises `BadPayload`.
     """
@@ -198,7 +201,7 @@ def dump(value: Any) -> bytes:
 
 
 def values_of(schema: Schema, rows: ModelRows) -> list[RowValues]:
-    """Rows as JSON has them: the fewest digits that mean what the model is given, null where a value is missing."""
+    """Return rows as JSON has them: the fewest digits that mean the same float, null where a value is missing."""
     columns = [_shown(feature, rows[:, i]) for i, feature in enumerate(schema.features)]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -208,19 +211,19 @@ def _shown(feature: Feature, column: ModelRows) -> RowValues:
 
 
 def objects(names: Sequence[str], rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
-    """Rows by feature name."""
+    """Return rows as objects by feature name."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def v2_json(rows: Sequence[RowValues], *, wide: bool = False) -> bytes:
-    """A V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
+    """Return the body of a V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
     data = [None if value is None else float(value) for row in rows for value in row]
     datatype, shape = "FP64" if wide else "FP32", [len(rows), len(rows[0])]
     return dump({"inputs": [{"name": "rows", "datatype": datatype, "shape": shape, "data": data}]})
 
 
 def v2_binary(values: ModelRows) -> tuple[bytes, bytes]:
-    """Header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
+    """Return header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
     datatype, dtype = ("FP64", "<f8") if values.dtype == np.float64 else ("FP32", "<f4")
     raw = values.astype(dtype).tobytes()
     tensor = {
@@ -252,7 +255,7 @@ def prepare(
     deadline_ms: int | None,
     headers: Headers = NO_HEADERS,
 ) -> Prepared:
-    """Requests of `rows` rows each for the server at the URL `host`; every row of `data` is in some, if they fit.
+    """Return requests of `rows` rows each for the server at the URL `host`; every row of `data` is in one, if all fit.
 
     Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`. They have `headers` too, among which `Host`
     comes before the URL's.

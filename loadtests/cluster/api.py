@@ -39,11 +39,8 @@ class Resource(NamedTuple):
     selector: Selector
 
 
-# --- the API ---------------------------------------------------------------------------------------------------------
-
-
 def connect(target: ClusterTarget) -> tuple[client.ApiClient, str]:
-    """A client, and the namespace; raises `BadCluster`."""
+    """Return a client, and the namespace; raises `BadCluster`."""
     settings = client.Configuration()
     settings.retries, settings.connection_pool_maxsize = False, 32
     here = not target.kubeconfig and not target.context and (TOKEN / "token").exists()
@@ -66,7 +63,7 @@ def connect(target: ClusterTarget) -> tuple[client.ApiClient, str]:
 
 
 def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resource]:
-    """Everything that is followed."""
+    """Return every kind of objects that is followed."""
     core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
     ours = {"label_selector": f"{observations.OF_SERVICE}={service},component notin (transformer,explainer)"}
     it = {"field_selector": f"metadata.name={service}"}
@@ -89,13 +86,13 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
 
 
 def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Observation | None:
-    """Events have no labels: the service's are those about things that are called as what KServe makes for it."""
+    """Read an event. They have no labels: the service's are about objects with the names that KServe gives."""
     found = observations.event(thing, at, live, gone)
     return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None
 
 
 def get_text(url: str, *, by_proxy: bool = False) -> str:
-    """Return what is answered at the URL of a pod, or, perhaps by a proxy, at one that the user named."""
+    """Return what is answered at a URL; `by_proxy`: see `tools.urls.open_url`."""
     with open_url(url, SCRAPE_TIMEOUT, by_proxy=by_proxy) as answer:
         return answer.read().decode()
 

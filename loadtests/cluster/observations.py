@@ -44,7 +44,7 @@ class Pod(Observation):
     initialised_stamp: Stamp
     started_stamp: Stamp = Field(description="of the predictor's container, for the first time that is known")
     ready_stamp: Stamp
-    deleted_stamp: Stamp = Field(description="when it was told to end")
+    deleted_stamp: Stamp = Field(description="when its deletion was asked for")
     ready: bool
     restarts: int = 0
     waiting: str | None = Field(default=None, description="why it does not run, such as ImagePullBackOff")
@@ -60,7 +60,7 @@ class Pod(Observation):
 
 
 class Scale(Observation):
-    """What decides on the number of replicas, as it is; for Knative, one for each revision."""
+    """An object that decides on the number of replicas; for Knative, one for each revision."""
 
     what: Literal["scale"] = "scale"
     kind: Literal["PodAutoscaler", "HorizontalPodAutoscaler", "Deployment"]
@@ -172,14 +172,14 @@ _ANY: TypeAdapter[AnyObservation] = TypeAdapter(Annotated[AnyObservation, Field(
 
 
 def read(lines: Iterable[str]) -> Iterator[AnyObservation]:
-    """Facts from their lines; one that was cut off is left out."""
+    """Yield observations from their lines; one that was cut off is left out."""
     for line in lines:
         with suppress(ValidationError):
             yield _ANY.validate_json(line)
 
 
 def shifted(observation: AnyObservation, begin: float) -> AnyObservation:
-    """The same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
+    """Return the same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
     changes = {"at": observation.at - begin}
     if isinstance(observation, Clock):
         changes["offset"] = observation.offset + begin
@@ -190,7 +190,7 @@ def shifted(observation: AnyObservation, begin: float) -> AnyObservation:
 
 
 def seconds(text: str | None) -> Stamp:
-    """Seconds since 1970 of an RFC 3339 time; the middle of the second where it names no part of it."""
+    """Return the seconds since 1970 of an RFC 3339 time; the middle of the second where it has no fraction."""
     if not text:
         return None
     value = datetime.fromisoformat(text).timestamp()
@@ -202,7 +202,7 @@ def revision_of(labels: Object) -> str | None:
 
 
 def conditions_of(thing: Object) -> dict[str, str]:
-    """Its conditions, each as `True`, `False: reason` or `Unknown: reason`."""
+    """Return an object's conditions, each as `True`, `False: reason` or `Unknown: reason`."""
     found = thing.get("status", {}).get("conditions") or []
     return {
         c["type"]: ": ".join(filter(None, (c["status"], c.get("reason") if c["status"] != "True" else None)))
@@ -239,14 +239,14 @@ def pod(thing: Object, at: float, live: bool, gone: bool = False) -> Pod:
 
 
 def _started(container: Object) -> Stamp:
-    """When a container began to run, or did so last."""
+    """Return when a container began to run, or did so last."""
     state, last = container.get("state") or {}, container.get("lastState") or {}
     found = state.get("running") or state.get("terminated") or last.get("terminated") or {}
     return seconds(found.get("startedAt"))
 
 
 def _deleted(meta: Object) -> Stamp:
-    """The object says when its grace period ends."""
+    """Return when an object was deleted; it says itself when its grace period ends."""
     end = seconds(meta.get("deletionTimestamp"))
     return None if end is None else end - (meta.get("deletionGracePeriodSeconds") or 0)
 
@@ -259,7 +259,7 @@ def _unschedulable(status: Object) -> str | None:
 
 
 def _waiting(containers: Sequence[Object]) -> str | None:
-    """Why one does not run, or last ended, where that is no usual step of a start."""
+    """Return why a container does not run, or last ended, where that is no usual step of a start."""
     for container in containers:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -273,7 +273,7 @@ def _reason(said: Object) -> str:
 
 
 def _port(thing: Object) -> int | None:
-    """Where the predictor listens."""
+    """Return the port that the predictor listens on."""
     containers = thing.get("spec", {}).get("containers") or []
     ours = next((c for c in containers if c["name"] == CONTAINER), containers[0] if containers else {})
     ports = ours.get("ports") or []

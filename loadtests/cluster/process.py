@@ -1,4 +1,4 @@
-"""The cluster watcher's process, as a run sees it: started before the load, asked for what it has seen, and ended."""
+"""Start the cluster watcher's process, read what it has observed, and end it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ClusterTarget(NamedTuple):
 
 
 def service(text: str) -> ClusterTarget:
-    """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
+    """Read `NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
     if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
         raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
     namespace, _, name = text.rpartition("/")
@@ -75,7 +75,7 @@ class WatcherProcess:
         return self._process.pid
 
     def has_begun(self) -> bool:
-        """Whether everything has been listed; raises `BadCluster` where that can't be."""
+        """Return whether everything has been listed; raises `BadCluster` where that can't be."""
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
         found = self.observations()
         for observation in found:
@@ -87,7 +87,7 @@ class WatcherProcess:
         return any(isinstance(observation, observations.Begun) for observation in found)
 
     def observations(self) -> list[AnyObservation]:
-        """What it has told so far."""
+        """Return what it has observed so far."""
         with self._file.open("rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
@@ -96,7 +96,7 @@ class WatcherProcess:
         return self._found
 
     def replicas(self) -> int:
-        """How many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
+        """Return how many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
         pods: dict[str, bool] = {}
         for observation in self.observations():
             if isinstance(observation, observations.Pod):
@@ -108,7 +108,7 @@ class WatcherProcess:
         return sum(pods.values())
 
     def order(self, at: float) -> None:
-        """Have it do, at `at` on `time.monotonic`, what it was started for. If this process ends before, it doesn't."""
+        """Order the disruption for `at` on `time.monotonic`. If this process ends before, it does not happen."""
         self._say({"at": at})
 
     def cancel(self) -> None:
@@ -136,7 +136,7 @@ class WatcherProcess:
         return found
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End the process, if it has not ended."""
         end(self._process, STOP_SECONDS)
         if self._process.stdin:
             with suppress(OSError):

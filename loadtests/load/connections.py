@@ -28,7 +28,7 @@ _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go th
 
 
 class ServerReply(NamedTuple):
-    """An answer, or which of `results.ERRORS` came instead."""
+    """An answer, or the index in `results.ERRORS` of what came instead."""
 
     error: int
     response: HTTPResponse | None = None
@@ -122,7 +122,7 @@ class Connections:
 
 
 def left(until: float) -> float:
-    """Seconds until then on `time.perf_counter`, of which there must be some; raises `TimeoutError`."""
+    """Return the seconds until then on `time.perf_counter`; raises `TimeoutError` where none are left."""
     seconds = until - time.perf_counter()
     if seconds <= 0:
         raise TimeoutError
@@ -130,7 +130,7 @@ def left(until: float) -> float:
 
 
 def reachable(addresses: Sequence[Address], timeout: float) -> Address:
-    """The first that can be connected to; of none, or of one, the first."""
+    """Return the first address that can be connected to; the first of all where none can, or there is only one."""
     for family, address in addresses if len(addresses) > 1 else ():
         with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
@@ -140,7 +140,7 @@ def reachable(addresses: Sequence[Address], timeout: float) -> Address:
 
 
 def _readable(connection: socket.socket) -> bool:
-    """Whether an idle connection has something to say: that can only be its end."""
+    """Return whether something can be read from an idle connection: that can only be its end."""
     poll = _poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The reasons, a line each; the verdict is the last line."""
+        """What the terminal shows: the reasons, a line each, then the verdict."""
         report = f"; report: {self.directory / PAGE}" if self.directory else ""
         last = f"{self.line} (exit code {self.exit_code}){report}\n"
         return "".join(f"  {reason}\n" for reason in self.reasons) + last

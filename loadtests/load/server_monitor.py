@@ -1,10 +1,10 @@
-"""What the server looks like while it is under load, once a second, on the run's axis.
+"""Sample the server's state once a second while it is under load.
 
 python -m loadtests.load.server_monitor --host http://127.0.0.1:3000 --seconds 60
 
 Runs in a process of its own, so that it neither disturbs the generator nor waits for it. Prints a JSON line a sample,
-whose `at` is `time.monotonic` (the same clock in every process of a machine), until its time is over or it is told to
-end. From /readyz and /metrics come readiness, queue and requests in flight; CPU and memory come from the processes that
+whose `at` is `time.monotonic` (the same clock in every process of a machine), until its time is over or it is ended.
+From /readyz and /metrics come readiness, queue and requests in flight. CPU and memory come from the processes that
 serve the port where they are on this machine and may be seen, and from /metrics, of one process, where not.
 """
 
@@ -48,7 +48,7 @@ class Usage(NamedTuple):
 
 
 class ServerMonitor:
-    """Looks at the server at the URL `host`, with these headers besides the usual ones."""
+    """Samples the server at the URL `host`; requests have these headers besides the usual ones."""
 
     def __init__(self, host: str, headers: Mapping[str, str]):
         self._host, self._headers, parts = host.rstrip("/"), headers, urlsplit(host)
@@ -56,7 +56,7 @@ class ServerMonitor:
         self._before: tuple[float, Usage] | None = None
 
     def sample(self) -> Sample:
-        """How it is now; what can't be read is left out, and why is said."""
+        """Return the server's state now; what can't be read is left out, and `problem` says why."""
         at = time.monotonic()
         ready, problem = self._ready()
         try:
@@ -78,7 +78,7 @@ class ServerMonitor:
         )
 
     def _cores(self, at: float, usage: Usage | None) -> float | None:
-        """CPU used since the sample before; nothing where processes came or went."""
+        """Return the cores' worth of CPU used since the sample before; `None` where processes came or went."""
         before, self._before = self._before, (at, usage) if usage else None
         if usage is None or before is None or before[1].processes != usage.processes:
             return None
@@ -109,7 +109,7 @@ class Processes:
         self._listening: set[psutil.Process] = set()
 
     def usage(self) -> Usage | None:
-        """What they use; None where they can't be seen, or there are none."""
+        """Return what they use; `None` where they can't be seen, or there are none."""
         if not self._listening or not all(process.is_running() for process in self._listening):
             self._listening = _listening_on(self._port)
         found, resident, cpu = set(self._listening), 0, 0.0
@@ -135,7 +135,7 @@ def _listening_on(port: int) -> set[psutil.Process]:
 
 
 def watch(host: str, seconds: float, headers: Mapping[str, str]) -> Iterator[Sample]:
-    """A sample a second, for so long; what was missed is not made up for, as CPU over a few ms says nothing."""
+    """Yield a sample a second for `seconds`; missed ones are not made up for, as CPU over a few ms says nothing."""
     watcher, started, number = ServerMonitor(host, headers), time.monotonic(), 0
     while number * EVERY_SECONDS <= seconds:
         time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
@@ -144,7 +144,7 @@ def watch(host: str, seconds: float, headers: Mapping[str, str]) -> Iterator[Sam
 
 
 class MonitorProcess:
-    """A process that watches, and writes its samples to a file."""
+    """A process that samples the server, and writes the samples to a file."""
 
     def __init__(self, host: str, headers: Mapping[str, str], seconds: float, file: Path):
         self._file = file
@@ -154,7 +154,7 @@ class MonitorProcess:
             self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)  # noqa: S603 - our own
 
     def stop(self, begin: float) -> list[Sample]:
-        """End it; gives its samples since `begin` on `time.monotonic`, at seconds since then."""
+        """End the process; return its samples since `begin` on `time.monotonic`, at seconds since then."""
         end(self._process, 2 * ASK_SECONDS + 1)
         with self._file.open(encoding="utf-8", errors="replace") as lines:
             samples = list(_samples(lines))
@@ -163,7 +163,7 @@ class MonitorProcess:
 
 
 def _samples(lines: IO[str]) -> Iterator[Sample]:
-    """Whole lines only: the last one may have been cut off."""
+    """Yield samples from whole lines: the last one may have been cut off."""
     for line in lines:
         with suppress(ValueError):
             yield Sample.model_validate_json(line)

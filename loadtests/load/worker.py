@@ -1,4 +1,4 @@
-"""Send a worker's share of the schedule, and report what became of each request."""
+"""Send a worker's share of the schedule, and report how each request ended."""
 
 from __future__ import annotations
 
@@ -25,9 +25,6 @@ logger = logging.getLogger("loadtests")
 PREPARE_SECONDS = 60.0
 CLOSED_LOOP, CLOSED_SECONDS = 16, 3.0  # connections and time in which the capacity is measured
 PATIENT_MS = 600_000
-
-
-# --- the worker ----------------------------------------------------------------------------------------------------
 
 
 class Worker:
@@ -69,7 +66,7 @@ class Worker:
         return prepared
 
     def _measure(self, order: WorkerMessage) -> None:
-        """Say how many requests this worker alone gets answered in a second, closed loop."""
+        """Report how many requests this worker alone gets answered in a second, closed loop."""
         scenario = Scenario.model_validate(order["scenario"])
         prepared = self._payloads(order, PATIENT_MS)[0]
         connections = Connections(order["host"], scenario.timeout_seconds)
@@ -86,7 +83,7 @@ class Worker:
             self._plan.kinds[mine],
             self._payloads(order, scenario.deadline_ms),
             Connections(order["host"], scenario.timeout_seconds, scenario.connection_seconds),
-            self._tell,
+            self._count,
             limit=most_in_flight(self._plan, order["of"]),
         )
         self._reported.clear()
@@ -97,7 +94,7 @@ class Worker:
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
-        watcher = gevent.spawn(self._watch, dispatcher, begin) if self._plan.scenario.stop_at_slo else None
+        watcher = gevent.spawn(self._report_steps, dispatcher, begin) if self._plan.scenario.stop_at_slo else None
         try:
             dispatcher.run(begin, self._plan.scenario.timeout_seconds)
         finally:
@@ -111,7 +108,7 @@ class Worker:
         if self._dispatcher:
             self._dispatcher.end()
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """Report what there is, because this process ends."""
         if self._dispatcher and self._dispatcher.due:
             self._dispatcher.end()
@@ -129,7 +126,7 @@ class Worker:
             cpu=dispatcher.cpu_share,
         )
 
-    def _watch(self, dispatcher: Dispatcher, begin: float) -> None:
+    def _report_steps(self, dispatcher: Dispatcher, begin: float) -> None:
         """Report each step of the staircase once its answers must have come."""
         plan = self._plan
         for number, (start, end, limit_ms) in enumerate(measures.staircase(plan)):
@@ -142,8 +139,8 @@ class Worker:
             late = int((delay > measures.delay_limit_ms(plan.scenario) / 1e3).sum())
             self._report("step", number=number, total=len(requests), good=int(good.sum()), late=late)
 
-    def _tell(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
-        """Let Locust's own statistics have it, with the latency from the intended time."""
+    def _count(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
+        """Report a request to Locust's own statistics, with the latency from the intended time."""
         problem = None if 200 <= status < 300 and not error else self._failure(status, error)
         measured: WorkerMessage = {"response_time": latency_ms, "response_length": length, "exception": problem}
         self._fire(request_type="POST", name=name, context={}, **measured)
@@ -154,7 +151,7 @@ class Worker:
 
 
 def closed_loop(connections: Connections, prepared: Prepared, seconds: float) -> float:
-    """Requests answered per second, while as many as there are connections are always in flight."""
+    """Return the requests answered per second while `CLOSED_LOOP` of them are always in flight."""
     started, answered = time.perf_counter(), [0] * CLOSED_LOOP
 
     def client(number: int) -> None:

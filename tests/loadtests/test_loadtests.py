@@ -113,11 +113,11 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
         assert reachable([closed, closed], 5) == closed
 
 
-def dispatcher(url: str, times: list[float], tell: RequestListener, limit: int = 100) -> Dispatcher:
+def dispatcher(url: str, times: list[float], report: RequestListener, limit: int = 100) -> Dispatcher:
     """Sends requests without a body at these times."""
     prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
     return Dispatcher(
-        np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), tell, limit=limit
+        np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), report, limit=limit
     )
 
 
