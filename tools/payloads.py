@@ -26,7 +26,7 @@ from defects.training import tables
 from defects.training.columns import inexact, numbers
 from tools import urls
 from tools.raw_http import post
-from tools.urls import NO_HEADERS, Headers
+from tools.urls import NO_HEADERS, RequestHeaders
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
@@ -60,7 +60,7 @@ class Served:
         return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
 
 
-def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
+def ask_model(host: str, seconds: float = ASK_SECONDS, headers: RequestHeaders = NO_HEADERS) -> dict[str, Any]:
     """Return what `/model` answers at the URL `host`, without the card.
 
     Raises `BadPayload`; `NotYet` where the answer may still come.
@@ -253,7 +253,7 @@ def prepare(
     data: ModelRows,
     *,
     deadline_ms: int | None,
-    headers: Headers = NO_HEADERS,
+    headers: RequestHeaders = NO_HEADERS,
 ) -> Prepared:
     """Return requests of `rows` rows each for the server at the URL `host`; every row of `data` is in one, if all fit.
 

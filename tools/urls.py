@@ -11,14 +11,14 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
-Headers = Mapping[str, str]
-NO_HEADERS: Headers = MappingProxyType({})
+RequestHeaders = Mapping[str, str]
+NO_HEADERS: RequestHeaders = MappingProxyType({})
 HIDDEN = "…"
 _WORD = re.compile(r"((?:-[\w-]*=)?(?:[A-Za-z][\w+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
 _PARAMETER = re.compile(r"([^?#&;=]+=(?!=))?[^?#&;]+")  # name and value; or, such as a token, a value alone
 
 
-def open_url(url: str, seconds: float, headers: Headers = NO_HEADERS, *, by_proxy: bool = False) -> HTTPResponse:
+def open_url(url: str, seconds: float, headers: RequestHeaders = NO_HEADERS, *, by_proxy: bool = False) -> HTTPResponse:
     """Send a GET request, and return the answer, to be closed; wait at most `seconds` for each of its parts.
 
     It goes directly to the server. `by_proxy`: through the proxy that the environment names, if it names one for this

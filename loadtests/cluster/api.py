@@ -16,7 +16,7 @@ from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
 from loadtests.cluster import observations
-from loadtests.cluster.observations import Object, Observation
+from loadtests.cluster.observations import KubernetesObject, Observation
 from loadtests.cluster.process import BadCluster, ClusterTarget
 from tools.urls import is_loopback, open_url
 
@@ -85,7 +85,7 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
     ]
 
 
-def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Observation | None:
+def _event_of(service: str, thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Observation | None:
     """Read an event. They have no labels: the service's are about objects with the names that KServe gives."""
     found = observations.event(thing, at, live, gone)
     return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None

@@ -16,7 +16,7 @@ from urllib3.exceptions import TimeoutError as SilentError
 
 from loadtests.cluster import observations
 from loadtests.cluster.api import ANSWER_SECONDS, CONNECT_SECONDS, UNANSWERED, Resource, one_line, reason
-from loadtests.cluster.observations import Object, Observation
+from loadtests.cluster.observations import KubernetesObject, Observation
 
 WATCH_SECONDS = 20  # after which a watch is begun anew, so that one whose network is silently gone is noticed
 SILENT_SECONDS = WATCH_SECONDS + 5.0
@@ -32,7 +32,7 @@ class Follower:
 
     def __init__(self, resource: Resource, report: Report, take_clock: Callable[[Any, float, float], None]):
         self._resource, self._report, self._take_clock = resource, report, take_clock
-        self._known: dict[str, Object] = {}
+        self._known: dict[str, KubernetesObject] = {}
         self._reported: dict[str, dict[str, Any]] = {}
         self._gap_since: float | None = None
         self._gap_why, self._live_from = list[str](), 0.0
@@ -133,7 +133,7 @@ class Follower:
                     live = self._last >= self._live_from
                     self._take(thing, live=live, gone=change["type"] == "DELETED")
 
-    def _take(self, thing: Object, live: bool, gone: bool = False) -> None:
+    def _take(self, thing: KubernetesObject, live: bool, gone: bool = False) -> None:
         """Report what an object says, unless that is nothing new."""
         name, observation = thing["metadata"]["name"], self._read(thing, live, gone)
         if gone:
@@ -145,7 +145,7 @@ class Follower:
             self._reported[name] = content
             self._report(observation)
 
-    def _read(self, thing: Object, live: bool, gone: bool) -> Observation | None:
+    def _read(self, thing: KubernetesObject, live: bool, gone: bool) -> Observation | None:
         """Read an object. One that is not as expected (by another version of its API?) must not end the watch."""
         try:
             return self._resource.read(thing, time.monotonic(), live, gone)
