@@ -1,13 +1,10 @@
-"""From a run's requests to the files that it leaves behind."""
+"""Summarise a run: all its measures, and its verdict."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from loadtests import results
 from loadtests.analysis import measures, recovery, scaling, verdict
 from loadtests.analysis.measures import Run
-from loadtests.report import page
 from loadtests.results import Summary
 
 
@@ -51,15 +48,3 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
         histograms=measures.histograms(run),
         cluster=cluster,
     )
-
-
-def write(directory: Path, run: Run, summary: Summary) -> None:
-    """The run's files."""
-    names = results.Names(
-        [span.phase.name for span in run.plan.spans],
-        [payload.name for payload in run.plan.scenario.payloads],
-        run.revisions,
-    )
-    results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
-    results.write_summary(directory / results.SUMMARY, summary)
-    page.write(directory, summary)

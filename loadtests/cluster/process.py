@@ -1,4 +1,4 @@
-"""The cluster watcher's process, as a run sees it: started before the load, asked for what it has seen, and ended."""
+"""Start the cluster watcher's process, read what it has observed, and end it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BadCluster(ValueError):
     """The cluster can't be watched; one line with the option and what was expected."""
 
 
-class Target(NamedTuple):
+class ClusterTarget(NamedTuple):
     """What is watched, and how the API is reached; empty: as kubectl would."""
 
     service: str
@@ -37,18 +37,18 @@ class Target(NamedTuple):
         return "/".join(filter(None, (self.namespace, self.service)))
 
 
-def service(text: str) -> Target:
-    """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
+def service(text: str) -> ClusterTarget:
+    """Read `NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
     if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
         raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
     namespace, _, name = text.rpartition("/")
-    return Target(name, namespace)
+    return ClusterTarget(name, namespace)
 
 
-class Watch:
+class WatcherProcess:
     """A process that watches the cluster, and writes observations to a file in `directory`."""
 
-    def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
+    def __init__(self, target: ClusterTarget, seconds: float, directory: Path, options: Sequence[str] = ()):
         self._file, self._found, self._read = directory / OBSERVATIONS, list[AnyObservation](), 0
         command = [
             *(
@@ -74,8 +74,8 @@ class Watch:
     def pid(self) -> int:
         return self._process.pid
 
-    def begun(self) -> bool:
-        """Whether everything has been listed; raises `BadCluster` where that can't be."""
+    def has_begun(self) -> bool:
+        """Return whether everything has been listed; raises `BadCluster` where that can't be."""
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
         found = self.observations()
         for observation in found:
@@ -87,7 +87,7 @@ class Watch:
         return any(isinstance(observation, observations.Begun) for observation in found)
 
     def observations(self) -> list[AnyObservation]:
-        """What it has told so far."""
+        """Return what it has observed so far."""
         with self._file.open("rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
@@ -96,7 +96,7 @@ class Watch:
         return self._found
 
     def replicas(self) -> int:
-        """How many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
+        """Return how many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
         pods: dict[str, bool] = {}
         for observation in self.observations():
             if isinstance(observation, observations.Pod):
@@ -108,7 +108,7 @@ class Watch:
         return sum(pods.values())
 
     def order(self, at: float) -> None:
-        """Have it do, at `at` on `time.monotonic`, what it was started for. If this process ends before, it doesn't."""
+        """Order the disruption for `at` on `time.monotonic`. If this process ends before, it does not happen."""
         self._say({"at": at})
 
     def cancel(self) -> None:
@@ -136,7 +136,7 @@ class Watch:
         return found
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End the process, if it has not ended."""
         end(self._process, STOP_SECONDS)
         if self._process.stdin:
             with suppress(OSError):

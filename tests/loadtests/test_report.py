@@ -288,7 +288,7 @@ def test_maxima_are_read_and_drawn_beside_the_samples_where_the_server_has_them(
     ]
     for exposition, found in cases:
         with exporting(exposition) as url:
-            sample = server_monitor.Watcher(url, {}).sample()
+            sample = server_monitor.ServerMonitor(url, {}).sample()
         assert (sample.queue_rows, sample.queue_rows_max, sample.in_flight, sample.in_flight_max) == found
         seen = summary().model_copy(
             update={"timeline": [sample.model_copy(update={"at": at + 0.5}) for at in range(22)]}
