@@ -56,7 +56,7 @@ def step_times(*numbers: StepFunction | None) -> list[float]:
 
 def clock_of(found: Sequence[AnyObservation]) -> results.ClusterClock | None:
     """Return the most exact observation of the API server's clock; `None` without any."""
-    heard = [fact for fact in found if isinstance(fact, observations.Clock)]
+    heard = [fact for fact in found if isinstance(fact, observations.ClockReading)]
     if not heard:
         return None
     best = min(heard, key=lambda fact: fact.error)

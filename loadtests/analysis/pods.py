@@ -147,10 +147,14 @@ def histories_of(found: Sequence[AnyObservation], clock: results.ClusterClock | 
     return histories
 
 
-def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.Event]:
+def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.KubernetesEvent]:
     """Return, by pod, the event that its last image was there. A container that starts again has one each time."""
-    first: dict[tuple[str, str], observations.Event] = {}
+    first: dict[tuple[str, str], observations.KubernetesEvent] = {}
     for fact in found:
-        if isinstance(fact, observations.Event) and fact.reason == "Pulled" and fact.part.startswith("spec.containers"):
+        if (
+            isinstance(fact, observations.KubernetesEvent)
+            and fact.reason == "Pulled"
+            and fact.part.startswith("spec.containers")
+        ):
             first.setdefault((fact.name, fact.part), fact)
     return {name: event for (name, _), event in sorted(first.items(), key=lambda pair: pair[1].at)}

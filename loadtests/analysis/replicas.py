@@ -34,7 +34,7 @@ def _counted(
     found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[StepFunction | None, str | None]:
     """Return the sum over all objects of the first of these kinds that has the number, and that kind."""
-    scales = [fact for fact in found if isinstance(fact, observations.Scale)]
+    scales = [fact for fact in found if isinstance(fact, observations.ReplicaCount)]
     kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
     by_name: dict[str, int] = {}
     steps = []

@@ -44,7 +44,7 @@ def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | Non
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
     for fact in found:
-        if isinstance(fact, observations.Event):
+        if isinstance(fact, observations.KubernetesEvent):
             at, stamped = moment(fact, fact.stamp, clock)
             events.append(
                 results.PlatformEvent(
