@@ -88,17 +88,20 @@ def samples(found: Sequence[AnyObservation], counts: ReplicaCounts) -> list[resu
 
 def _sample(at: float, inside: Sequence[observations.Inside], counts: ReplicaCounts) -> results.Sample:
     fresh = {fact.name: fact for fact in inside if at - FRESH_SECONDS <= fact.at <= at}.values()
-    queues = [fact.queue_rows for fact in fresh if fact.queue_rows is not None]
-    flying = [fact.in_flight for fact in fresh if fact.in_flight is not None]
     ready = value_at(counts.ready, at, 0)
     return results.Sample(
         at=at,
         ready=None if ready is None else ready > 0,
-        queue_rows=sum(queues) if queues else None,
-        in_flight=sum(flying) if flying else None,
         replicas_desired=value_at(counts.desired, at),
         replicas_ready=ready,
+        **{field: _sum(getattr(fact, field) for fact in fresh) for field in results.GAUGES.values()},
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum of the values that are known; `None` without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def not_seen(found: Sequence[AnyObservation]) -> Iterator[str]:

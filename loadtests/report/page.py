@@ -157,7 +157,8 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
         "axis; the dashed red line is what the SLO allows the p95."
     )
     if series.has("queue_rows_max", "in_flight_max"):
-        caption = f"{caption} {MAXIMA}"
+        several = " Over several pods it is the sum of their maxima, an upper bound."
+        caption = f"{caption} {MAXIMA}{several if summary.cluster else ''}"
     if summary.cluster:
         caption = f"{caption} {_of_cluster(summary.cluster, series)}"
     return _figure("course", "Over time", lambda *at: charts.timeline(summary, series, *at), readout, caption.strip())

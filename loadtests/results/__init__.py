@@ -53,6 +53,7 @@ from loadtests.results.requests import (
     write_requests,
 )
 from loadtests.results.server import (
+    GAUGES,
     SLO,
     Bucket,
     Budget,
@@ -83,6 +84,7 @@ __all__ = [
     "CONNECT",
     "ERRORS",
     "FAILED",
+    "GAUGES",
     "NOT_HTTP",
     "NOT_SENT",
     "OUTCOMES",
