@@ -107,7 +107,7 @@ def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     cluster = summary.cluster
     if cluster is None:
         return
-    caption = STARTS.format(most=pod_starts.MOST_PODS)
+    caption = STARTS.format(most=pod_starts.MAX_PODS)
     yield _figure("waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption)
     yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
