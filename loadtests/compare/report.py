@@ -40,7 +40,7 @@ def headline(rows: Sequence[Row]) -> str:
     findings = [r.finding for r in rows]
     counted = [f"{findings.count(f)} {f}" for f in ("better", "worse") if f in findings]
     if unknown := findings.count("can't tell"):
-        counted.append(f"{unknown} can't be told")
+        counted.append(f"{unknown} not known")
     return ", ".join(counted) or "no difference"
 
 
