@@ -209,7 +209,7 @@ def values(series: TimeSeries) -> Table:
     ]
     note = (
         "By the intended time of requests, but sent by when they left. Of several samples in a row's time, the highest "
-        "counts; of readiness and ready replicas, the lowest."
+        "counts; of what is ready, the lowest."
     )
     return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
 
