@@ -145,8 +145,8 @@ def test_every_make_target_is_documented_and_every_documented_one_exists() -> No
 
 def test_every_module_path_and_option_that_is_named_exists() -> None:
     pieces = code(ALL)
-    modules = {name for piece in pieces for name in re.findall(r"python -m ([\w.]+)", piece)}
-    ours = {name: name.replace(".", "/") for name in modules if name.partition(".")[0] in PACKAGES}
+    started = {name for piece in pieces for name in re.findall(r"python -m ([\w.]+)", piece)}
+    ours = {name: name.replace(".", "/") for name in started if name.partition(".")[0] in PACKAGES}
     files = {name: (f"{path}.py", f"{path}/__main__.py") for name, path in ours.items()}
     none((n for n, made in files.items() if not any((ROOT / f).is_file() for f in made)), "modules that are not there")
     folders = (*PACKAGES, "tests", "kserve", "docs", "requirements", ".ci")
