@@ -20,7 +20,7 @@ Scan: Any = ARTIFACT.schema.request_model
 
 
 def scorer() -> Callable[[Any], Any]:
-    """`[n, features]` float32 in, `[n, classes]` probabilities out."""
+    """Return a function from rows `[n, features]` float32 to probabilities `[n, classes]`."""
     if os.environ["ENGINE"] == "onnx":
         return scoring.load(ARTIFACT)
     import joblib

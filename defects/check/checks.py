@@ -24,7 +24,7 @@ from defects.http import openapi
 from defects.http.messages import SANE_ID
 from defects.protocols import v2 as openinference
 from defects.schema import FLOAT32_MAX, MAX_NAME, Schema
-from defects.serving.model import Model, body_bytes
+from defects.serving.model import ServedModel, body_bytes
 from defects.settings import SANE
 
 # Samples that a scrape has to have, and their labels.
@@ -54,10 +54,10 @@ class Run:
     artifact: Artifact | None = None
     name: str | None = None  # of the model in URLs, where it is not the one that /model tells
     told: Described | None = None
-    found: Model | None = None
+    found: ServedModel | None = None
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ServedModel:
         if self.found is None:
             raise Skipped("needs GET /model, or --model-dir and --name")
         return self.found
@@ -134,14 +134,14 @@ def v2_health(run: Run) -> str:
 
 def model_described(run: Run) -> str:
     if run.artifact and run.name:  # where /model can't be read, these do as well
-        run.found = Model(run.artifact.schema, run.name, run.artifact.version, run.artifact.engine, {})
+        run.found = ServedModel(run.artifact.schema, run.name, run.artifact.version, run.artifact.engine, {})
     answer = run.client.get("/model")
     if run.found and answer.status in HIDDEN:
         raise Skipped(f"{answer.status}: not for everybody there")
     value = read_json(answer)
     told = run.told = parsed(Described, value)
     version, engine = told.card.version, told.card.engine.name
-    run.found = Model(told.features_and_classes, run.name or told.name, version, engine, value)
+    run.found = ServedModel(told.features_and_classes, run.name or told.name, version, engine, value)
     _same({"version": told.version, "engine": told.engine}, {"version": version, "engine": engine}, "its ")
     if run.name not in (None, told.name):
         raise Wrong(f"its name is {told.name}; expected {run.name}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from defects.check.client import Answer, Client, Skipped, Wrong, parsed, read_json
 from defects.check.protocols import WAYS, Asked, post, unlike
 from defects.http import openapi
-from defects.serving.model import MAX_ROWS, Model
+from defects.serving.model import MAX_ROWS, ServedModel
 
 CLIENTS = 32
 EACH = 4  # requests, one after the other
@@ -36,7 +36,7 @@ class Burst:
     Every request has its rows in another order, so that an answer that went to somebody else is noticed.
     """
 
-    def __init__(self, client: Client, model: Model, asked: Asked):
+    def __init__(self, client: Client, model: ServedModel, asked: Asked):
         if asked.agreed is None:
             raise Skipped("no protocol answered before it")
         self._client, self._model = client, model

@@ -20,7 +20,7 @@ from defects.artifact import Golden
 from defects.check.client import Answer, Client, Wrong, json_value, parsed, read_json
 from defects.protocols import v2 as openinference
 from defects.schema import BOOLEAN, Schema
-from defects.serving.model import Model
+from defects.serving.model import ServedModel
 from defects.settings import MAX_TIMEOUT_MS
 
 ROWS = 64  # of the golden inputs that are sent at most, by every protocol
@@ -47,10 +47,10 @@ class Way:
     probabilities of so many rows from an answer."""
 
     name: str
-    calls: Callable[[Model, Rows], Sequence[Call]]
-    read: Callable[[Model, Answer, int], Probabilities]
+    calls: Callable[[ServedModel, Rows], Sequence[Call]]
+    read: Callable[[ServedModel, Answer, int], Probabilities]
 
-    def ask(self, client: Client, model: Model, rows: Rows) -> Probabilities:
+    def ask(self, client: Client, model: ServedModel, rows: Rows) -> Probabilities:
         """What is answered for the rows; raises `Wrong`."""
         calls = self.calls(model, rows)
         each = len(rows) // len(calls)
@@ -63,13 +63,13 @@ def post(client: Client, call: Call) -> Answer:
     return client.ask("POST", call.path, call.body, **{"x_request_timeout_ms": patience} | call.headers)
 
 
-def v2(model: Model, *, versioned: bool = False) -> str:
+def v2(model: ServedModel, *, versioned: bool = False) -> str:
     """The path of the model in V2."""
     path = f"/v2/models/{quote(model.name, safe='')}"
     return f"{path}/versions/{quote(model.version, safe='')}" if versioned else path
 
 
-def v1(model: Model) -> str:
+def v1(model: ServedModel) -> str:
     return f"/v1/models/{quote(model.name, safe='')}"
 
 
@@ -98,26 +98,26 @@ def json_call(path: str, value: Any) -> Call:
     return Call(path, orjson.dumps(value), {"content_type": "application/json"})
 
 
-def _classify(model: Model, rows: Rows) -> list[Call]:
+def _classify(model: ServedModel, rows: Rows) -> list[Call]:
     return [json_call("/classify", scan) for scan in objects(model.schema, rows)]
 
 
-def _classify_batch(model: Model, rows: Rows) -> list[Call]:
+def _classify_batch(model: ServedModel, rows: Rows) -> list[Call]:
     return [json_call("/classify_batch", list(map(without_missing, objects(model.schema, rows))))]
 
 
-def _v1(model: Model, rows: Rows) -> list[Call]:
+def _v1(model: ServedModel, rows: Rows) -> list[Call]:
     """Every other row as an object, the rest as lists."""
     pairs = zip(values(rows), objects(model.schema, rows), strict=True)
     return [json_call(f"{v1(model)}:predict", {"instances": [pair[i % 2] for i, pair in enumerate(pairs)]})]
 
 
-def _v2(model: Model, rows: Rows) -> list[Call]:
+def _v2(model: ServedModel, rows: Rows) -> list[Call]:
     tensor = _tensor(model, openinference.MATRIX, rows.shape, data=list(chain.from_iterable(values(rows))))
     return [json_call(f"{v2(model)}/infer", {"inputs": [tensor]})]
 
 
-def _v2_by_feature(model: Model, rows: Rows) -> list[Call]:
+def _v2_by_feature(model: ServedModel, rows: Rows) -> list[Call]:
     """Every output is asked for by name."""
     columns = zip(model.schema.names, zip(*values(rows), strict=True), strict=True)
     inputs = [_tensor(model, name, (len(rows),), data=column) for name, column in columns]
@@ -125,7 +125,7 @@ def _v2_by_feature(model: Model, rows: Rows) -> list[Call]:
     return [json_call(f"{v2(model)}/infer", {"inputs": inputs, "outputs": outputs})]
 
 
-def _v2_binary(model: Model, rows: Rows) -> list[Call]:
+def _v2_binary(model: ServedModel, rows: Rows) -> list[Call]:
     with np.errstate(over="ignore"):  # infinite is out of range too
         raw = rows.astype(openinference.DATATYPES[openinference.datatype(model.schema)]).tobytes()
     tensor = _tensor(model, openinference.MATRIX, rows.shape, parameters={"binary_data_size": len(raw)})
@@ -134,7 +134,7 @@ def _v2_binary(model: Model, rows: Rows) -> list[Call]:
     return [Call(f"{v2(model)}/infer", head + raw, headers)]
 
 
-def _tensor(model: Model, name: str, shape: Iterable[int], **content: Any) -> dict[str, Any]:
+def _tensor(model: ServedModel, name: str, shape: Iterable[int], **content: Any) -> dict[str, Any]:
     return {"name": name, "datatype": openinference.datatype(model.schema), "shape": list(shape), **content}
 
 
@@ -155,7 +155,7 @@ class _Inference(BaseModel):
     outputs: list[_Tensor]
 
 
-def _read_one(model: Model, answer: Answer, _: int) -> Probabilities:
+def _read_one(model: ServedModel, answer: Answer, _: int) -> Probabilities:
     prediction = read_json(answer)
     probabilities = _predictions(model, [prediction], 1)
     _named(answer, prediction["prediction_id"])
@@ -168,15 +168,15 @@ def _named(answer: Answer, prediction_id: str) -> None:
         raise Wrong(f"the header x-prediction-id is {told[:80]}; expected {prediction_id[:80]}, as in the body")
 
 
-def _read_batch(model: Model, answer: Answer, rows: int) -> Probabilities:
+def _read_batch(model: ServedModel, answer: Answer, rows: int) -> Probabilities:
     return _predictions(model, read_json(answer), rows)
 
 
-def _read_v1(model: Model, answer: Answer, rows: int) -> Probabilities:
+def _read_v1(model: ServedModel, answer: Answer, rows: int) -> Probabilities:
     return _predictions(model, parsed(dict[str, Any], read_json(answer)).get("predictions"), rows)
 
 
-def _predictions(model: Model, answered: Any, rows: int) -> Probabilities:
+def _predictions(model: ServedModel, answered: Any, rows: int) -> Probabilities:
     """The probabilities of answers in this service's own form."""
     predictions: list[Any] = parsed(list[model.schema.answer_model], answered)  # type: ignore[name-defined]
     classes = model.schema.class_names
@@ -196,7 +196,7 @@ def _predictions(model: Model, answered: Any, rows: int) -> Probabilities:
     return probabilities
 
 
-def _highest(model: Model, probabilities: Probabilities, rows: int) -> list[list[int]]:
+def _highest(model: ServedModel, probabilities: Probabilities, rows: int) -> list[list[int]]:
     """Each row's most probable classes, once the probabilities are probabilities.
 
     There may be several: a server tells them apart in 64 bits, and answers in 32.
@@ -211,12 +211,12 @@ def _highest(model: Model, probabilities: Probabilities, rows: int) -> list[list
     return [np.flatnonzero(row == row.max()).tolist() for row in narrow]
 
 
-def _read_v2(model: Model, answer: Answer, rows: int) -> Probabilities:
+def _read_v2(model: ServedModel, answer: Answer, rows: int) -> Probabilities:
     inference = parsed(_Inference, read_json(answer))
     return _outputs(model, inference, {o.name: o.data for o in inference.outputs}, rows, openinference.OUTPUTS)
 
 
-def _read_v2_named(model: Model, answer: Answer, rows: int) -> Probabilities:
+def _read_v2_named(model: ServedModel, answer: Answer, rows: int) -> Probabilities:
     """The answer to a request for every output."""
     inference = parsed(_Inference, read_json(answer))
     data = {o.name: o.data for o in inference.outputs}
@@ -229,7 +229,7 @@ def _read_v2_named(model: Model, answer: Answer, rows: int) -> Probabilities:
     return probabilities
 
 
-def _read_v2_binary(model: Model, answer: Answer, rows: int) -> Probabilities:
+def _read_v2_binary(model: ServedModel, answer: Answer, rows: int) -> Probabilities:
     length = answer.headers.get("inference-header-content-length", "")
     if answer.status != 200 or answer.content_type != "application/octet-stream" or not length.isdecimal():
         raise Wrong(f"{answer.excerpt}; expected 200 application/octet-stream with inference-header-content-length")
@@ -266,7 +266,7 @@ def _elements(output: _Tensor, raw: bytes) -> list[Any]:
 
 
 def _outputs(
-    model: Model, inference: _Inference, data: dict[str, Any], rows: int, names: Sequence[str]
+    model: ServedModel, inference: _Inference, data: dict[str, Any], rows: int, names: Sequence[str]
 ) -> Probabilities:
     """The probabilities of a V2 answer, once it has the outputs of these names, which agree with one another and with
     the metadata."""
@@ -352,7 +352,7 @@ class Asked:
     """What every protocol answers for the same rows. `agreed` is the median `[n, classes]`: one that is wrong stands
     out, without anything to compare with; `None` where none answered."""
 
-    def __init__(self, client: Client, model: Model, sample: Sample):
+    def __init__(self, client: Client, model: ServedModel, sample: Sample):
         self.sample = sample
         self._model = model
         self._answers = {way.name: _asked(way, client, model, sample.rows) for way in WAYS if len(sample.rows)}
@@ -376,14 +376,14 @@ class Asked:
         return True
 
 
-def _asked(way: Way, client: Client, model: Model, rows: Rows) -> Probabilities | Wrong:
+def _asked(way: Way, client: Client, model: ServedModel, rows: Rows) -> Probabilities | Wrong:
     try:
         return way.ask(client, model, rows)
     except Wrong as problem:
         return problem
 
 
-def unlike(model: Model, seen: Probabilities, expected: Probabilities) -> str | None:
+def unlike(model: ServedModel, seen: Probabilities, expected: Probabilities) -> str | None:
     """Where two answers for the same rows differ most, if by more than the tolerance."""
     apart = np.abs(seen - expected)
     if apart.max() <= TOLERANCE:
