@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, ScriptedStep, kubeconfig, play, serving
 
-from conftest import BIN, ROOT, environment, free_port, run
+from conftest import BIN, ROOT, environment, free_port, run, until
 from loadtests import results
 from loadtests import scenario as scenarios
 from loadtests.analysis import method, scaling
@@ -1331,9 +1331,7 @@ def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesAp
     with stub_server.running() as url:
         options[host] = f"--host={url}"
         with job(api, tmp_path, options) as process:
-            until = time.monotonic() + 60
-            while not list((tmp_path / "results").glob("*")) and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: list((tmp_path / "results").glob("*")), 60)
             command = take("", tmp_path / "results", tmp_path / "load")
             subprocess.run(command, shell=True, timeout=60, check=True)  # noqa: S602 - our own
             code = process.wait(30)
@@ -1358,9 +1356,7 @@ def test_how_results_are_taken_is_said_alike_everywhere() -> None:
 
 def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path: Path) -> None:
     with stub_server.running() as url, job(api, tmp_path, ["--", "--host", url, "--scenario", "steady"]) as process:
-        until = time.monotonic() + 60
-        while not list((tmp_path / "results").glob("*/timeline.jsonl")) and time.monotonic() < until:
-            time.sleep(0.1)
+        until(lambda: list((tmp_path / "results").glob("*/timeline.jsonl")), 60)
         (tmp_path / "results" / "taken").touch()
         time.sleep(2)
         process.terminate()
