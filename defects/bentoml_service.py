@@ -88,7 +88,7 @@ def classifier(replica: Replica) -> bentoml.Service[Any]:
         @bentoml.on_deployment
         @staticmethod
         def check_the_arbiter() -> None:
-            """In `bentoml serve`'s arbiter: one worker, and with it the arbiter is to end, should it be killed."""
+            """Check that `bentoml serve` has one worker; have its arbiter end with a worker that is killed."""
             workers = BentoMLContainer.config.services[NAME].workers.get()
             if workers != 1:
                 BadSetting(

@@ -1,6 +1,6 @@
 """Every setting, typed and frozen, from the environment; and the errors that end the process with a pinned exit code.
 
-`python -m defects.settings` prints the table that the README shows.
+`python -m defects.settings` prints the table in docs/settings.md.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def step_times(*numbers: StepFunction | None) -> list[float]:
 
 def clock_of(found: Sequence[AnyObservation]) -> results.ClusterClock | None:
     """Return the most exact observation of the API server's clock; `None` without any."""
-    heard = [observed for observed in found if isinstance(observed, observations.Clock)]
+    heard = [observed for observed in found if isinstance(observed, observations.ClockReading)]
     if not heard:
         return None
     best = min(heard, key=lambda observed: observed.error)

@@ -149,12 +149,12 @@ def histories_of(found: Sequence[AnyObservation], clock: results.ClusterClock | 
     return histories
 
 
-def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.Event]:
+def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.KubernetesEvent]:
     """Return, by pod, the event that its last image was there. A container that starts again has one each time."""
-    first: dict[tuple[str, str], observations.Event] = {}
+    first: dict[tuple[str, str], observations.KubernetesEvent] = {}
     for observed in found:
         if (
-            isinstance(observed, observations.Event)
+            isinstance(observed, observations.KubernetesEvent)
             and observed.reason == "Pulled"
             and observed.part.startswith("spec.containers")
         ):

@@ -34,7 +34,7 @@ def _counted(
     found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[StepFunction | None, str | None]:
     """Return the sum over all objects of the first of these kinds that has the number, and that kind."""
-    scales = [observed for observed in found if isinstance(observed, observations.Scale)]
+    scales = [observed for observed in found if isinstance(observed, observations.ReplicaCount)]
     kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
     by_name: dict[str, int] = {}
     steps = []

@@ -44,7 +44,7 @@ def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | Non
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
     for observed in found:
-        if isinstance(observed, observations.Event):
+        if isinstance(observed, observations.KubernetesEvent):
             at, stamped = moment(observed, observed.stamp, clock)
             events.append(
                 results.PlatformEvent(

@@ -65,7 +65,9 @@ def life(name: str, moments: tuple[float, ...]) -> Iterator[AnyObservation]:
     for number, at in enumerate(moments):
         if not STAMPS[number]:
             about = {"kind": "Pod", "name": name, "part": "spec.containers{kserve-container}"}
-            yield observations.Event(at=at, stamp=None, reason="Pulled", message="Successfully pulled image", **about)
+            yield observations.KubernetesEvent(
+                at=at, stamp=None, reason="Pulled", message="Successfully pulled image", **about
+            )
             continue
         so_far |= {STAMPS[number]: 1000.0 + at, "ready": STAMPS[number] == "ready_stamp"}
         yield pod(at, name, **so_far)
@@ -79,7 +81,8 @@ def platform() -> list[AnyObservation]:
     """Three more replicas are wanted for a burst, of which two come; then a canary gets a fifth of the traffic."""
     found: list[AnyObservation] = [fact for name, moments in STARTS.items() for fact in life(name, moments)]
     found += (
-        observations.Scale(at=at, kind="PodAutoscaler", name=name, desired=desired) for at, name, desired in DESIRED
+        observations.ReplicaCount(at=at, kind="PodAutoscaler", name=name, desired=desired)
+        for at, name, desired in DESIRED
     )
     conditions = {"Ready": "True"}
     found += (
@@ -87,7 +90,7 @@ def platform() -> list[AnyObservation]:
         for at, shares in ((-5, {OLD: 1.0}), (15.2, {OLD: 0.8, NEW: 0.2}))
     )
     found += (
-        observations.Event(
+        observations.KubernetesEvent(
             at=at, stamp=None, kind="Pod", name=STUCK, reason=reason, message=said, warning=reason == "Failed"
         )
         for at, reason, said in ((8.4, "Scheduled", "assigned to node-1"), (9.9, "Failed", "image not found"))
@@ -100,7 +103,7 @@ def platform() -> list[AnyObservation]:
         stamps: dict[str, Any] = {"created_stamp": 1000 + STARTS[name][0], "deleted_stamp": 1000 + told}
         stamps["revision"] = revision(name)
         found += [pod(told, name, **stamps), pod(told + 1, name, **stamps, gone=True)]
-    found.append(observations.Clock(at=-5, offset=1000.0, error=0.25, skew=3600.25, answers=9))
+    found.append(observations.ClockReading(at=-5, offset=1000.0, error=0.25, skew=3600.25, answers=9))
     found.append(observations.Unseen(at=-5, text="horizontalpodautoscalers: forbidden (403); expected list and watch"))
     found.append(observations.Gap(at=17, resource="pods", seconds=1.4, why="the connection was dropped"))
     return sorted(found, key=lambda fact: fact.at)
@@ -147,7 +150,9 @@ def nothing_seen() -> Summary:
 
 def stuck() -> Summary:
     """Pods that never started, and no others."""
-    return watched([*life(STUCK, STARTS[STUCK]), observations.Scale(at=8, kind="Deployment", name=OLD, desired=1)])
+    return watched(
+        [*life(STUCK, STARTS[STUCK]), observations.ReplicaCount(at=8, kind="Deployment", name=OLD, desired=1)]
+    )
 
 
 def stopped() -> Summary:
