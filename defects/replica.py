@@ -97,7 +97,9 @@ BATCHER = Batcher(
 HEALTH = Health(SETTINGS.drain_seconds, SETTINGS.finish_seconds, lambda: BATCHER.batch_seconds)
 WRITER = logs.configure_logs(SETTINGS.log_level, {"model_version": MODEL.version, "revision": SETTINGS.revision})
 
+QUEUE_PEAK = metrics.Peak(lambda: BATCHER.waiting_rows)
 METRICS.read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": BATCHER.waiting_rows})
+METRICS.add_peak("defects_queue_rows", "Rows waiting to be scored.", QUEUE_PEAK)
 METRICS.read("defects_ready", "1 when ready; why, or why not.", lambda: {HEALTH.reason: HEALTH.ready}, "reason")
 METRICS.read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
 METRICS.read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": WRITER.dropped})
@@ -139,6 +141,8 @@ async def verify() -> None:
         logger.error("not ready: %s", problem)
         return
     BATCHER.on_batch = METRICS.batch_rows.observe
+    BATCHER.on_rise = QUEUE_PEAK.observe
+    QUEUE_PEAK.reset()  # the golden inputs were nobody's requests
     settle()
     startup.done("ready")
     HEALTH.became("ready")

@@ -178,7 +178,7 @@ class Exchange:
         self._answer: Answer | None = None
 
     def begin(self) -> None:
-        self._routes.in_flight.value += 1
+        self._routes.in_flight.increment()
         try:
             self._answer = self._routes.predict_whole(self._route, self._request, self)
         except Exception as problem:
@@ -241,7 +241,7 @@ class Exchange:
         self.response_complete = True
         self._answer = None  # it leads back here, and garbage that is no cycle needs no collector
         self._request.body = b""  # an idle connection keeps its last exchange
-        self._routes.in_flight.value -= 1
+        self._routes.in_flight.decrement()
         self._protocol.tasks.discard(self)
 
 

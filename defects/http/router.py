@@ -58,6 +58,7 @@ GONE = 499  # counted, and never sent, where the caller went away before it was 
 # Answered by BentoML; only headers are added.
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
 STATIC = "/static_content/"
+METRICS_PATH = "/metrics"
 
 # The docs page has an inline Google Tag Manager; with this policy no browser runs it.
 PAGE_POLICY = (
@@ -137,7 +138,7 @@ class Routes:
             "/docs.json": Route("/docs.json", {"GET": self._document}),
             "/livez": Route("/livez", {"GET": self._live}),
             "/readyz": Route("/readyz", {"GET": self._ready}),
-            "/metrics": Route("/metrics", {"GET": self._exposition}),
+            METRICS_PATH: Route(METRICS_PATH, {"GET": self._exposition}),
             "/v1/models": Route("/v1/models", {"GET": self._v1_models}),
             v1: Route("/v1/models/{name}", {"GET": self._v1_model}),
             f"{v1}:predict": self._predicting("/v1/models/{name}:predict", self._v1_predict),
@@ -168,14 +169,17 @@ class Routes:
             await send({"type": "websocket.close"})  # before it is accepted: refused
             return
         request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive, scope["query_string"])
-        self.in_flight.value += 1
+        counted = request.path != METRICS_PATH  # a scrape would see itself
+        if counted:
+            self.in_flight.increment()
         try:
             if request.path in BENTOML_PATHS or request.path.startswith(STATIC):
                 await self._pass_on(scope, request, send)
             else:
                 await self._answer(request, send)
         finally:
-            self.in_flight.value -= 1
+            if counted:
+                self.in_flight.decrement()
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         """The server's start and end. Where the start fails, that is said in the one way that ends every server."""

@@ -459,7 +459,7 @@ def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) ->
         "import asyncio, numpy as np\nfrom defects import replica\n"
         "good = replica.SCORER\n"
         "replica.BATCHER._score = lambda rows: good(rows)[:, ::-1]\n"
-        "asyncio.run(application.verify())\n"
+        "asyncio.run(replica.verify())\n"
         "print(replica.HEALTH.ready, replica.HEALTH.reason, replica.HEALTH.problem)\n"
     )
     done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
