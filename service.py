@@ -13,14 +13,14 @@ import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from defects import artifact
+from defects import artifact, pydantic_models
 from defects.http import messages
 from defects.replica import BATCHER, MODEL, SETTINGS, TAG
 from defects.serving import model as model_
 from defects.settings import BadSetting
 
-Scan = MODEL.schema.request_model
-Prediction = MODEL.schema.answer_model
+Scan = pydantic_models.request_model(MODEL.schema)
+Prediction = pydantic_models.answer_model(MODEL.schema)
 
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # the image has the one that trained and was tested
@@ -43,7 +43,7 @@ class RoutedService(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> messages.App:  # noqa: ARG002 - there is but one service
         if bentoml.server_context.worker_index is not None:  # a worker of `bentoml serve`
-            replica.HEALTH.arbiter = os.getppid()
+            replica.DRAIN.arbiter = os.getppid()
             replica.url = self.url or replica.url
         return replica.ROUTES
 

@@ -19,7 +19,8 @@ from defects import artifact, scoring
 from defects.http import fast_path, messages, router
 from defects.serving import logs, metrics, model
 from defects.serving.batching import Batcher
-from defects.serving.health import Health, die
+from defects.serving.drain import Drain, die
+from defects.serving.health import Health
 from defects.settings import Fatal, Settings
 
 startup.done("imports")
@@ -94,7 +95,8 @@ BATCHER = Batcher(
     on_death=lambda problem: end(problem),  # noqa: PLW0108 - it is defined below
     on_doubt=lambda: asyncio.get_running_loop().create_task(end_if_wrong()),
 )
-HEALTH = Health(SETTINGS.drain_seconds, SETTINGS.finish_seconds, lambda: BATCHER.batch_seconds)
+HEALTH = Health(SETTINGS.finish_seconds, lambda: BATCHER.batch_seconds)
+DRAIN = Drain(HEALTH, SETTINGS.drain_seconds)
 WRITER = logs.configure_logs(SETTINGS.log_level, {"model_version": MODEL.version, "revision": SETTINGS.revision})
 
 QUEUE_PEAK = metrics.Peak(lambda: BATCHER.waiting_rows)
@@ -111,10 +113,10 @@ url = f"http://localhost:{SETTINGS.port}"  # for people; `bentoml serve` listens
 async def start() -> None:
     """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
     startup.done("application")
-    HEALTH.take_over()
-    if HEALTH.server is not None:
-        fast_path.install(HEALTH.server.config, ROUTES)
-    BACKGROUND.extend(map(asyncio.create_task, (HEALTH.beat(), METRICS.watch_loop())))
+    DRAIN.handle_signals()
+    if DRAIN.server is not None:
+        fast_path.install(DRAIN.server.config, ROUTES)
+    BACKGROUND.extend(map(asyncio.create_task, (HEALTH.beat(), DRAIN.watch_arbiter(), METRICS.watch_loop())))
     await verify()
     gc.enable()
 
@@ -130,14 +132,14 @@ async def stop() -> None:
 async def verify() -> None:
     """Become ready once the golden inputs are answered as they should be."""
     if ARTIFACT is None:
-        HEALTH.became("no_model", "there is no model")
+        HEALTH.set_verification("no_model", "there is no model")
         return
     problem = await replayed(ARTIFACT.golden)
     for _ in range(WARM_UPS):
         await BATCHER.score(ARTIFACT.golden.rows[:WARM_UP_ROWS], timeout=60)
     startup.done("warm_up")
     if problem:
-        HEALTH.became("wrong_answers", problem)
+        HEALTH.set_verification("wrong_answers", problem)
         logger.error("not ready: %s", problem)
         return
     BATCHER.on_batch = METRICS.batch_rows.observe
@@ -145,7 +147,7 @@ async def verify() -> None:
     QUEUE_PEAK.reset()  # the golden inputs were nobody's requests
     settle()
     startup.done("ready")
-    HEALTH.became("ready")
+    HEALTH.set_verification("ready")
     logger.info("ready", extra={"fields": {f"{phase}_seconds": round(s, 3) for phase, s in startup.seconds.items()}})
     invite()
 
@@ -180,7 +182,7 @@ async def replayed(golden: artifact.Golden) -> str | None:
 
 def end(problem: str) -> None:
     """End this process, and `bentoml serve`'s arbiter with it."""
-    die(problem, HEALTH.arbiter)
+    die(problem, DRAIN.arbiter)
 
 
 async def end_if_wrong() -> None:

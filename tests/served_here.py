@@ -35,8 +35,8 @@ def _no_page() -> Any:
 async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
     """Serve a model; gives the server's URL."""
     batcher = Batcher(score)
-    health = Health(0, 1, lambda: batcher.batch_seconds)
-    health.became("ready")
+    health = Health(1, lambda: batcher.batch_seconds)
+    health.set_verification("ready")
     app = router.Routes(
         _no_page,
         start=_nothing,

@@ -22,8 +22,9 @@ from defects.check.overload import Burst
 from defects.check.protocols import TOLERANCE, WAYS, Asked, Call, Rows, Sample, json_call, post, v1, v2
 from defects.http import openapi
 from defects.http.messages import SANE_ID
+from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
-from defects.schema import FLOAT32_MAX, MAX_NAME, Schema
+from defects.schema import FLOAT32_MAX, Schema
 from defects.serving.model import Model, body_bytes
 from defects.settings import SANE
 

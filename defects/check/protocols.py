@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from defects.artifact import Golden
 from defects.check.client import Answer, Client, Wrong, json_value, parsed, read_json
 from defects.protocols import v2 as openinference
+from defects.pydantic_models import answer_model
 from defects.schema import BOOLEAN, Schema
 from defects.serving.model import Model
 from defects.settings import MAX_TIMEOUT_MS
@@ -178,7 +179,8 @@ def _read_v1(model: Model, answer: Answer, rows: int) -> Probabilities:
 
 def _predictions(model: Model, answered: Any, rows: int) -> Probabilities:
     """The probabilities of answers in this service's own form."""
-    predictions: list[Any] = parsed(list[model.schema.answer_model], answered)  # type: ignore[name-defined]
+    kind: Any = answer_model(model.schema)
+    predictions: list[Any] = parsed(list[kind], answered)
     classes = model.schema.class_names
     for row, prediction in enumerate(predictions):
         if prediction.probabilities.keys() != set(classes):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from defects.protocols import v2
+from defects.pydantic_models import answer_model, request_model
 from defects.schema import Schema
 from defects.serving.model import MAX_ROWS
 
@@ -35,7 +36,7 @@ class Error(BaseModel):
 def document(schema: Schema, name: str, version: str) -> dict[str, Any]:
     """OpenAPI 3.1 for a model with this schema, name (in V1 and V2 URLs) and version."""
     _, definitions = models_json_schema(
-        [(schema.request_model, "validation"), (schema.answer_model, "serialization"), (Error, "serialization")],
+        [(request_model(schema), "validation"), (answer_model(schema), "serialization"), (Error, "serialization")],
         ref_template=REFERENCE,
     )
     scan, prediction = _reference("Scan"), _reference("Prediction")

@@ -41,9 +41,10 @@ from defects.http.messages import (
     trace_id,
 )
 from defects.identifiers import new_id
+from defects.problems import InvalidInput, Problem
 from defects.protocols import v1 as v1_
 from defects.protocols import v2 as openinference
-from defects.schema import InvalidInput, Problem, Rows, Schema
+from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.serving import startup
 from defects.serving.batching import Batcher, Job, Overloaded, Receiver
