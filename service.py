@@ -11,13 +11,11 @@ from typing import Any
 
 import bentoml
 import numpy as np
-from bentoml._internal.configuration.containers import BentoMLContainer
 
 from defects import artifact, pydantic_models
 from defects.http import messages
 from defects.replica import BATCHER, MODEL, SETTINGS, TAG
 from defects.serving import model as model_
-from defects.settings import BadSetting
 
 Scan = pydantic_models.request_model(MODEL.schema)
 Prediction = pydantic_models.answer_model(MODEL.schema)
@@ -80,13 +78,12 @@ class DefectClassifier:
     @bentoml.on_deployment
     @staticmethod
     def check_the_arbiter() -> None:
-        """In `bentoml serve`'s arbiter: one worker, and with it the arbiter is to end, should it be killed."""
-        workers = BentoMLContainer.config.services[artifact.NAME].workers.get()
-        if workers != 1:
-            BadSetting(
-                f"workers: is {workers}; expected 1: scale by replicas, for each worker has its own batches"
-            ).exit()
-        os.environ["BENTOML_CONTAINERIZED"] = "true"
+        """In `bentoml serve`'s arbiter: allow one worker, and let the arbiter end with it."""
+        from defects.serving import arbiter
+
+        arbiter.check_workers(artifact.NAME)
+        arbiter.install()
+        os.environ["BENTOML_CONTAINERIZED"] = "true"  # where nobody starts a killed worker again
 
 
 async def _classify(scans: list[Any]) -> list[Any]:

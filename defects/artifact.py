@@ -194,21 +194,29 @@ def _read(directory: Path, name: str) -> bytes:
 
 
 def store(files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
-    """Put an artifact into the BentoML model store; returns its tag."""
+    """Put an artifact into the BentoML model store and return its tag.
+
+    Raises `BadArtifact` where another model in the store is damaged.
+    """
     import bentoml
 
     engine, metrics = card["engine"]["name"], card["metrics"]
-    with bentoml.models.create(
-        f"{NAME}:{card['version']}",
-        module=engine,  # the one column of `bentoml models list` that is ours to fill
-        labels={"engine": engine, "estimator": card["estimator"]["name"]},
-        metadata={
-            "digest": digest_of(listing(files)),
-            "data": card["data"]["source"],
-            **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
-        },
-    ) as model:
-        write(Path(model.path), files)
+    try:
+        with bentoml.models.create(
+            f"{NAME}:{card['version']}",
+            module=engine,  # the one column of `bentoml models list` that is ours to fill
+            labels={"engine": engine, "estimator": card["estimator"]["name"]},
+            metadata={
+                "digest": digest_of(listing(files)),
+                "data": card["data"]["source"],
+                **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
+            },
+        ) as model:
+            write(Path(model.path), files)
+    except Exception as error:
+        if damaged := _damaged_models():  # it looks at the others to find the newest
+            raise damaged from error
+        raise
     return str(model.tag)
 
 
@@ -216,7 +224,7 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
     """The directory of the artifact to serve, and its exact tag where it comes from a model store.
 
     In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
-    (a store holds newer ones too); the newest in the store. Raises `NoModel`.
+    (a store holds newer ones too); the newest in the store. Raises `NoModel`, or `BadArtifact` for a damaged one.
     """
     if model_dir is not None:
         return model_dir, None
@@ -232,7 +240,31 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
         model = bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
         raise NoModel(f"no model: {tag} is not in the BentoML model store; run train.py, or set MODEL_DIR") from None
+    except Exception as error:  # it has many for a model that it can't read
+        problem = f"{tag}: the BentoML model store can't give it: {_first_line(error)}; expected one model's tag"
+        raise _damaged_models() or BadArtifact(problem) from None
     return Path(model.path), str(model.tag)
+
+
+def _damaged_models() -> BadArtifact | None:
+    """What is wrong with the models in the BentoML model store, and what to do; `None` when all can be read."""
+    import bentoml
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    directory = Path(BentoMLContainer.model_store_dir.get()) / NAME
+    for version in sorted(directory.iterdir() if directory.is_dir() else ()):
+        if version.is_dir():
+            try:
+                bentoml.models.get(f"{NAME}:{version.name}")
+            except Exception as error:
+                problem = f"half-written or damaged: {_first_line(error)}"
+                return BadArtifact(f"{NAME}:{version.name} in the BentoML model store is {problem}; delete {version}")
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _packed_tag(bento: Path) -> str | None:

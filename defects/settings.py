@@ -162,6 +162,14 @@ class Settings(BaseModel):
             problems = ((str(e["loc"][0]), e) for e in error.errors(include_input=False))
             raise BadSetting("; ".join(_describe(e, fields[n], values.get(n)) for n, e in problems)) from None
 
+    @classmethod
+    def or_exit(cls) -> Self:
+        """Read the settings, or end the process with one line and the pinned exit code."""
+        try:
+            return cls.from_environment()
+        except BadSetting as problem:
+            problem.exit()
+
 
 def is_secret(field: FieldInfo) -> bool:
     """Whether nobody may see the field's value: its type is `SecretStr`, or a union with it."""
