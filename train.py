@@ -124,7 +124,7 @@ def _say(text: str) -> None:
 
 
 def report(card: dict[str, Any], place: str, digest: str) -> str:
-    """What was trained, how good it is and how it will be served."""
+    """Report what was trained, how good it is and how it will be served."""
     metrics, engine = card["metrics"], card["engine"]
     width = max(len(name) for name in (*metrics["classes"], "class"))
     lines = [

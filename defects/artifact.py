@@ -1,4 +1,4 @@
-"""The trained model as files: a directory that says what it holds and proves that it still does.
+"""Read and write a trained model as files: a directory that lists what it holds, with digests.
 
 `schema.json`, `card.json`, `reference.json` (the training distribution), `golden.json` (inputs with expected
 probabilities), `model.onnx` or `model.skops`, and `digests.json` with the SHA-256 of each of them. The artifact's own
@@ -50,7 +50,7 @@ class Golden:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], schema: Schema) -> Golden:
-        """Raises `ValueError`, `TypeError` or `KeyError` where `data` is not golden inputs for `schema`."""
+        """Read golden inputs; raises `ValueError`, `TypeError` or `KeyError` where they are not of this schema."""
         rows, probabilities = np.array(data["rows"], np.float64), np.array(data["probabilities"], np.float64)
         classes, count = np.array(data["classes"], np.int64), len(rows)
         if not 1 <= count <= MAX_GOLDEN or rows.shape != (count, len(schema.names)):
@@ -83,16 +83,17 @@ class Artifact:
 
 
 def dump(value: Any) -> bytes:
-    """JSON as the artifact holds it: readable, and the same bytes for the same value."""
+    """Return a value as JSON in the artifact's form: readable, and the same bytes for the same value."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def digest_of(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, as `sha256:…`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def listing(files: Mapping[str, bytes]) -> bytes:
-    """The content of `digests.json`; its digest is the artifact's."""
+    """Return the content of `digests.json`; its digest is the artifact's."""
     return dump({name: digest_of(content) for name, content in sorted(files.items())})
 
 
@@ -221,7 +222,7 @@ def store(files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
 
 
 def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, str | None]:
-    """The directory of the artifact to serve, and its exact tag where it comes from a model store.
+    """Return the directory of the artifact to serve, and its exact tag where it comes from a model store.
 
     In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
     (a store holds newer ones too); the newest in the store. Raises `NoModel`, or `BadArtifact` for a damaged one.
@@ -247,7 +248,7 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
 
 
 def _damaged_models() -> BadArtifact | None:
-    """What is wrong with the models in the BentoML model store, and what to do; `None` when all can be read."""
+    """Find a damaged model in the BentoML model store, and say what to do; `None` when all can be read."""
     import bentoml
     from bentoml._internal.configuration.containers import BentoMLContainer
 
@@ -268,7 +269,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _packed_tag(bento: Path) -> str | None:
-    """The tag of the model that a built Bento names; `None` outside a Bento or where it was built without a model."""
+    """Return the tag of the model that a built Bento names; `None` outside a Bento, or in one without a model."""
     description = bento / "bento.yaml"
     if not description.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a model expects and answers, as data: its features and its classes.
+"""Describe what a model expects and answers: its features and its classes, as data.
 
 The schema travels inside the artifact. Training writes it, and serving builds everything that depends on the
 model's shape from it: validation, the typed request model, the OpenAPI document, protocol metadata, load payloads.
@@ -103,7 +103,7 @@ class Feature:
         return inside or (self.optional and math.isnan(value))
 
     def shown(self, value: float) -> Any:
-        """A value as a caller would send it: the fewest digits that mean it."""
+        """Return a value as a caller would send it: the fewest digits that mean it."""
         if self.kind == BOOLEAN:
             return value >= 0.5
         return value if self.wide else float(str(np.float32(value)))
@@ -203,7 +203,7 @@ class Schema:
         return np.flatnonzero([not feature.wide for feature in self.features])
 
     def held(self, rows: Rows) -> ModelRows:
-        """Rows as the model takes them: float32, or float64 where a feature is wide, the others rounded to 32 bits.
+        """Return rows as the model takes them: float32, or float64 with all but the wide features rounded to 32 bits.
 
         Each value is rounded once, to nearest; `rows` is left as it is.
         """
@@ -219,7 +219,7 @@ class Schema:
         return {f.name: None if f.example is None else f.shown(f.example) for f in self.features}
 
     def observe(self, rows: ModelRows) -> Schema:
-        """This schema with the observed ranges, and the example where there is none, taken from training rows."""
+        """Return this schema with the observed ranges, and an example where there is none, of training rows."""
         low, high, middle = (
             np.nanmin(rows, axis=0),
             np.nanmax(rows, axis=0),
@@ -241,7 +241,7 @@ class Schema:
     # --- validation: one path for every protocol -----------------------------------------------------------------
 
     def rows_from_objects(self, objects: Sequence[Any], *, single: bool = False) -> Rows:
-        """Objects by feature name as `[rows, features]`, validated.
+        """Return objects by feature name as rows `[rows, features]`, validated.
 
         `single` leaves the row number out of the field names. Raises `InvalidInput`.
         """
@@ -256,7 +256,7 @@ class Schema:
         return self.check(rows, single=single)
 
     def _values(self, item: Any) -> list[float | None]:
-        """The row's values in model order; the fast path, which says only that something is wrong."""
+        """Return the row's values in model order; raises `_Malformed`, which says no more than that."""
         if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
             raise _Malformed
         values = [*map(item.get, self.names)]
@@ -272,7 +272,7 @@ class Schema:
         )
 
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
-        """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
+        """Return `rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
         if len(rows) == 1 and self._allows(rows.tolist()[0]):
             return rows
         low, high, required = self.limits
@@ -290,7 +290,7 @@ class Schema:
         return rows
 
     def _allows(self, row: list[float]) -> bool:
-        """The same of one row, for which this takes a quarter of NumPy's time."""
+        """Whether every value of one row is allowed; takes a quarter of NumPy's time."""
         for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
@@ -345,17 +345,19 @@ class Schema:
                 yield _problem(place, feature, value)
 
     def known_features(self, unknown: str, *, suggest: bool) -> str:
+        """Say which features there are, and which one an unknown name may stand for."""
         close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
         return f"one of the {len(self.names)} features{f'; did you mean {close[0]}?' if close else ''}"
 
     # --- as JSON -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
+        """Return the schema as `schema.json` has it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Schema:
-        """Raises `TypeError`, `KeyError` or `ValueError` where `data` is not a schema."""
+        """Read a schema; raises `TypeError`, `KeyError` or `ValueError` where `data` is none."""
         return cls(
             features=tuple(Feature(**feature) for feature in data["features"]),
             classes=tuple(DefectClass(**defect) for defect in data["classes"]),
@@ -365,7 +367,7 @@ class Schema:
 
 
 class _Malformed(Exception):
-    """The fast path met something that it does not explain."""
+    """A row is malformed; `_problems_of` finds out in which way."""
 
 
 _LABELS: dict[str, Callable[[str], Label]] = {

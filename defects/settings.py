@@ -1,4 +1,4 @@
-"""Every setting, typed and frozen, from the environment; and the errors that end the process with a pinned exit code.
+"""Read every setting from the environment, typed and frozen; end the process with a pinned exit code where one is bad.
 
 `python -m defects.settings` prints the table that the README shows.
 """

@@ -255,7 +255,7 @@ def _refused_field(run: Run, call: Call, field: str, what: str) -> None:
 
 
 def invalid_value(run: Run) -> str:
-    """Every protocol refuses a value out of range, and a missing one where it is required, as null or as NaN."""
+    """Check that every protocol refuses a value out of range, and a missing one where it is required (null or NaN)."""
     names = run.model.schema.names
     required = [column for column, feature in enumerate(run.model.schema.features) if not feature.optional]
     changes = [(0, 10 * FLOAT32_MAX, "out of range"), *((column, np.nan, "missing") for column in required[:1])]
