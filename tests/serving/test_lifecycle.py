@@ -262,7 +262,7 @@ def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Pat
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        wait_for(lambda: "defects_requests_in_flight 4.0" in httpx.get(f"{server.url}/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)
