@@ -52,10 +52,17 @@ bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--qu
 bench-start: setup  ## Measure how long servers take to start, and their memory
 	@$(BIN)/python -m benchmarks.startup $(ARGS)
 
-load: setup  ## Drive the server at HOST, a URL or an address with PORT, through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
-	@$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) \
-	    $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS) \
-	    --host $(if $(findstring ://,$(HOST)),$(HOST),http://$(HOST):$(PORT))
+load: setup  ## Drive the server at HOST, a URL or an address (its port: PORT), through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
+	@case "$(HOST)" in \
+	    *://*) url="$(HOST)" ;; \
+	    *]:*) url="http://$(HOST)" ;; \
+	    *]) url="http://$(HOST):$(PORT)" ;; \
+	    *:*:*) url="http://[$(HOST)]:$(PORT)" ;; \
+	    *:*) url="http://$(HOST)" ;; \
+	    *) url="http://$(HOST):$(PORT)" ;; \
+	esac; \
+	$(BIN)/locust -f loadtests/locustfile.py --headless --only-summary --scenario $(SCENARIO) \
+	    $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS) --host "$$url"
 
 lock:  ## Resolve the dependencies anew
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -1,6 +1,6 @@
 """Our server beside other ways to serve the same model, in one run on one machine.
 
-python -m benchmarks            everything, about eight minutes
+python -m benchmarks            everything, about nine minutes
 python -m benchmarks --quick    what the targets need, under two minutes
 
 Every subject runs from the beginning to the end; each round measures every cell (a subject, a workload, a number of
@@ -12,9 +12,7 @@ are wrong fails the run.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import math
 import os
 import random
 import resource
@@ -30,11 +28,11 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine, overload, report, wrk
 from benchmarks.models import given, say, trained
-from benchmarks.servers import SUBJECTS, Model, Server, environment, running
+from benchmarks.servers import SUBJECTS, ModelFiles, ServerProcess, environment, running
 from benchmarks.workloads import BATCH, Workload, workloads
 from defects import artifact, scoring
 from tools.processes import ROOT, cores, end_on_sigterm, pinned
-from tools.raw_http import Answer, ask
+from tools.raw_http import RawResponse, ask
 from train import positive
 
 IN_PROCESS, OVERLOAD = "in-process", "overload"
@@ -42,10 +40,9 @@ PARTS = (*SUBJECTS, IN_PROCESS, OVERLOAD)
 WARM_UP_CONNECTIONS = 8
 ANSWER_SECONDS = 30.0
 IDLE_SECONDS = 5.0  # at most, until a server has worked off what a cell left behind
-OVERLOAD_ROWS, OVERLOAD_DEADLINE = 256, 0.5
 
 
-class Cell(NamedTuple):
+class BenchmarkCell(NamedTuple):
     """What one measurement measures."""
 
     subject: str
@@ -72,7 +69,7 @@ class Measured:
 
 
 @dataclass
-class Row:
+class CellResults:
     """A cell's measurements, one for each round; or why there are none."""
 
     subject: str
@@ -83,6 +80,7 @@ class Row:
     problem: str | None = None
 
 
+QUICK, FULL = ((3.0,), 2), ((0.7, 3.0, 10.0), 5)  # multiples of the capacity, and seconds of each
 PRICED = ("validation-only", "metrics", "every-line")
 ONE = ("classify", "V1", "V2", "V2 binary")
 MANY = ("classify_batch", f"V2 x{BATCH}", f"V2 binary x{BATCH}")
@@ -94,12 +92,12 @@ CONTROLS = {
 }
 
 
-def _cells(subject: str, names: Iterable[str], connections: Iterable[int]) -> list[Cell]:
-    return [Cell(subject, name, count) for name in names for count in connections]
+def _cells(subject: str, names: Iterable[str], connections: Iterable[int]) -> list[BenchmarkCell]:
+    return [BenchmarkCell(subject, name, count) for name in names for count in connections]
 
 
-def full() -> list[Cell]:
-    """Everything."""
+def full() -> list[BenchmarkCell]:
+    """Return every cell."""
     cells = _cells("ours", (*ONE, *MANY), (1, 8, 64)) + _cells("bentoml-serve", ("classify", "V2"), (1, 64))
     for subject in PRICED:
         cells += _cells(subject, ("V2",), (1, 64))
@@ -110,8 +108,8 @@ def full() -> list[Cell]:
     return cells + _cells(IN_PROCESS, ("1", str(BATCH)), (0,))
 
 
-def quick() -> list[Cell]:
-    """What the targets need."""
+def quick() -> list[BenchmarkCell]:
+    """Return the cells that the targets need."""
     return [
         *_cells("ours", ("classify", "V1", "V2"), (1, 64)),
         *_cells("ours", (f"V2 x{BATCH}", f"V2 binary x{BATCH}"), (64,)),
@@ -130,26 +128,26 @@ def quick() -> list[Cell]:
 class Bench:
     """Everything that measuring a cell needs."""
 
-    servers: Mapping[str, Server]
-    model: Model
+    servers: Mapping[str, ServerProcess]
+    model: ModelFiles
     workloads: Mapping[str, Workload]
     scratch: Path
     seconds: int
     warm: set[str] = field(default_factory=set)
 
     def requests(self, name: str) -> Path:
-        """The file that wrk reads a workload's requests from."""
+        """Return the file that wrk reads a workload's requests from."""
         file = self.scratch / f"{name.replace(' ', '-')}.requests"
         if not file.exists():
             wrk.write_requests(file, self.workloads[name].requests)
         return file
 
-    def check(self, row: Row, score: scoring.Scorer) -> None:
-        """Ask once, and note what is wrong with the answer."""
+    def check(self, row: CellResults, score: scoring.Scorer) -> None:
+        """Send one request, and record what is wrong with the answer."""
         if row.subject == IN_PROCESS:
             return
         workload = self.workloads[row.workload]
-        expected = score(workload.scored) if workload.rows else workload.read(Answer(200, {}, b"hello"))
+        expected = score(workload.scored) if workload.rows else workload.read(RawResponse(200, {}, b"hello"))
         try:
             answer = ask(self.servers[row.subject].port, workload.requests[0], ANSWER_SECONDS)
         except OSError as error:
@@ -157,11 +155,11 @@ class Bench:
             return
         row.problem = workload.problem(answer, expected)
 
-    def _seconds(self, row: Row) -> int:
-        """Longer where one answer can take a second."""
+    def _seconds(self, row: CellResults) -> int:
+        """Return how long to measure: longer where one answer can take a second."""
         return self.seconds * (2 if row.rows > 1 and row.subject in CONTROLS else 1)
 
-    def measure(self, row: Row) -> None:
+    def measure(self, row: CellResults) -> None:
         """Add a round to the cell."""
         if row.subject == IN_PROCESS:
             row.rounds.append(in_process(self.model, row.rows, self.seconds))
@@ -182,7 +180,7 @@ class Bench:
 
 
 def _children_seconds() -> float:
-    """CPU time of the processes that ended and were waited for: wrk's."""
+    """Return the CPU seconds of the processes that ended and were waited for: wrk's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -205,7 +203,7 @@ def _measured(result: wrk.Result, rows: int, cpu_seconds: float, resident: int, 
     )
 
 
-def wait_idle(server: Server) -> None:
+def wait_idle(server: ServerProcess) -> None:
     """Wait, but not for long, until the server has worked off the requests that wrk abandoned at its end."""
     until = time.monotonic() + IDLE_SECONDS
     while time.monotonic() < until:
@@ -215,8 +213,8 @@ def wait_idle(server: Server) -> None:
             return
 
 
-def in_process(model: Model, rows: int, seconds: int) -> Measured:
-    """Rows per second of ONNX Runtime alone, on the servers' core."""
+def in_process(model: ModelFiles, rows: int, seconds: int) -> Measured:
+    """Measure the rows per second of ONNX Runtime alone, on the servers' core."""
     command = [sys.executable, "-m", "benchmarks.controls.in_process", str(model.artifact), str(rows), str(seconds)]
     with pinned(cores().server):
         done = subprocess.run(  # noqa: S603 - our own command
@@ -234,8 +232,8 @@ def in_process(model: Model, rows: int, seconds: int) -> Measured:
     return Measured(round(rate * seconds / rows), 0, rate / rows, rate)
 
 
-def measured_rounds(bench: Bench, rows: list[Row], rounds: int, seed: int) -> None:
-    """Every cell once a round, each round in another order."""
+def measure_rounds(bench: Bench, rows: list[CellResults], rounds: int, seed: int) -> None:
+    """Measure every cell once a round, each round in another order."""
     score = scoring.load(artifact.load(bench.model.artifact))
     for row in rows:
         bench.check(row, score)
@@ -248,29 +246,6 @@ def measured_rounds(bench: Bench, rows: list[Row], rounds: int, seed: int) -> No
                 bench.measure(row)
             except RuntimeError as error:  # such as a server that is gone
                 row.problem = str(error)
-
-
-def overloaded(server: Server, multiples: list[float], seconds: float) -> dict[str, Any]:
-    """What an open-loop overload does to the server."""
-    what = overload.target(f"http://127.0.0.1:{server.port}", OVERLOAD_ROWS, OVERLOAD_DEADLINE)
-
-    async def collect() -> dict[str, Any]:
-        async with overload.connect() as session:
-            normal = await overload.prepare(session, what, seconds)
-            runs = [await overload.press(session, what, normal, multiple, seconds) for multiple in multiples]
-        return {
-            "rows": what.rows,
-            "deadline": what.deadline,
-            **normal._asdict(),
-            "runs": [_finite(run) for run in runs],
-        }
-
-    return asyncio.run(collect())
-
-
-def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """With nothing in place of NaN and infinity, which JSON does not know."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -292,21 +267,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[Row]:
-    """The cells that the options leave."""
+def planned(options: argparse.Namespace, known: Mapping[str, Workload]) -> list[CellResults]:
+    """Return the cells that the options leave."""
     cells = [cell for cell in (quick() if options.quick else full()) if cell.subject in options.only]
     if options.connections:
         cells = [cell for cell in cells if cell.connections in (0, *options.connections)]
     if not cells:
         raise SystemExit("--only, --connections: nothing is left to measure; expected some of what there is")
     return [
-        Row(*cell, rows=int(cell.workload) if cell.subject == IN_PROCESS else known[cell.workload].rows)
+        CellResults(*cell, rows=int(cell.workload) if cell.subject == IN_PROCESS else known[cell.workload].rows)
         for cell in cells
     ]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure, and give everything that was."""
+    """Measure; return the content of bench.json."""
     known = workloads(options.seed + 1)  # not the parcels that the model was fitted on
     rows = planned(options, known)
     names = {row.subject: SUBJECTS[row.subject] for row in rows if row.subject != IN_PROCESS}
@@ -318,11 +293,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         say(f"starting {len(names)} servers; {cores().text}")
         with running(names, model, scratch / "servers", cores().server) as servers, pinned(cores().generator):
             bench = Bench(servers, model, known, scratch, options.seconds)
-            measured_rounds(bench, rows, options.rounds, options.seed)
+            measure_rounds(bench, rows, options.rounds, options.seed)
             if OVERLOAD in options.only and "ours" in servers:
                 say("overload")
-                multiples, seconds = ([3.0], 2) if options.quick else ([0.7, 3.0, 10.0], 5)
-                pressed = overloaded(servers["ours"], multiples, seconds)
+                url, (multiples, seconds) = f"http://127.0.0.1:{servers['ours'].port}", QUICK if options.quick else FULL
+                pressed = overload.measure(url, multiples, seconds, scratch / "overload")
     load["end"] = os.getloadavg()
     return {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),

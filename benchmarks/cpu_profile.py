@@ -26,7 +26,7 @@ import psutil
 
 from benchmarks import machine, wrk
 from benchmarks.models import say, trained
-from benchmarks.servers import SUBJECTS, Server, running
+from benchmarks.servers import SUBJECTS, ServerProcess, running
 from benchmarks.workloads import workloads
 from defects.pages.tables import grid
 from tools.computer import caption
@@ -76,7 +76,7 @@ class Observed:
 
 
 def category(stack: str) -> str:
-    """What a stack of py-spy's raw format works on."""
+    """Return what a stack of py-spy's raw format works on."""
     for frame in reversed(stack.split(";")):
         if found := FRAME.fullmatch(frame):
             for file, function, name in KNOWN:
@@ -86,7 +86,7 @@ def category(stack: str) -> str:
 
 
 def cpu_seconds(seen: Observed) -> dict[str, float]:
-    """CPU seconds by category, the largest first."""
+    """Return CPU seconds by category, the largest first."""
     samples, loop = Counter[str](), 0
     for line in seen.raw.splitlines():
         stack, _, count = line.rpartition(" ")
@@ -103,8 +103,8 @@ def cpu_seconds(seen: Observed) -> dict[str, float]:
     return dict(sorted((found | {THREADS: seen.others}).items(), key=lambda item: -item[1]))
 
 
-def record(server: Server, seconds: int, output: Path) -> str:
-    """py-spy's samples of the server in its raw format; ends the process with one line where it can't have them."""
+def record(server: ServerProcess, seconds: int, output: Path) -> str:
+    """Return py-spy's samples of the server in its raw format; ends the process with one line where there are none."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if program is None:
         raise SystemExit("py-spy is not installed; expected it beside this Python: pip install py-spy")
@@ -123,15 +123,15 @@ def record(server: Server, seconds: int, output: Path) -> str:
     return output.read_text("utf-8")
 
 
-def thread_seconds(server: Server) -> tuple[float, float]:
-    """CPU time so far of the server's main thread, and of all others."""
+def thread_seconds(server: ServerProcess) -> tuple[float, float]:
+    """Return the CPU seconds so far of the server's main thread, and of all others."""
     times = {t.id: t.user_time + t.system_time for t in psutil.Process(server.process.pid).threads()}
     main = times.pop(server.process.pid)
     return main, sum(times.values())
 
 
 def observed(seconds: int, scratch: Path) -> Observed:
-    """Look into a server while wrk drives it."""
+    """Sample a server while wrk drives it."""
     model, requests = trained(10_000, 0, scratch), scratch / "requests"
     wrk.write_requests(requests, workloads(1)["V2"].requests)
     with (

@@ -1,4 +1,4 @@
-"""What a benchmark or a load test ran on."""
+"""Describe what a benchmark runs on, and what else keeps it busy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES = ("bentoml", "onnxruntime", "scikit-learn", "numpy", "uvicorn", "uvlo
 
 
 def describe() -> dict[str, str]:
-    """Processor, kernel, Python and the versions of everything that is compared."""
+    """Return processor, kernel, Python and the versions of everything that is compared."""
     return {**computer(), **{name: version(name) for name in LIBRARIES}, "wrk": _wrk()}
 
 
@@ -36,13 +36,13 @@ class Busy:
         self._started, self._before = time.perf_counter(), self._seconds()
 
     def _seconds(self) -> float:
-        """What programs, the kernel for them, and other machines on the same processor took of the cores."""
+        """Return the seconds that programs, the kernel and other machines on the same processor took of the cores."""
         each = psutil.cpu_times(percpu=True) if self._cores else []
         idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in the user's too
         busy = [name for name in each[0]._fields if name not in idle] if each else []
         return sum((float(getattr(each[core], name)) for core in self._cores for name in busy), 0.0)
 
     def others(self, measured: float) -> float:
-        """The share of the cores' time that others took, when `measured` CPU seconds were not theirs."""
+        """Return the share of the cores' time that others took, when `measured` CPU seconds were not theirs."""
         passed = (time.perf_counter() - self._started) * max(1, len(self._cores))
         return max(0.0, (self._seconds() - self._before - measured) / passed)

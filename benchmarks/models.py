@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from benchmarks.servers import SUBJECTS, Model
+from benchmarks.servers import SUBJECTS, ModelFiles
 from defects import artifact, simulator
 from defects.training import dataset, pipeline
 
 
-def trained(rows: int, seed: int, scratch: Path) -> Model:
-    """A model of the built-in data, as an artifact and as a pipeline."""
+def trained(rows: int, seed: int, scratch: Path) -> ModelFiles:
+    """Train a model of the built-in data; return it as an artifact and as a pipeline."""
     import joblib
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # several threads wait for each other actively, and for ever on a busy machine
         result = pipeline.train(dataset.builtin(rows, seed), "hist-gradient-boosting", seed, 0.2, progress)
-    model = Model(scratch / "model", scratch / "pipeline.joblib")
+    model = ModelFiles(scratch / "model", scratch / "pipeline.joblib")
     artifact.replace(model.artifact, result.files)
     joblib.dump(result.pipeline, model.pipeline)
     return model
@@ -39,12 +39,12 @@ def progress(what: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def given(options: argparse.Namespace, subjects: Iterable[str]) -> Model:
-    """The model that the options name, checked."""
+def given(options: argparse.Namespace, subjects: Iterable[str]) -> ModelFiles:
+    """Check and return the model that the options name."""
     loaded = artifact.load(options.model_dir)
     if loaded.schema.names != simulator.SCHEMA.names or loaded.engine != "onnxruntime":
         raise SystemExit(f"--model-dir: {options.model_dir} is another model; expected ONNX of the built-in data")
     needy = [name for name in subjects if SUBJECTS[name].needs_pipeline]
     if needy and not (options.pipeline and options.pipeline.is_file()):
         raise SystemExit(f"--pipeline: {', '.join(needy)} need the model's pipeline; expected a file from joblib.dump")
-    return Model(options.model_dir.resolve(), options.pipeline and options.pipeline.resolve())
+    return ModelFiles(options.model_dir.resolve(), options.pipeline and options.pipeline.resolve())

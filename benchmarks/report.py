@@ -1,4 +1,4 @@
-"""What bench.py measured, as Markdown and as a picture. Ratios are taken within a round; tables show their medians."""
+"""Show what was measured as Markdown and as a picture. Ratios are taken within a round; tables show their medians."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRICED = (
 )
 
 
-class Target(NamedTuple):
+class RatioTarget(NamedTuple):
     """`measure` of one cell over that of another: at least, or at most, `bound`."""
 
     text: str
@@ -40,26 +40,28 @@ class Target(NamedTuple):
     percent: bool = False
 
 
-def _all_targets() -> list[Target]:
+def _all_targets() -> list[RatioTarget]:
     found = []
     for workload, part in (("V2", 1.0), ("V1", 1.0), ("classify", 0.5)):
         name, one, many = _name(workload), ("ours", workload, 1), ("ours", workload, 64)
         found += [
-            Target(f"{name}, 64 connections / FastAPI", many, ("fastapi", "classify", 64), 40 * part),
-            Target(f"{name}, 64 connections / stock BentoML, ONNX", many, ("stock-onnx", "scans", 64), 15 * part),
-            Target(f"{name}, 64 connections / stock BentoML, sklearn", many, ("stock-sklearn", "scans", 64), 15 * part),
-            Target(f"{name}, 64 connections / hello", many, HELLO, 0.3 * part, percent=True),
-            Target(f"{name}, 1 connection / FastAPI", one, ("fastapi", "classify", 1), 20 * part),
-            Target(f"{name}, 1 connection: p99 / p50", one, one, 5, "p99_ms", "p50_ms", most=True),
+            RatioTarget(f"{name}, 64 connections / FastAPI", many, ("fastapi", "classify", 64), 40 * part),
+            RatioTarget(f"{name}, 64 connections / stock BentoML, ONNX", many, ("stock-onnx", "scans", 64), 15 * part),
+            RatioTarget(
+                f"{name}, 64 connections / stock BentoML, sklearn", many, ("stock-sklearn", "scans", 64), 15 * part
+            ),
+            RatioTarget(f"{name}, 64 connections / hello", many, HELLO, 0.3 * part, percent=True),
+            RatioTarget(f"{name}, 1 connection / FastAPI", one, ("fastapi", "classify", 1), 20 * part),
+            RatioTarget(f"{name}, 1 connection: p99 / p50", one, one, 5, "p99_ms", "p50_ms", most=True),
         ]
-    validation = Target(
+    validation = RatioTarget(
         "V2 JSON, 64 connections, validation only / hello", ("validation-only", "V2", 64), HELLO, 0.35, percent=True
     )
     found.insert(4, validation)
     binary = ("ours", f"V2 binary x{BATCH}", 64)
     label = f"V2 binary, {BATCH} rows, 64 connections / ONNX Runtime in-process, rows/s"
-    found.append(Target(label, binary, ("in-process", str(BATCH), 0), 0.8, "rows_per_second", percent=True))
-    memory = Target("resident memory / FastAPI", ("ours", "V2", 64), ("fastapi", "classify", 64), 1.5, "rss_mb")
+    found.append(RatioTarget(label, binary, ("in-process", str(BATCH), 0), 0.8, "rows_per_second", percent=True))
+    memory = RatioTarget("resident memory / FastAPI", ("ours", "V2", 64), ("fastapi", "classify", 64), 1.5, "rss_mb")
     return [*found, memory._replace(most=True)]
 
 
@@ -72,7 +74,7 @@ def _name(workload: str) -> str:
 
 
 def _by_key(raw: Raw) -> dict[Key, Raw]:
-    """Every cell that was measured without a failure."""
+    """Return every cell that was measured without a failure."""
     return {
         (row["subject"], row["workload"], row["connections"]): row
         for row in raw["cells"]
@@ -80,8 +82,8 @@ def _by_key(raw: Raw) -> dict[Key, Raw]:
     }
 
 
-def ratios(cells: dict[Key, Raw], target: Target) -> list[float]:
-    """The target's ratio in each round; none where a cell is missing."""
+def ratios(cells: dict[Key, Raw], target: RatioTarget) -> list[float]:
+    """Return the target's ratio in each round; none where a cell is missing."""
     if target.ours not in cells or target.control not in cells:
         return []
     control = target.control_measure or target.measure
@@ -90,7 +92,7 @@ def ratios(cells: dict[Key, Raw], target: Target) -> list[float]:
 
 
 def targets(raw: Raw) -> list[Raw]:
-    """Every target whose cells were measured, with its ratio in each round and whether their median meets it."""
+    """Return targets whose cells were measured, with the ratio in each round and whether their median meets it."""
     cells = _by_key(raw)
     found = []
     for target in _all_targets():
@@ -106,7 +108,7 @@ def targets(raw: Raw) -> list[Raw]:
 
 
 def markdown(raw: Raw) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         _head(raw),
         _table("A. One row in a request", raw, lambda rows: rows < 2),
@@ -139,7 +141,7 @@ def _head(raw: Raw) -> str:
 
 
 def _disturbance(raw: Raw) -> list[str]:
-    """What else the machine did meanwhile, and a warning where that was too much to rely on the figures."""
+    """Return what else the machine did meanwhile, with a warning where that was too much to rely on the figures."""
     shares = [measured["others"] for row in raw["cells"] if row["connections"] for measured in row["rounds"]]
     if not shares:
         return []
@@ -208,11 +210,11 @@ def _ratios(raw: Raw) -> str:
                 "met" if target["met"] else "**missed**",
             ]
         )
-    return grid("B. Ratios within a round", ["Ours / control", "Ratio", "Target", ""], rows)
+    return grid("B. Ratios within a round", ["Ours / control", "Ratio", "RatioTarget", ""], rows)
 
 
 def _prices(raw: Raw) -> str:
-    """What each feature adds to a V2 JSON request with one row."""
+    """Return a table of what each feature adds to a V2 JSON request with one row."""
     cells, rows = _by_key(raw), []
     for connections in (64, 1):
         base = cells.get(("validation-only", "V2", connections))
@@ -249,25 +251,28 @@ def _overload(raw: Raw) -> str:
     rows = [
         [
             f"{run['multiple']:g}×",
+            f"{run['capacity/s']:,.0f}",
             f"{run['offered/s']:,.0f}",
             f"{100 * run['goodput share']:.0f} %",
-            run["in time"],
-            _number(run["p99"]),
+            f"{run['in time']:.1%}",
+            f"{_number(run['p50'])} / {_number(run['p99'])}",
             f"{run['refused']:,}",
             f"{_number(run['refusal p50'])} / {_number(run['refusal p99'])}",
             str(run["failed"]),
-            run["sent late"],
+            f"{run['sent late']:.1%}" if run["valid"] else f"**{run['sent late']:.1%}**",
             _number(run["recovered after s"], "longer than measured"),
         ]
         for run in pressed["runs"]
     ]
-    head = ["Offered", "requests/s", "goodput of capacity", "answers in time", "p99 ms", "refused",
+    head = ["Offered", "capacity/s", "requests/s", "goodput of capacity", "answers in time", "p50 / p99 ms", "refused",
             "refusal p50 / p99 ms", "failed", "sent late", "recovered after s"]  # fmt: skip
-    capacity = (
-        f"E. Overload, open loop: {pressed['rows']} rows in a request, deadline {1e3 * pressed['deadline']:g} ms, "
-        f"capacity {pressed['capacity']:,.0f} requests/s"
+    title = (
+        f"E. Overload, open loop: {pressed['rows']} rows in a request, deadline {pressed['deadline_ms']} ms; "
+        f"recovered: p95 back under {pressed['slo_p95_ms']} ms"
     )
-    return grid(capacity, head, rows)
+    invalid = [run for run in pressed["runs"] if not run["valid"]]
+    notes = [f"At {run['multiple']:g}× the run was invalid: {'; '.join(run['reasons'])}." for run in invalid]
+    return "\n\n".join([grid(title, head, rows), *notes])
 
 
 def _number(value: float | None, missing: str = "–") -> str:
@@ -290,7 +295,7 @@ OTHERS, INK, FAINT = "#f59e0b", "#1e293b", "#64748b"
 
 
 def draw(raw: Raw, path: Path) -> None:
-    """Requests per second of every subject, one row each, as an SVG."""
+    """Draw requests per second of every subject, one row each, as an SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -324,7 +329,7 @@ def _axes(figure: Any, heights: Sequence[float]) -> Sequence[Any]:
 
 
 def _bars(cells: dict[Key, Raw], connections: int) -> list[tuple[str, str, float]]:
-    """Colour, label and requests/s of each bar, from the top."""
+    """Return colour, label and requests/s of each bar, from the top."""
     return [
         (COLOURS.get(subject, OTHERS), label, statistics.median(r["requests_per_second"] for r in row["rounds"]))
         for subject, workload, label in BARS

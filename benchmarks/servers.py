@@ -26,7 +26,7 @@ POLL_SECONDS = 0.003
 OURS = ("DEFECTS_", "BENTOML_", "MODEL_DIR", "K_REVISION", "PORT", "HOST", "OTEL_", "INFERENCE_SERVICE_NAME")
 
 
-class Model(NamedTuple):
+class ModelFiles(NamedTuple):
     """One model, as an artifact and as the scikit-learn pipeline that the artifact was exported from."""
 
     artifact: Path
@@ -52,7 +52,7 @@ def _ours(label: str, *without: str, **settings: str) -> Subject:
 
 def _uvicorn(label: str, app: str, probe: str, *options: str, needs_pipeline: bool = False) -> Subject:
     address = ("--host", "127.0.0.1", "--port", "{port}", "--no-access-log")
-    command = ("python", "-m", "uvicorn", f"loadtests.controls.{app}:app", *address, *options)
+    command = ("python", "-m", "uvicorn", f"benchmarks.controls.{app}:app", *address, *options)
     return Subject(label, command, probe=probe, needs_pipeline=needs_pipeline)
 
 
@@ -78,14 +78,14 @@ SUBJECTS = {
 
 
 def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """This environment without settings of ours, with a BentoML home of its own."""
+    """Return this environment without settings of ours, with a BentoML home of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}  # also where a control doesn't see to it
     return clean | quiet | {"BENTOML_HOME": str(home)} | dict(settings)
 
 
 @dataclass
-class Server:
+class ServerProcess:
     """A running server, the leader of its own process group."""
 
     label: str
@@ -95,18 +95,18 @@ class Server:
     started: float  # on the monotonic clock
 
     def tree(self) -> list[psutil.Process]:
-        """The server's processes."""
+        """Return the server's processes."""
         with suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.process.pid)
             return [leader, *leader.children(recursive=True)]
         return []
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its processes so far."""
+        """Return the CPU seconds of all its processes so far."""
         return sum((t.user + t.system for t in self._all(psutil.Process.cpu_times)), 0.0)
 
     def resident_bytes(self) -> int:
-        """Resident memory of all its processes; what they share counts for each."""
+        """Return the resident memory of all its processes; what they share counts for each."""
         return sum(m.rss for m in self._all(psutil.Process.memory_info))
 
     def _all(self, read: Callable[[psutil.Process], Any]) -> list[Any]:
@@ -117,7 +117,7 @@ class Server:
         return values
 
     def wait_ready(self, request: bytes) -> float:
-        """Seconds from the start to the first 200 for `request`; `SystemExit` with the log's end where none comes."""
+        """Return the seconds from the start to the first 200 for `request`; ends the process where none comes."""
         while (now := time.monotonic()) < self.started + START_SECONDS:
             if self.process.poll() is not None:
                 raise SystemExit(f"{self.label} ended with exit code {self.process.returncode}: {self.last_lines()}")
@@ -131,7 +131,7 @@ class Server:
         return "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-20:])
 
     def stop(self) -> None:
-        """Ask it to end; then end what is left of its process group."""
+        """Ask the server to end; then kill what is left of its process group."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -141,7 +141,7 @@ class Server:
         self.process.wait(STOP_SECONDS)
 
 
-def start(subject: Subject, model: Model, scratch: Path, on: frozenset[int]) -> Server:
+def start(subject: Subject, model: ModelFiles, scratch: Path, on: frozenset[int]) -> ServerProcess:
     """Start a server; `wait_ready` says when it is. Its log and BentoML's home go to `scratch`, which is its own."""
     scratch.mkdir(parents=True)
     port, log = free_port(), scratch / "log"
@@ -159,15 +159,15 @@ def start(subject: Subject, model: Model, scratch: Path, on: frozenset[int]) -> 
             stderr=output,
             start_new_session=True,
         )
-    return Server(subject.label, process, port, log, started)
+    return ServerProcess(subject.label, process, port, log, started)
 
 
 @contextmanager
-def running(subjects: Mapping[str, Subject], model: Model, scratch: Path, on: frozenset[int]) -> Iterator[
-    dict[str, Server]
+def running(subjects: Mapping[str, Subject], model: ModelFiles, scratch: Path, on: frozenset[int]) -> Iterator[
+    dict[str, ServerProcess]
 ]:  # fmt: skip
-    """All these servers, started together and ready."""
-    servers: dict[str, Server] = {}
+    """Run these servers; yield them, started together, once all are ready."""
+    servers: dict[str, ServerProcess] = {}
     try:
         for name, subject in subjects.items():
             servers[name] = start(subject, model, scratch / name, on)

@@ -1,4 +1,4 @@
-"""How long servers take from the start of their process until they answer, and what memory they then have.
+"""Measure how long servers take from their process's start to their first answer, and the memory they then have.
 
 python -m benchmarks.startup
 
@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.models import given, say, trained
 from benchmarks.report import spread
-from benchmarks.servers import SUBJECTS, Model, Subject, environment, start
+from benchmarks.servers import SUBJECTS, ModelFiles, Subject, environment, start
 from benchmarks.workloads import workloads
 from defects import artifact
 from defects.pages.tables import grid
@@ -64,7 +64,7 @@ class Starts:
     phases: list[Mapping[str, float]] = field(default_factory=list)
 
 
-def measure(subject: Subject, model: Model, first: bytes, scratch: Path, starts: Starts) -> None:
+def measure(subject: Subject, model: ModelFiles, first: bytes, scratch: Path, starts: Starts) -> None:
     """Start the subject once, wait for its first answer to `first`, and end it."""
     server = start(subject, model, scratch, cores().server)
     try:
@@ -89,7 +89,7 @@ def ended(command: Sequence[str], scratch: Path, starts: Starts) -> None:
 
 
 def containers(record: Path) -> dict[str, tuple[str, ...]]:
-    """The commands that start each container; none where no image was built, or nothing here can run it."""
+    """Return the commands that start each container; none where no image was built, or nothing here can run it."""
     built = json.loads(record.read_text("utf-8")) if record.exists() else {"engine": "none", "image": ""}
     engine = shutil.which("podman" if built["engine"] == "buildah" else built["engine"]) or "false"
     trial = [engine, "run", "--rm", "--pull=never", built["image"], "python", "-c", "pass"]
@@ -105,8 +105,8 @@ def containers(record: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def measured(model: Model, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
-    """Every subject's starts, each round in another order."""
+def measured(model: ModelFiles, rounds: int, seed: int, record: Path, scratch: Path) -> dict[str, Starts]:
+    """Measure every subject's starts, each round in another order."""
     first = {name: get(SUBJECTS[name].probe) for name in COMPARED}
     first["fastapi"] = workloads(seed)["classify"].requests[0]  # it has no readiness of its own
     commands: dict[str, tuple[str, ...]] = {FLOOR: (sys.executable, "-c", NEEDED), **containers(record)}
@@ -128,7 +128,7 @@ def measured(model: Model, rounds: int, seed: int, record: Path, scratch: Path) 
 
 
 def markdown(found: Mapping[str, Starts], head: str) -> str:
-    """The report: starts and memory beside FastAPI's, and our own start by phase."""
+    """Return the report: starts and memory beside FastAPI's, and our own start by phase."""
     fastapi = found["fastapi"]
     rows = []
     for starts in found.values():
@@ -163,11 +163,15 @@ def _targets(found: Mapping[str, Starts]) -> str:
 
 
 def _phases(found: Mapping[str, Starts]) -> str:
-    """What our starts are made of; `ready` counts from the start of the process."""
-    told = [starts for starts in found.values() if starts.phases and starts.label != SUBJECTS["bentoml-serve"].label]
-    names = list(told[0].phases[0]) if told else []
-    rows = [[n, *(spread([1e3 * phases[n] for phases in starts.phases], ".0f") for starts in told)] for n in names]
-    return grid("Ours, by phase, in ms", ["Phase", *(starts.label for starts in told)], rows)
+    """Return a table of what our starts are made of; `ready` counts from the start of the process."""
+    with_phases = [
+        starts for starts in found.values() if starts.phases and starts.label != SUBJECTS["bentoml-serve"].label
+    ]
+    names = list(with_phases[0].phases[0]) if with_phases else []
+    rows = [
+        [n, *(spread([1e3 * phases[n] for phases in starts.phases], ".0f") for starts in with_phases)] for n in names
+    ]
+    return grid("Ours, by phase, in ms", ["Phase", *(starts.label for starts in with_phases)], rows)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.scoring import Probabilities
 from defects.simulator import SCHEMA, Tunnel
-from tools.payloads import Values, dump, objects, v2_binary, v2_json, values_of
-from tools.raw_http import Answer, get, post
+from tools.payloads import RowValues, dump, objects, v2_binary, v2_json, values_of
+from tools.raw_http import RawResponse, get, post
 
 SINGLES = 256  # different requests with one row
 BATCHES = 32  # different requests with BATCH rows
 BATCH = 64
 MODEL = "defect-classifier"
 
-Probabilities = NDArray[np.float64]  # [rows, classes]
-Body = Callable[[Sequence[Values]], bytes]
-Reader = Callable[[Answer], Probabilities]
+Body = Callable[[Sequence[RowValues]], bytes]
+Reader = Callable[[RawResponse], Probabilities]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Workload:
     scored: NDArray[np.float32]
     read: Reader
 
-    def problem(self, answer: Answer, expected: NDArray[np.floating]) -> str | None:
-        """What is wrong with the answer to the first request, where `expected` probabilities belong to its rows."""
+    def problem(self, answer: RawResponse, expected: NDArray[np.floating]) -> str | None:
+        """Return what is wrong with the answer to the first request; `expected` are the probabilities of its rows."""
         if answer.status != 200:
             return f"answered {answer.status} ({answer.body[:200]!r}); expected 200"
         try:
@@ -55,7 +55,7 @@ class Workload:
 
 
 def workloads(seed: int) -> dict[str, Workload]:
-    """Every workload by name; the parcels come from `seed`."""
+    """Return every workload by name; the parcels come from `seed`."""
     parcels = Tunnel(seed=seed).scans(max(SINGLES, BATCHES * BATCH)).features
     values = values_of(SCHEMA, parcels)
     singles = [[row] for row in values[:SINGLES]]
@@ -79,12 +79,12 @@ def workloads(seed: int) -> dict[str, Workload]:
     }
 
 
-def _json(name: str, path: str, bodies: Sequence[Sequence[Values]], body: Body, read: Reader) -> Workload:
+def _json(name: str, path: str, bodies: Sequence[Sequence[RowValues]], body: Body, read: Reader) -> Workload:
     requests = tuple(post(path, body(rows), content_type="application/json") for rows in bodies)
     return Workload(name, len(bodies[0]), requests, _array(bodies[0]), read)
 
 
-def _binary(name: str, path: str, bodies: Sequence[Sequence[Values]]) -> Workload:
+def _binary(name: str, path: str, bodies: Sequence[Sequence[RowValues]]) -> Workload:
     requests = []
     for rows in bodies:
         head, raw = v2_binary(_array(rows))
@@ -93,11 +93,11 @@ def _binary(name: str, path: str, bodies: Sequence[Sequence[Values]]) -> Workloa
     return Workload(name, len(bodies[0]), tuple(requests), _array(bodies[0]), _read_v2_binary)
 
 
-def _array(rows: Sequence[Values]) -> NDArray[np.float32]:
+def _array(rows: Sequence[RowValues]) -> NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _objects(rows: Sequence[Values]) -> list[dict[str, float | bool | None]]:
+def _objects(rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
     return objects(SCHEMA.names, rows)
 
 
@@ -105,29 +105,29 @@ def _by_class(rows: Sequence[Any]) -> Probabilities:
     return np.array([[row[name] for name in SCHEMA.class_names] for row in rows])
 
 
-def _read_one(answer: Answer) -> Probabilities:
+def _read_one(answer: RawResponse) -> Probabilities:
     return _by_class([json.loads(answer.body)["probabilities"]])
 
 
-def _read_list(answer: Answer) -> Probabilities:
+def _read_list(answer: RawResponse) -> Probabilities:
     return _by_class([one["probabilities"] for one in json.loads(answer.body)])
 
 
-def _read_v1(answer: Answer) -> Probabilities:
+def _read_v1(answer: RawResponse) -> Probabilities:
     return _by_class([one["probabilities"] for one in json.loads(answer.body)["predictions"]])
 
 
-def _read_stock(answer: Answer) -> Probabilities:
+def _read_stock(answer: RawResponse) -> Probabilities:
     return _by_class(json.loads(answer.body))
 
 
-def _read_v2(answer: Answer) -> Probabilities:
+def _read_v2(answer: RawResponse) -> Probabilities:
     outputs = {o["name"]: o for o in json.loads(answer.body)["outputs"]}
     output = outputs["probabilities"]
     return np.array(output["data"]).reshape(output["shape"])
 
 
-def _read_v2_binary(answer: Answer) -> Probabilities:
+def _read_v2_binary(answer: RawResponse) -> Probabilities:
     length = int(answer.headers["inference-header-content-length"])
     start, found = length, None
     for output in json.loads(answer.body[:length])["outputs"]:
@@ -141,7 +141,7 @@ def _read_v2_binary(answer: Answer) -> Probabilities:
     return found.astype(np.float64)
 
 
-def _read_hello(answer: Answer) -> Probabilities:
+def _read_hello(answer: RawResponse) -> Probabilities:
     if answer.body != b"hello":
         raise ValueError("expected hello")
     return np.empty((0, len(SCHEMA.class_names)))

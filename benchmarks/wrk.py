@@ -1,4 +1,4 @@
-"""Runs wrk against a server, and gives the latencies that it measured, without its correction of them.
+"""Run wrk against a server; read the latencies that it measured, without its correction of them.
 
 wrk assumes that a request which took several times as long as usual kept others from being sent, and adds those to its
 histogram. That exaggerates a single pause, and what it adds was never measured; so it is taken out again, exactly.
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_suffix(".lua")
 TIMEOUT_SECONDS = 10  # of one request; a slower one is an error
 MARK = "wrk-result "
 
-Histogram = Mapping[int, int]  # microseconds -> requests
+LatencyCounts = Mapping[int, int]  # microseconds -> requests
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Result:
     requests: int
     errors: int
     seconds: float
-    latencies: Histogram
+    latencies: LatencyCounts
 
     def latency(self, share: float) -> float:
-        """The latency in ms that `share` of the requests did not exceed; NaN without any."""
+        """Return the latency in ms that `share` of the requests did not exceed; NaN without any."""
         rank, seen = math.ceil(share * sum(self.latencies.values())), 0
         for value, count in sorted(self.latencies.items()):
             seen += count
@@ -43,7 +43,7 @@ class Result:
 
 
 def executable() -> str:
-    """The path of wrk; ends the process with one line where it is missing."""
+    """Return the path of wrk; ends the process with one line where it is missing."""
     path = shutil.which("wrk")
     if path is None:
         raise SystemExit("wrk is not installed: run .ci/system-packages, or your system's package manager")
@@ -76,9 +76,9 @@ def run(port: int, requests: Path, connections: int, seconds: int) -> Result:
 
 
 def result(measured: Mapping[str, Any], connections: int) -> Result:
-    """What wrk.lua printed, with the correction taken out."""
+    """Return what wrk.lua printed, with the correction taken out."""
     requests, each = measured["requests"], measured["requests"] // connections
-    latencies: Histogram = dict(measured["latency_us"])
+    latencies: LatencyCounts = dict(measured["latency_us"])
     if each:  # wrk corrects in just this case, and with just this interval
         latencies = uncorrected(latencies, measured["duration_us"] // each)
     if sum(latencies.values()) != requests - measured["timeout"]:
@@ -87,8 +87,8 @@ def result(measured: Mapping[str, Any], connections: int) -> Result:
     return Result(requests, errors, measured["duration_us"] / 1e6, latencies)
 
 
-def uncorrected(histogram: Histogram, interval: int) -> Histogram:
-    """The histogram before `stats_correct` of wrk 4 with that interval in microseconds.
+def uncorrected(histogram: LatencyCounts, interval: int) -> LatencyCounts:
+    """Return the histogram before `stats_correct` of wrk 4 with that interval in microseconds.
 
     It adds each count above twice the interval again at every whole interval below, down to one. So above one
     interval, a corrected count is the measured one plus the corrected count one interval higher. Raises `ValueError`

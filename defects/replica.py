@@ -1,7 +1,7 @@
-"""One replica, wired: settings -> artifact -> scorer -> batcher -> routes. Both entry points serve `ROUTES`.
+"""One replica, wired: settings → artifact → scorer → batcher → routes. Both entry points serve `Replica.routes`.
 
-What can be wrong with settings and artifact ends the import with a pinned exit code, before a port is opened. Nothing
-here imports BentoML's SDK, which takes longer than everything else together: see `defects/serve.py`.
+What can be wrong with settings and artifact ends `Replica.from_environment` with a pinned exit code, before a port is
+opened. Nothing here imports BentoML's SDK, which takes longer than everything else together.
 """
 
 from __future__ import annotations
@@ -13,45 +13,227 @@ import asyncio
 import gc
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from defects import artifact, scoring
-from defects.http import fast_path, messages, router
-from defects.serving import logs, metrics, model
+from defects import scoring
+from defects.artifact import NAME, Artifact, BadArtifact, Golden, load, locate
+from defects.http import fast_path
+from defects.http.router import Routes, Table
+from defects.scoring import Scorer
 from defects.serving.batching import Batcher
 from defects.serving.drain import Drain, die
 from defects.serving.health import Health
+from defects.serving.logs import AccessLog, configure_logs
+from defects.serving.metrics import Metrics, Peak
+from defects.serving.model import Limits, ServedModel, body_bytes
 from defects.settings import Fatal, Settings
 
-startup.done("imports")
-
 SOURCE = Path(__file__).resolve().parents[1]
+DESCRIPTION = "Says which defect, if any, a parcel has."  # of the service, to BentoML's clients
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
 logger = logging.getLogger("defects")
 
 
-def load(settings: Settings) -> tuple[artifact.Artifact | None, str | None]:
-    """The artifact to serve and its tag in the model store; none while a Bento without a model is built."""
+class Replica:
+    """A model with all that serves it. `build` makes one; `routes` is the application, which starts and stops it."""
+
+    def __init__(self, settings: Settings, model: ServedModel, scorer: Scorer, metrics: Metrics, golden: Golden | None):
+        self.settings, self.model, self.metrics = settings, model, metrics
+        self.tag: str | None = None  # in BentoML's model store, where the model is from there
+        self.url = f"http://localhost:{settings.port}"  # for people; `bentoml serve` listens elsewhere
+        self.batcher = Batcher(
+            scorer,
+            max_batch_rows=settings.max_batch_rows,
+            max_queued_rows=settings.max_queued_rows,
+            on_death=self.end,
+            on_doubt=lambda: asyncio.get_running_loop().create_task(self.end_if_wrong()),
+        )
+        self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
+        self.drain = Drain(self.health, settings.drain_seconds)
+        self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
+        self.routes = Routes(
+            start=self.start,
+            stop=self.stop,
+            model=model,
+            batcher=self.batcher,
+            health=self.health,
+            openapi=self.openapi,
+            bentoml_schema=self.bentoml_schema,
+            revision=settings.revision,
+            limits=Limits(settings.max_body_bytes or body_bytes(model.schema), settings.request_timeout_ms / 1000),
+            metrics=metrics,
+            access=AccessLog(settings.access_log_share),
+        )
+        self._golden = golden
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Build what the environment asks for; ends the process with an exit code and one line where that can't be."""
+        try:
+            return cls.build(Settings.from_environment())
+        except Fatal as fatal:
+            fatal.exit()
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        *,
+        artifact: Artifact | None = None,
+        scorer: Scorer | None = None,
+        metrics: Metrics | None = None,
+    ) -> Self:
+        """Build a replica of the parts that are given, and of those that the settings ask for.
+
+        The scorer is verified with the golden inputs, also one that is given. Raises `Fatal`.
+        """
+        startup.done("imports")
+        tag = None
+        if artifact is None:
+            artifact, tag = find_artifact(settings)
+        startup.done("artifact")
+        scorer = verified_scorer(artifact, scorer)
+        startup.done("verification")
+        model = describe(artifact, settings.served_name)
+        digest = artifact.digest if artifact else "none"
+        metrics = metrics or Metrics(model.version, digest, model.engine, model.schema.class_names)
+        replica = cls(settings, model, scorer, metrics, artifact.golden if artifact else None)
+        replica.tag = tag
+        replica.instrument()
+        return replica
+
+    def instrument(self) -> None:
+        """Set up logs, and the metrics that are read from the batcher, the health and the start."""
+        always = {"model_version": self.model.version, "revision": self.settings.revision}
+        writer = configure_logs(self.settings.log_level, always)
+        read, health = self.metrics.read, self.health
+        read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": self.batcher.waiting_rows})
+        self.metrics.add_peak("defects_queue_rows", "Rows waiting to be scored.", self._queue_peak)
+        read("defects_ready", "1 when ready; why, or why not.", lambda: {health.reason: health.ready}, "reason")
+        read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
+        read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": writer.dropped})
+
+    async def start(self) -> None:
+        """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
+        startup.done("application")
+        self.drain.handle_signals()
+        if self.drain.server is not None:
+            fast_path.install(self.drain.server.config, self.routes)
+        watching = (self.health.beat(), self.drain.watch_arbiter(), self.metrics.watch_loop())
+        self._background.extend(map(asyncio.create_task, watching))
+        await self.verify()
+        gc.enable()
+
+    async def stop(self) -> None:
+        """Answer what was accepted."""
+        await self.batcher.close()
+        for task in self._background:
+            task.cancel()
+        logger.info("drained")
+
+    async def verify(self) -> None:
+        """Become ready once the golden inputs are answered as they should be."""
+        if self._golden is None:
+            self.health.set_verification("no_model", "there is no model")
+            return
+        problem = await self.replay(self._golden)
+        for _ in range(WARM_UPS):
+            await self.batcher.score(self._golden.rows[:WARM_UP_ROWS], timeout=60)
+        startup.done("warm_up")
+        if problem:
+            self.health.set_verification("wrong_answers", problem)
+            logger.error("not ready: %s", problem)
+            return
+        self.batcher.on_batch = self.metrics.batch_rows.observe
+        self.batcher.on_rise = self._queue_peak.observe
+        self._queue_peak.reset()  # the golden inputs were nobody's requests
+        self.tune_gc()
+        startup.done("ready")
+        self.health.set_verification("ready")
+        phases = {f"{phase}_seconds": round(seconds, 3) for phase, seconds in startup.seconds.items()}
+        logger.info("ready", extra={"fields": phases})
+        self.log_example()
+
+    def tune_gc(self) -> None:
+        """Take what the start made out of garbage collection, and collect rarely.
+
+        Looking through its 86,000 objects for nothing held every caller up, for 70 ms at a time (`make bench` shows
+        it). A request leaves no cycles, so collections can be rare.
+        """
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    def log_example(self) -> None:
+        """Log where to look and what to try."""
+        from defects.http import openapi
+
+        source = self.model.description["card"]["data"]["source"]
+        fields = {"data": source, "try": openapi.curl(self.url, self.model.schema)}
+        logger.info("open %s/", self.url, extra={"fields": fields})
+
+    async def replay(self, golden: Golden) -> str | None:
+        """Replay the golden inputs through the data plane; return what is wrong with the answers."""
+        return scoring.golden_difference(golden, await self.batcher.score(golden.rows, timeout=60))
+
+    def end(self, problem: str) -> None:
+        """End this process, and `bentoml serve`'s arbiter with it."""
+        die(problem, self.drain.arbiter)
+
+    async def end_if_wrong(self) -> None:
+        """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
+        assert self._golden is not None  # noqa: S101 - without one, nothing is ever scored
+        try:
+            problem = await self.replay(self._golden)
+        except Exception as error:
+            problem = f"the golden inputs can't be scored any more: {error}"
+        if problem:
+            self.end(problem)
+
+    # What makes these takes a tenth of a start to import.
+
+    def openapi(self, table: Table) -> dict[str, Any]:
+        """Make the OpenAPI document of the routes."""
+        from defects.http import openapi
+
+        return openapi.document(self.model.schema, self.model.version, table)
+
+    def bentoml_schema(self) -> dict[str, Any]:
+        """Make what BentoML's clients ask for."""
+        from defects.http import openapi
+
+        return openapi.bentoml_schema(self.model.schema, NAME, DESCRIPTION)
+
+
+def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
+    """Load the artifact to serve, and find its tag in the model store; none while a Bento without a model is built.
+
+    Raises `Fatal`.
+    """
     if settings.build and not settings.model_dir:
         return None, None
-    directory, tag = artifact.locate(settings.model_dir, settings.model, bento=SOURCE.parent)
-    return artifact.load(directory, settings.model_digest), tag
+    directory, tag = locate(settings.model_dir, settings.model, bento=SOURCE.parent)
+    return load(directory, settings.model_digest), tag
 
 
-def scorer_of(loaded: artifact.Artifact | None) -> scoring.Scorer:
-    """The artifact's scorer, once it has answered the golden inputs; raises `BadArtifact`."""
-    if loaded is None:
-        return _no_model
-    scorer = scoring.load(loaded)
+def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:
+    """Return the artifact's scorer, or the one that is given, once it has answered the golden inputs.
+
+    Raises `BadArtifact`.
+    """
+    if artifact is None:
+        return scorer or _no_model
+    scorer = scorer or scoring.load(artifact)
     try:
-        problem = scoring.golden_difference(loaded.golden, scorer(loaded.golden.rows))
-        problem = problem or scoring.varies(scorer, loaded.golden.rows)
+        problem = scoring.golden_difference(artifact.golden, scorer(artifact.golden.rows))
+        problem = problem or scoring.varies(scorer, artifact.golden.rows)
     except Exception as error:  # what an engine raises is its own affair
         problem = f"the golden inputs can't be scored: {error}"
     if problem:
-        raise artifact.BadArtifact(problem)
+        raise BadArtifact(problem)
     return scorer
 
 
@@ -59,161 +241,18 @@ def _no_model(_: Any) -> Any:
     raise RuntimeError("this Bento was built without a model: set MODEL_DIR")
 
 
-def describe(loaded: artifact.Artifact | None, name: str) -> model.Model:
-    """What the routes tell about the model; before there is one, the built-in data's schema."""
-    if loaded is None:
+def describe(artifact: Artifact | None, name: str) -> ServedModel:
+    """Describe the model that the routes answer for; before there is one, the built-in data's schema."""
+    if artifact is None:
         from defects import simulator
 
-        return model.Model(simulator.SCHEMA, name, "none", "none", {})
+        return ServedModel(simulator.SCHEMA, name, "none", "none", {})
     description = {
         "name": name,
-        "version": loaded.version,
-        "digest": loaded.digest,
-        "engine": loaded.engine,
-        "schema": loaded.schema.to_json(),
-        "card": loaded.card,
+        "version": artifact.version,
+        "digest": artifact.digest,
+        "engine": artifact.engine,
+        "schema": artifact.schema.to_json(),
+        "card": artifact.card,
     }
-    return model.Model(loaded.schema, name, loaded.version, loaded.engine, description)
-
-
-try:
-    SETTINGS = Settings.from_environment()
-    ARTIFACT, TAG = load(SETTINGS)
-    startup.done("artifact")
-    SCORER = scorer_of(ARTIFACT)
-    startup.done("verification")
-except Fatal as fatal:
-    fatal.exit()
-
-MODEL = describe(ARTIFACT, SETTINGS.served_name)
-DIGEST = ARTIFACT.digest if ARTIFACT else "none"
-METRICS = metrics.Metrics(MODEL.version, DIGEST, MODEL.engine, MODEL.schema.class_names)
-BATCHER = Batcher(
-    SCORER,
-    max_batch_rows=SETTINGS.max_batch_rows,
-    max_queued_rows=SETTINGS.max_queued_rows,
-    on_death=lambda problem: end(problem),  # noqa: PLW0108 - it is defined below
-    on_doubt=lambda: asyncio.get_running_loop().create_task(end_if_wrong()),
-)
-HEALTH = Health(SETTINGS.finish_seconds, lambda: BATCHER.batch_seconds)
-DRAIN = Drain(HEALTH, SETTINGS.drain_seconds)
-WRITER = logs.configure_logs(SETTINGS.log_level, {"model_version": MODEL.version, "revision": SETTINGS.revision})
-
-QUEUE_PEAK = metrics.Peak(lambda: BATCHER.waiting_rows)
-METRICS.read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": BATCHER.waiting_rows})
-METRICS.add_peak("defects_queue_rows", "Rows waiting to be scored.", QUEUE_PEAK)
-METRICS.read("defects_ready", "1 when ready; why, or why not.", lambda: {HEALTH.reason: HEALTH.ready}, "reason")
-METRICS.read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
-METRICS.read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": WRITER.dropped})
-
-BACKGROUND: list[asyncio.Task[None]] = []
-url = f"http://localhost:{SETTINGS.port}"  # for people; `bentoml serve` listens elsewhere
-
-
-async def start() -> None:
-    """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
-    startup.done("application")
-    DRAIN.handle_signals()
-    if DRAIN.server is not None:
-        fast_path.install(DRAIN.server.config, ROUTES)
-    BACKGROUND.extend(map(asyncio.create_task, (HEALTH.beat(), DRAIN.watch_arbiter(), METRICS.watch_loop())))
-    await verify()
-    gc.enable()
-
-
-async def stop() -> None:
-    """Answer what was accepted."""
-    await BATCHER.close()
-    for task in BACKGROUND:
-        task.cancel()
-    logger.info("drained")
-
-
-async def verify() -> None:
-    """Become ready once the golden inputs are answered as they should be."""
-    if ARTIFACT is None:
-        HEALTH.set_verification("no_model", "there is no model")
-        return
-    problem = await replayed(ARTIFACT.golden)
-    for _ in range(WARM_UPS):
-        await BATCHER.score(ARTIFACT.golden.rows[:WARM_UP_ROWS], timeout=60)
-    startup.done("warm_up")
-    if problem:
-        HEALTH.set_verification("wrong_answers", problem)
-        logger.error("not ready: %s", problem)
-        return
-    BATCHER.on_batch = METRICS.batch_rows.observe
-    BATCHER.on_rise = QUEUE_PEAK.observe
-    QUEUE_PEAK.reset()  # the golden inputs were nobody's requests
-    settle()
-    startup.done("ready")
-    HEALTH.set_verification("ready")
-    logger.info("ready", extra={"fields": {f"{phase}_seconds": round(s, 3) for phase, s in startup.seconds.items()}})
-    invite()
-
-
-def invite() -> None:
-    """Say where to look and what to try."""
-    from defects.http import openapi
-
-    fields = {"data": MODEL.description["card"]["data"]["source"], "try": openapi.curl(url, MODEL.schema)}
-    logger.info("open %s/", url, extra={"fields": fields})
-
-
-def document() -> dict[str, Any]:
-    """The OpenAPI document, whose pydantic models take a tenth of a start to make."""
-    from defects.http import openapi
-
-    return openapi.document(MODEL.schema, MODEL.name, MODEL.version)
-
-
-def settle() -> None:
-    """Take what the start left out of garbage collection: looking through its 86,000 objects for nothing held every
-    caller up, for 70 ms at a time (`make bench` shows it). A request leaves no cycles, so collections can be rare."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
-async def replayed(golden: artifact.Golden) -> str | None:
-    """What is wrong with the answers that the data plane gives for the golden inputs."""
-    return scoring.golden_difference(golden, await BATCHER.score(golden.rows, timeout=60))
-
-
-def end(problem: str) -> None:
-    """End this process, and `bentoml serve`'s arbiter with it."""
-    die(problem, DRAIN.arbiter)
-
-
-async def end_if_wrong() -> None:
-    """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
-    assert ARTIFACT is not None  # noqa: S101 - without one, nothing is ever scored
-    try:
-        problem = await replayed(ARTIFACT.golden)
-    except Exception as error:
-        problem = f"the golden inputs can't be scored any more: {error}"
-    if problem:
-        end(problem)
-
-
-def bentoml_app() -> messages.App:
-    """BentoML's own application, which has the page at `/`. Imports its SDK, so only once somebody asks for it."""
-    import service
-
-    app: messages.App = service.DefectClassifier.own_app()  # type: ignore[attr-defined]
-    return app
-
-
-ROUTES = router.Routes(
-    bentoml_app,
-    start=start,
-    stop=stop,
-    model=MODEL,
-    batcher=BATCHER,
-    health=HEALTH,
-    openapi=document,
-    revision=SETTINGS.revision,
-    limits=model.Limits(SETTINGS.max_body_bytes or model.body_bytes(MODEL.schema), SETTINGS.request_timeout_ms / 1000),
-    metrics=METRICS,
-    access=logs.AccessLog(SETTINGS.access_log_share),
-)
+    return ServedModel(artifact.schema, name, artifact.version, artifact.engine, description)

@@ -1,7 +1,7 @@
 """`python -m defects.serve`: the container's entry point, one process.
 
-The same application, settings, exit codes and drain as `bentoml serve`, without its arbiter, and without BentoML's SDK
-until somebody opens its page: importing it takes as long as the whole start does without it.
+The same application, settings, exit codes and drain as `bentoml serve`, without its arbiter, and without BentoML's SDK:
+importing it takes as long as the whole start does without it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from defects.replica import Replica
 
 
-def main() -> None:
-    """Serve until drained (exit 0), or end with a pinned exit code."""
+def main(build: Callable[[], Replica] | None = None) -> None:
+    """Serve until drained (exit 0), or end with a pinned exit code; `build` makes another replica."""
     # Until something was accepted there is nothing to drain; and a signal that uvicorn caught is raised again here.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     gc.disable()  # until the start is over: it makes no garbage, and looking for some takes a tenth of it
-    from defects import replica  # first, for it times the start; ends the process where something is wrong
-
-    # isort: split
+    replica = (build or _usual)()
     import uvicorn
 
-    listener = listen(replica.SETTINGS.host, replica.SETTINGS.port)
+    listener = listen(replica.settings.host, replica.settings.port)
     config = uvicorn.Config(
-        replica.ROUTES,
+        replica.routes,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -35,8 +38,14 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
+def _usual() -> Replica:
+    from defects.replica import Replica
+
+    return Replica.from_environment()
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to that address, or the end with one line."""
+    """Return a socket bound to that address, or end the process with one line."""
     from defects.settings import BadSetting
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

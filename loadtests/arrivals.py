@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
     @property
     def expected(self) -> float:
-        """How many arrivals."""
+        """Expected number of arrivals."""
         return self.seconds * (self.first + self.last) / 2
 
 
@@ -34,7 +34,7 @@ Profile = Sequence[Segment]
 
 
 def steps(first: float, last: float, factor: float, seconds: float) -> list[Segment]:
-    """Rates from `first`, each `factor` times the one before, up to `last`; `seconds` each."""
+    """Return segments with rates from `first`, each `factor` times the one before, up to `last`; `seconds` each."""
     rates = [first]
     while rates[-1] * factor <= last * (1 + 1e-9):
         rates.append(rates[-1] * factor)
@@ -42,7 +42,7 @@ def steps(first: float, last: float, factor: float, seconds: float) -> list[Segm
 
 
 def spikes(seconds: float, rate: float, high: float, every: float, wide: float) -> list[Segment]:
-    """`rate`, and for `wide` seconds at the begin of every `every` seconds `high`."""
+    """Return segments with `rate`, and with `high` for `wide` seconds at the begin of every `every` seconds."""
     return list(_spikes(seconds, rate, high, every, wide))
 
 
@@ -56,14 +56,14 @@ def _spikes(seconds: float, rate: float, high: float, every: float, wide: float)
 
 
 def schedule(profile: Profile, spacing: Spacing, seed: int) -> Times:
-    """The intended times of all requests. The same profile, spacing and seed give the same times."""
+    """Return the intended times of all requests. The same profile, spacing and seed give the same times."""
     expected = sum(segment.expected for segment in profile)
     levels = np.arange(0.0, expected) if spacing == "even" else _unit_poisson(expected, np.random.default_rng(seed))
     return times_at(profile, levels)
 
 
 def _unit_poisson(until: float, random: np.random.Generator) -> Times:
-    """Arrivals at rate 1 before `until`."""
+    """Return arrivals at rate 1 before `until`."""
     levels = np.cumsum(random.exponential(size=int(until + 6 * until**0.5) + 16))
     while levels[-1] < until:
         levels = np.concatenate([levels, levels[-1] + np.cumsum(random.exponential(size=64))])
@@ -71,7 +71,7 @@ def _unit_poisson(until: float, random: np.random.Generator) -> Times:
 
 
 def times_at(profile: Profile, levels: Times) -> Times:
-    """When the expected number of arrivals since the begin reaches each of the ascending `levels`."""
+    """Return when the expected number of arrivals since the begin reaches each of the ascending `levels`."""
     ends = np.cumsum([segment.expected for segment in profile])
     starts = np.concatenate([[0.0], np.cumsum([segment.seconds for segment in profile])[:-1]])
     # Which segment a level falls into; one in which nothing arrives has none.
@@ -87,5 +87,5 @@ def times_at(profile: Profile, levels: Times) -> Times:
 
 
 def part(index: int, of: int) -> slice:
-    """What worker `index` of `of` sends: every `of`-th, so that all parts together are the whole, each once."""
+    """Return the slice that worker `index` of `of` sends: every `of`-th request."""
     return slice(index, None, of)

@@ -12,6 +12,7 @@ Exit codes: 0 Passed, 1 Failed, 2 Invalid (the run was not what the scenario ask
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -28,29 +29,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from loadtests import scenario
 from loadtests.analysis import method
 from loadtests.cluster import process
-from loadtests.load import coordinator, messages
+from loadtests.load import messages, web_page
 from loadtests.load import options as read
-from loadtests.load import worker as worker_
+from loadtests.load.coordinator import Coordinator, Outcome, logger
+from loadtests.load.worker import Worker
+from tools.payloads import BadPayload
 
-_coordinators: list[coordinator.Coordinator] = []  # the run that is on, if one is
-_workers: list[worker_.Worker] = []
+_coordinators: list[Coordinator] = []  # the run that is on, if one is
+_workers: list[Worker] = []
+_outcomes: list[Outcome] = []  # of runs that have ended
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def options(parser: Any) -> None:
-    """All are text, because that is what Locust's page gives; `session` reads it."""
+    """Add our options. All are text, because that is what Locust's page gives; `loadtests.load.options` reads it."""
     add = parser.add_argument
-    add(
-        "--scenario",
-        default="steady",
-        type=checked(scenario.load),
-        help=f"{', '.join(scenario.names())}, or a .yaml file (steady)",
-    )
+    offered = scenario.names()  # on Locust's page; on the command line, a file is added
+
+    def chosen(name: str) -> str:
+        checked(scenario.load)(name)
+        offered.extend({name}.difference(offered))
+        return name
+
+    text = f"{', '.join(offered)}, or a .yaml file (steady)"
+    add("--scenario", default="steady", type=chosen, choices=offered, metavar="NAME", help=text)
     per_s = "requests/s, instead of the scenario's; or the directory of a run that found them"
     add("--rate", default="", type=checked(read.rate), help=per_s)
     add("--seed", default="", type=checked(read.seed), help="of schedule and rows, instead of the scenario's")
     file = "a .csv, .parquet or .json file with the rows to send"
-    add("--payload", default="", help=file, include_in_web_ui=False)
+    add("--payload", default="", type=checked(read.payload), help=file, include_in_web_ui=False)
     extra = "'NAME: VALUE', as an ingress or a gateway needs it; may be repeated"
     add("--header", default=[], action="append", type=checked(read.header), help=extra, include_in_web_ui=False)
     out = "where each run gets a directory (build/load)"
@@ -59,7 +66,7 @@ def options(parser: Any) -> None:
 
 
 def cluster_options(add: Callable[..., Any]) -> None:
-    """What is watched beside the server."""
+    """Add the options of the cluster that is watched beside the server."""
     name = "watch this InferenceService: NAME or NAMESPACE/NAME"
     add("--cluster", default="", type=checked(read.service), help=name, include_in_web_ui=False)
     for option, text in {
@@ -74,14 +81,15 @@ def cluster_options(add: Callable[..., Any]) -> None:
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], str]:
-    """Text that `read` can read; ends the process where it can't, before there are any others."""
+    """Return a function for text that `read` can read; where it can't, that ends the process, before there are more."""
 
     def check(text: str) -> str:
         try:
             read(text)
-        except (scenario.BadScenario, process.BadCluster) as error:
-            sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(method.EXIT_CODES["Error"]) from None
+        except (scenario.BadScenario, process.BadCluster, BadPayload) as error:
+            outcome = Outcome.of_error(str(error))
+            sys.stderr.write(outcome.text)
+            raise SystemExit(outcome.exit_code) from None
         return text
 
     return check
@@ -91,7 +99,7 @@ class Schedule(LoadTestShape):
     """Tells Locust when the run is over."""
 
     def tick(self) -> tuple[int, float] | None:
-        if _coordinators and _coordinators[-1].over.is_set():
+        if _coordinators and _coordinators[-1].ended.is_set():
             return None
         workers = self.runner.worker_count if isinstance(self.runner, MasterRunner) else 1
         return max(1, workers), 100.0
@@ -107,64 +115,82 @@ class Arrivals(User):
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def connect(environment: Environment, runner: Any, **_: Any) -> None:
-    """Take part in the messages."""
+    """Take part in the messages, and in Locust's page."""
     chosen: Any = environment.parsed_options
     # Locust goes through these backwards: only so does a worker report before its runner says that it is gone.
     environment.events.quitting.add_listener(leave)  # type: ignore[no-untyped-call]
     gevent.signal_handler(signal.SIGINT, interrupted)
     if not isinstance(runner, WorkerRunner):
-        runner.register_message(messages.REPORT, hear)
+        runner.register_message(messages.REPORT, receive)
         if chosen.headless:  # Locust listens to SIGTERM only once such a run is over
             gevent.signal_handler(signal.SIGTERM, terminated)
     if not isinstance(runner, MasterRunner):
-        _workers.append(worker_.Worker(environment))
-        runner.register_message(messages.ORDER, _workers[-1].obey)
+        _workers.append(Worker(environment))
+        runner.register_message(messages.ORDER, _workers[-1].receive)
+    if environment.web_ui:
+        web_page.extend(environment.web_ui, Path(chosen.out), shown)
 
 
 def interrupted() -> None:
-    """Ctrl-C ends what waits for the run's end, and not whichever request is just being sent."""
+    """Let Ctrl-C end what waits for the run's end, and not whichever request is just being sent."""
     gevent.get_hub().parent.throw(KeyboardInterrupt)
 
 
 def terminated() -> None:
+    """End the run, or, before there is one, the process."""
     if not _coordinators:
         raise SystemExit(method.EXIT_CODES["Error"])
     _coordinators[-1].stop("it was terminated")
 
 
-def hear(msg: Any, **_: Any) -> None:
+def receive(msg: Any, **_: Any) -> None:
+    """Give a worker's report to the run that is on."""
     if _coordinators:
-        _coordinators[-1].hear(msg)
+        _coordinators[-1].receive(msg)
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def begin(environment: Environment, **_: Any) -> None:
+    """Begin a run."""
     if not isinstance(environment.runner, WorkerRunner):
-        _coordinators.append(coordinator.Coordinator(environment))
+        _coordinators.append(Coordinator(environment))
 
 
 @events.test_stopping.add_listener  # type: ignore[untyped-decorator]
 def end(environment: Environment, **_: Any) -> None:
-    """The schedule is over, or somebody ended the run."""
+    """End the run: the schedule is over, or somebody stops it."""
     for run in list(_coordinators):
         run.stop("somebody ended it")
-        environment.process_exit_code = run.exit_code
+        environment.process_exit_code = run.outcome.exit_code
         if run in _coordinators:  # of those that waited for it, the first says what came of it
             _coordinators.remove(run)
-            say(environment, run.lines)
+            _outcomes.append(run.outcome)
+            say(environment, run.outcome)
 
 
-def say(environment: Environment, lines: list[str]) -> None:
-    """At the very end where the process ends too, after Locust's own tables."""
+def say(environment: Environment, outcome: Outcome) -> None:
+    """Write the verdict; where the process ends too, at the very end, after Locust's own tables."""
     chosen: Any = environment.parsed_options
-    text = "\n".join(lines) + "\n"
-    if chosen.headless:
-        events.quit.add_listener(lambda **_: sys.stderr.write(text))  # type: ignore[no-untyped-call]
-    else:
-        coordinator.logger.warning(text.rstrip())
+    if not chosen.headless:
+        logger.warning(outcome.text.rstrip())
+        return
+    if outcome.directory is None:  # there was no run, so that the tables are empty
+        logging.getLogger("locust.stats_logger").disabled = True
+    events.quit.add_listener(lambda **_: sys.stderr.write(outcome.text))  # type: ignore[no-untyped-call]
+
+
+def shown() -> web_page.Shown:
+    """Return what Locust's page shows of the last run."""
+    if _coordinators:
+        return web_page.Shown(is_on=True, line="A run is on.")
+    if not _outcomes:
+        return web_page.Shown(is_on=False)
+    _, line, reasons, directory = _outcomes[-1]
+    return web_page.Shown(is_on=False, line=line, reasons=reasons, directory=directory.name if directory else "")
 
 
 def leave(environment: Environment, **_: Any) -> None:
+    """End the run, and report what there is, because this process ends."""
     end(environment)
     for worker in _workers:
-        worker.leave()
+        worker.finish()

@@ -60,7 +60,7 @@ class Steps(Strict):
     to: Positive
 
 
-class Phase(Strict):
+class ScenarioPhase(Strict):
     """`rate` is a factor of the scenario's; with `to`, it changes evenly until the end."""
 
     name: PhaseName
@@ -80,7 +80,7 @@ class Phase(Strict):
         return self
 
     def profile(self, base: float) -> list[Segment]:
-        """Its segments, where a factor of 1 is `base` requests per second."""
+        """Return its segments, where a factor of 1 is `base` requests per second."""
         rate = self.rate * base
         if self.steps:
             return arrivals.steps(rate, self.steps.to * base, self.steps.factor, self.steps.seconds)
@@ -148,7 +148,7 @@ class Scenario(Strict):
         None, description="for which a connection is used: where connections are balanced, new replicas get some so"
     )
     payloads: Annotated[list[Payload], Field(min_length=1, max_length=20)]
-    phases: Annotated[list[Phase], Field(min_length=1, max_length=4)]
+    phases: Annotated[list[ScenarioPhase], Field(min_length=1, max_length=4)]
     slo: Objective
     cluster: Platform | None = None
 
@@ -170,11 +170,14 @@ class Scenario(Strict):
         return self
 
     @property
-    def judged(self) -> list[Phase]:
+    def judged(self) -> list[ScenarioPhase]:
         return [phase for phase in self.phases if phase.name != "warm-up"]
 
     def digest(self, rows: bytes) -> str:
-        """Of all that decides which load is made of these rows, but for rate, seed and SLO, which runs say apart."""
+        """Return a digest of all that decides which load is made of these rows.
+
+        Rate, seed and SLO are left out: summaries have them apart.
+        """
         apart = {"about", "rate", "seed", "slo", "cluster"}
         apart |= {"connection_seconds"} if self.connection_seconds is None else set()
         said = self.model_dump_json(exclude=apart).encode()
@@ -182,18 +185,18 @@ class Scenario(Strict):
 
     @property
     def seconds(self) -> float:
-        """How long its schedule is, at whatever rate."""
+        """Seconds that its schedule takes, at whatever rate."""
         return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
 
-    def limit_ms(self, phase: Phase) -> float:
-        """What the p95 of a phase may be."""
+    def limit_ms(self, phase: ScenarioPhase) -> float:
+        """Return what the p95 of a phase may be, in ms."""
         return phase.p95_ms or self.slo.p95_ms
 
 
 class Span(NamedTuple):
     """A phase on the run's axis, in seconds."""
 
-    phase: Phase
+    phase: ScenarioPhase
     start: float
     end: float
 
@@ -229,29 +232,29 @@ class Plan:
 
     @cached_property
     def times(self) -> Times:
-        """When each request is to leave, `[requests]`."""
+        """Seconds from the begin at which each request is to leave, `[requests]`."""
         return arrivals.schedule(self.profile, self.scenario.spacing, self.seed)
 
     @cached_property
     def kinds(self) -> NDArray[np.int8]:
-        """Which payload each is, `[requests]`."""
+        """Index of the payload of each request, `[requests]`."""
         shares = np.array([payload.share for payload in self.scenario.payloads])
         random = np.random.default_rng([self.seed, 1])
         return random.choice(len(shares), size=len(self.times), p=shares / shares.sum()).astype(np.int8)
 
     def phase_of(self, times: Times) -> NDArray[np.int8]:
-        """The index of the phase that each time lies in."""
+        """Return the index of the phase that each time lies in."""
         ends = np.array([span.end for span in self.spans[:-1]])
         return np.searchsorted(ends, times, side="right").astype(np.int8)
 
 
 def names() -> list[str]:
-    """The scenarios that come with the project."""
+    """Return the names of the scenarios that come with the project."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Scenario:
-    """The scenario called `name`, or in the file `name`; raises `BadScenario`."""
+    """Return the scenario called `name`, or in the file `name`; raises `BadScenario`."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if path.parent == FOLDER and not path.is_file():
         raise BadScenario(f"--scenario: no scenario {name!r}; expected {', '.join(names())}, or a .yaml file")

@@ -1,4 +1,4 @@
-"""The service with a start that fails, after everything that is checked while it is imported."""
+"""The service with a start that fails, after everything that is checked while it is built."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
-import service
-from defects import replica, serve
-
-DefectClassifier = service.DefectClassifier
+from defects import serve
+from defects.replica import Replica
 
 
-async def broken() -> None:
-    raise RuntimeError("broken on purpose")
+class Broken(Replica):
+    async def verify(self) -> None:
+        raise RuntimeError("broken on purpose")
 
-
-replica.verify = broken
 
 if __name__ == "__main__":
-    serve.main()
+    serve.main(Broken.from_environment)
+else:
+    from defects.bentoml_service import classifier
+
+    DefectClassifier = classifier(Broken.from_environment())

@@ -27,40 +27,46 @@ async def _nothing() -> None:
     pass
 
 
-def _no_page() -> Any:
-    raise NotImplementedError
-
-
-@asynccontextmanager
-async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
-    """Serve a model; gives the server's URL."""
+def routes(schema: Schema, score: Scorer) -> router.Routes:
+    """The application of a ready replica."""
     batcher = Batcher(score)
     health = Health(1, lambda: batcher.batch_seconds)
     health.set_verification("ready")
-    app = router.Routes(
-        _no_page,
+    return router.Routes(
         start=_nothing,
         stop=batcher.close,
-        model=model.Model(schema, NAME, "1", "test", {}),
+        model=model.ServedModel(schema, NAME, "1", "test", {}),
         batcher=batcher,
         health=health,
         openapi=dict,
+        bentoml_schema=dict,
         revision="local",
         limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
     )
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+
+
+@asynccontextmanager
+async def listening(app: router.Routes, **options: Any) -> AsyncIterator[tuple[uvicorn.Server, tuple[str, int]]]:
+    """Serve an application with uvicorn's `options`; gives the server and its address."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none", **options)
     config.load()
     fast_path.install(config, app)
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
         await server.startup(sockets=[listener])
+        yield server, listener.getsockname()
+
+
+@asynccontextmanager
+async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+    """Serve a model; gives the server's URL."""
+    async with listening(routes(schema, score)) as (server, (_, port)):
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
             while server.server_state.connections:  # the server would look ten times a second
                 await asyncio.sleep(0.001)
-            await server.shutdown(sockets=[listener])
+            await server.shutdown()

@@ -14,7 +14,15 @@ from conftest import ROOT
 
 PACKAGES = ("defects", "loadtests", "benchmarks", "tools")
 FILE_LINES, CLASS_LINES, FUNCTION_LINES = 400, 250, 60
-SERVING = ("defects.http", "defects.protocols", "defects.serving", "defects.replica", "defects.serve", "service")
+SERVING = (
+    "defects.http",
+    "defects.protocols",
+    "defects.serving",
+    "defects.replica",
+    "defects.serve",
+    "service",
+    "defects.bentoml_service",
+)
 GROUND = ("defects.problems", "defects.schema", "defects.settings", "defects.artifact", "defects.scoring")
 
 # (who, whom they never import)

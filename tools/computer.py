@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def computer() -> dict[str, str]:
-    """Processor, kernel and Python."""
+    """Return processor, kernel and Python of this computer, by name."""
     return {
         "cpu": _processor(),
         "cores": str(os.cpu_count()),
@@ -27,5 +27,5 @@ def _processor() -> str:
 
 
 def caption(machine: Mapping[str, str]) -> str:
-    """Describe a computer, as `computer` does it, in one line."""
+    """Return what `computer` returned, in one line."""
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, Python {machine['python']}"

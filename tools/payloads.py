@@ -13,11 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +25,15 @@ from defects.schema import BOOLEAN, Feature, ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers
+from tools import urls
 from tools.raw_http import post
+from tools.urls import NO_HEADERS, RequestHeaders
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
 ASK_SECONDS = 10.0
 
-Values = list[float | bool | None]
-Headers = Mapping[str, str]
-NO_HEADERS: Headers = MappingProxyType({})
+RowValues = list[float | bool | None]
 
 
 class BadPayload(ValueError):
@@ -58,30 +56,52 @@ class Served:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Served:
-        """Raises `KeyError`, `TypeError` or `ValueError` where that is not what `/model` answers."""
+        """Read what `/model` answered; raises `KeyError`, `TypeError` or `ValueError` where it is something else."""
         name, version, digest, engine = (str(said[key]) for key in ("name", "version", "digest", "engine"))
         return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
 
 
-def ask_model(host: str, seconds: float = ASK_SECONDS, headers: Headers = NO_HEADERS) -> dict[str, Any]:
-    """What `/model` answers at the URL `host`, without the card; raises `BadPayload`, `NotYet` if it may come."""
-    if urlsplit(host).scheme not in ("http", "https") or not urlsplit(host).hostname:
-        raise BadPayload(f"--host: {host!r} is no URL; expected one such as http://127.0.0.1:3000")
+def ask_model(host: str, seconds: float = ASK_SECONDS, headers: RequestHeaders = NO_HEADERS) -> dict[str, Any]:
+    """Return what `/model` answers at the URL `host`, without the card.
+
+    Raises `BadPayload`; `NotYet` where the answer may still come.
+    """
+    check_host(host)
     url = f"{host.rstrip('/')}/model"
     try:
-        asked = Request(url, headers=dict(headers))  # noqa: S310 - the host that the user named
-        with urlopen(asked, timeout=seconds) as answer:  # noqa: S310 - likewise
+        with urls.open_url(url, seconds, headers) as answer:
             said = {key: value for key, value in json.load(answer).items() if key != "card"}
         Served.from_json(said)
     except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
         wrong = isinstance(error, HTTPError) and error.code < 500
-        text = f"no model answers at {url} ({error}); start one with `make serve`"
+        text = f"no model answers at {url} ({error}); start one with `make serve`{_beside_proxy(host)}"
         raise (BadPayload if wrong else NotYet)(text) from None
     return said
 
 
+def check_host(host: str) -> None:
+    """Raise `BadPayload` where `host` is no URL that requests can be sent to."""
+    try:
+        parts = urlsplit(host)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # such as a port that is no number
+        whole = False
+    shown = urls.without_secrets(host)
+    if not whole:
+        raise BadPayload(f"--host: {shown!r} is no URL; expected one such as http://127.0.0.1:3000")
+    if shown != host:
+        what = "has a user, a password, a query or a fragment; expected none: credentials go into --header"
+        raise BadPayload(f"--host: {shown!r} {what}")
+
+
+def _beside_proxy(host: str) -> str:
+    """Say that no proxy is used, where the environment names one for this host."""
+    proxy = urls.proxy_for(host)
+    return f"; requests go directly to it, not through the proxy {proxy} of this environment" if proxy else ""
+
+
 def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
-    """`count` valid rows; the same ones for the same seed."""
+    """Return `count` valid rows `[count, features]`; the same ones for the same seed."""
     if schema.names == SCHEMA.names:
         return Tunnel(seed=seed).scans(count).features
     low, high = np.array([_usual(feature) for feature in schema.features]).T
@@ -92,7 +112,7 @@ def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
 
 
 def _usual(feature: Feature) -> tuple[float, float]:
-    """The range that a feature's values usually lie in."""
+    """Return the range that a feature's values usually lie in."""
     if feature.observed_low is not None and feature.observed_high is not None:
         return feature.observed_low, feature.observed_high
     one = feature.example if feature.example is not None else feature.low or feature.high or 0.0
@@ -100,18 +120,19 @@ def _usual(feature: Feature) -> tuple[float, float]:
 
 
 def rows_from_bytes(schema: Schema, raw: bytes) -> ModelRows:
-    """Rows from their `tobytes()`, which workers are sent."""
+    """Return rows from their `tobytes()`, as workers are sent them."""
     shape = (-1, len(schema.names))
     return np.frombuffer(raw).reshape(shape) if schema.wide else np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def rows_from_file(path: Path, schema: Schema) -> ModelRows:
-    """The rows of a JSON file, a list of objects by feature name, or of a table that training would read.
+    """Return the rows of a JSON file, a list of objects by feature name, or of a table that training would read.
 
     Of a table's columns, those that are no features are left out. Raises `BadPayload`.
     """
+    check_format(path)
     try:
-        rows = _from_json(path, schema) if path.suffix.lower() == ".json" else _from_table(path, schema)
+        rows = _from_table(path, schema) if tables.is_table(path) else _from_json(path, schema)
     except tables.BadData as error:
         raise BadPayload(f"--payload: {error}") from None
     except InvalidInput as error:
@@ -119,6 +140,14 @@ def rows_from_file(path: Path, schema: Schema) -> ModelRows:
     except (OSError, ValueError, RecursionError) as error:
         raise BadPayload(f"--payload: {path}: can't be read: {error}; expected JSON") from None
     return schema.held(rows)
+
+
+def check_format(path: Path) -> Path:
+    """Return the path; raise `BadPayload` where the name is of no format that is read."""
+    if path.suffix.lower() != ".json" and not tables.is_table(path):
+        formats = ".csv, .parquet or .json (a list of objects)"
+        raise BadPayload(f"--payload: {path}: is of no known format, by its name; expected {formats}")
+    return path
 
 
 def _from_json(path: Path, schema: Schema) -> NDArray[np.float64]:
@@ -144,8 +173,6 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _from_table(path: Path, schema: Schema) -> NDArray[np.float64]:
-    if not tables.is_table(path):
-        raise tables.BadData(f"{path}: is of no known format, by its name; expected .csv, .parquet or .json")
     columns = tables.read(path, schema.names)
     rows = np.column_stack([_column(columns[feature.name], feature) for feature in schema.features])
     if not len(rows):
@@ -174,30 +201,30 @@ def dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def values_of(schema: Schema, rows: ModelRows) -> list[Values]:
-    """Rows as JSON has them: the fewest digits that mean what the model is given, null where a value is missing."""
+def values_of(schema: Schema, rows: ModelRows) -> list[RowValues]:
+    """Return rows as JSON has them: the fewest digits that mean the same float, null where a value is missing."""
     columns = [_shown(feature, rows[:, i]) for i, feature in enumerate(schema.features)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _shown(feature: Feature, column: ModelRows) -> Values:
+def _shown(feature: Feature, column: ModelRows) -> RowValues:
     return [None if math.isnan(value) else feature.shown(value) for value in column.tolist()]
 
 
-def objects(names: Sequence[str], rows: Sequence[Values]) -> list[dict[str, float | bool | None]]:
-    """Rows by feature name."""
+def objects(names: Sequence[str], rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
+    """Return rows as objects by feature name."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def v2_json(rows: Sequence[Values], *, wide: bool = False) -> bytes:
-    """A V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
+def v2_json(rows: Sequence[RowValues], *, wide: bool = False) -> bytes:
+    """Return the body of a V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
     data = [None if value is None else float(value) for row in rows for value in row]
     datatype, shape = "FP64" if wide else "FP32", [len(rows), len(rows[0])]
     return dump({"inputs": [{"name": "rows", "datatype": datatype, "shape": shape, "data": data}]})
 
 
 def v2_binary(values: ModelRows) -> tuple[bytes, bytes]:
-    """Header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
+    """Return header and tensor of a V2 request with `values` `[rows, features]` that asks for binary outputs."""
     datatype, dtype = ("FP64", "<f8") if values.dtype == np.float64 else ("FP32", "<f4")
     raw = values.astype(dtype).tobytes()
     tensor = {
@@ -227,9 +254,9 @@ def prepare(
     data: ModelRows,
     *,
     deadline_ms: int | None,
-    headers: Headers = NO_HEADERS,
+    headers: RequestHeaders = NO_HEADERS,
 ) -> Prepared:
-    """Requests of `rows` rows each for the server at the URL `host`; every row of `data` is in some, if they fit.
+    """Return requests of `rows` rows each for the server at the URL `host`; every row of `data` is in one, if all fit.
 
     Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`. They have `headers` too, among which `Host`
     comes before the URL's.

@@ -37,7 +37,7 @@ class Cores(NamedTuple):
 
 @cache
 def cores() -> Cores:
-    """One core for servers and another one for the generator, of those that this process had at the first call."""
+    """Return one core for servers and another for the generator, of those that this process had at the first call."""
     if not hasattr(os, "sched_getaffinity"):  # not Linux
         return Cores(frozenset(), frozenset())
     allowed = sorted(os.sched_getaffinity(0))
@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """End one, if it has not ended: it may take so long before it is killed."""
+    """End a process, if it has not ended; kill it when it takes longer than `seconds`."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)

@@ -1,21 +1,49 @@
-"""Read Prometheus's text format."""
+"""Read series from an exposition in Prometheus's text format."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
-SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
-LABEL = re.compile(r'(\w+)="([^"]*)"')
-
-
-def series(exposition: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of everything in a Prometheus exposition; raises `ValueError`."""
-    for line in exposition.splitlines():
-        if found := SERIES.match(line):
-            yield found[1], dict(LABEL.findall(found[2] or "")), float(found[3])
+from prometheus_client.parser import text_string_to_metric_families
 
 
-def plain(exposition: str) -> dict[str, float]:
-    """Series without labels, by name; raises `ValueError`."""
-    return {name: value for name, labels, value in series(exposition) if not labels}
+class Series(NamedTuple):
+    """One line of an exposition."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def series(exposition: str, names: Collection[str]) -> Iterator[Series]:
+    """Yield the series that have one of these names and a finite value; raise `ValueError` where one is malformed.
+
+    Other lines are not parsed: an exposition may be long, and is read every second.
+    """
+    wanted = tuple(names)
+    for line in exposition.split("\n"):
+        if line.lstrip().startswith(wanted):
+            found = _parsed(line)
+            if found.name in names and math.isfinite(found.value):
+                yield found
+
+
+def _parsed(line: str) -> Series:
+    """Parse one line alone: after a comment with its type, the parser would rename a counter."""
+    try:
+        ((sample,),) = (family.samples for family in text_string_to_metric_families(line))
+        return Series(sample.name, sample.labels, float(sample.value))
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+    ) as error:  # the parser takes well-formed lines for granted
+        raise ValueError(f"malformed exposition: {line.strip()[:100]!r}") from error
+
+
+def values(exposition: str, names: Collection[str]) -> dict[str, float]:
+    """Return the values of the series with these names that have no labels, by name; raises `ValueError`."""
+    return {found.name: found.value for found in series(exposition, names) if not found.labels}

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from defects import replica, serve
+from defects import serve
+from defects.replica import Replica
 from defects.serving.metrics import Distribution, Metrics
+from defects.settings import Settings
 
 
 class _Unobserved(Distribution):
@@ -34,22 +36,20 @@ class NoMetrics(Metrics):
         pass
 
 
-def replace(name: str, value: object) -> None:
-    """Replace what the application looks up by that name; ends the process where there is no such thing."""
-    if not hasattr(replica, name):
-        raise SystemExit(f"application.{name} does not exist; expected it to be there to be replaced")
-    setattr(replica, name, value)
+class Collecting(Replica):
+    """Leaves the garbage collector as Python has it."""
+
+    def tune_gc(self) -> None:
+        pass
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without", action="append", choices=("metrics", "gc"), default=[])
     without = parser.parse_args().without
-    if "metrics" in without:
-        replace("METRICS", NoMetrics())
-    if "gc" in without:
-        replace("settle", lambda: None)
-    serve.main()
+    kind = Collecting if "gc" in without else Replica
+    metrics = NoMetrics() if "metrics" in without else None
+    serve.main(lambda: kind.build(Settings.from_environment(), metrics=metrics))
 
 
 if __name__ == "__main__":

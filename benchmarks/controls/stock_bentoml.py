@@ -21,7 +21,7 @@ Scan: Any = request_model(ARTIFACT.schema)
 
 
 def scorer() -> Callable[[Any], Any]:
-    """`[n, features]` float32 in, `[n, classes]` probabilities out."""
+    """Return a function from rows `[n, features]` float32 to probabilities `[n, classes]`."""
     if os.environ["ENGINE"] == "onnx":
         return scoring.load(ARTIFACT)
     import joblib

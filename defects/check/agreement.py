@@ -11,7 +11,7 @@ from defects.check.client import Client, Failed
 from defects.check.protocols import CODECS, Codec
 from defects.schema import BOOLEAN, ModelRows, Schema
 from defects.scoring import Probabilities
-from defects.serving.model import Model as ServedModel
+from defects.serving.model import ServedModel
 
 ROWS = 64  # of the golden inputs that are sent at most, by every protocol
 GENERATED = 8  # rows where there are no golden inputs

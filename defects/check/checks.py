@@ -26,8 +26,7 @@ from defects.http.messages import SANE_ID
 from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
 from defects.schema import FLOAT32_MAX, ModelRows, Schema
-from defects.serving.model import Model as ServedModel
-from defects.serving.model import body_bytes
+from defects.serving.model import ServedModel, body_bytes
 from defects.settings import SANE
 
 # Samples that a scrape has to have, and their labels.

@@ -15,8 +15,7 @@ from defects.check.agreement import ProtocolAnswers, largest_difference
 from defects.check.client import Client, Failed, Response, Skipped, parsed, read_json
 from defects.check.protocols import CODECS, post
 from defects.http import openapi
-from defects.serving.model import MAX_ROWS
-from defects.serving.model import Model as ServedModel
+from defects.serving.model import MAX_ROWS, ServedModel
 
 CLIENTS = 32
 EACH = 4  # requests, one after the other

@@ -20,7 +20,7 @@ from defects.protocols import v2 as openinference
 from defects.pydantic_models import answer_model
 from defects.schema import BOOLEAN, ModelRows, Schema
 from defects.scoring import Probabilities
-from defects.serving.model import Model as ServedModel
+from defects.serving.model import ServedModel
 from defects.settings import MAX_TIMEOUT_MS
 
 SUM_TOLERANCE = 1e-3

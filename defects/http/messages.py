@@ -24,6 +24,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 JSON, BINARY = b"application/json", b"application/octet-stream"
 CLOSE = (b"connection", b"close")  # a header of answers after which the connection is closed
+GZIP_HEADERS = ((b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -68,15 +69,18 @@ class Request:
 
 
 class Reply(NamedTuple):
+    """An answer. `encoded`: its body is packed already, as its headers say."""
+
     status: int
     body: bytes
     content_type: bytes = JSON
     headers: Headers = ()
     refused: str = ""  # by admission, and why
+    encoded: bool = False
 
 
 async def read_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
-    """The request's body, unpacked, of at most `limit` bytes; raises `Refusal` or `Disconnected`."""
+    """Read the request's body, unpacked, of at most `limit` bytes; raises `Refusal` or `Disconnected`."""
     zipped = _announced(request.headers, types, limit)
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -88,7 +92,7 @@ async def read_body(request: Request, types: Sequence[bytes], limit: int) -> byt
 
 
 def check_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
-    """The same of a request whose body has come already."""
+    """Return the same of a request whose body has come already; raises `Refusal`."""
     zipped = _announced(request.headers, types, limit)
     if len(request.body) > limit:
         raise _too_large(limit)
@@ -96,7 +100,7 @@ def check_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
 
 
 def _announced(headers: Mapping[bytes, bytes], types: Sequence[bytes], limit: int) -> bool:
-    """Whether the body is packed, as its headers say; raises `Refusal` where it can't be taken."""
+    """Tell whether the body is packed, as its headers say; raises `Refusal` where it can't be taken."""
     content_type = headers.get(b"content-type", JSON)
     if content_type not in types and content_type.split(b";")[0].strip().lower() not in types:
         given = content_type.decode("latin-1")
@@ -144,7 +148,7 @@ def _too_large(limit: int, *headers: tuple[bytes, bytes]) -> Refusal:
 
 
 def integer(headers: Mapping[bytes, bytes], name: bytes, least: int, most: int) -> int | None:
-    """The value of a header that is a number."""
+    """Return the value of a header that is an integer, `None` where it is missing; raises `Refusal`."""
     given = headers.get(name)
     if given is None:
         return None
@@ -153,18 +157,16 @@ def integer(headers: Mapping[bytes, bytes], name: bytes, least: int, most: int) 
     return int(given)
 
 
-def compressed(body: bytes, headers: Mapping[bytes, bytes]) -> tuple[bytes, Headers]:
-    """The body as the caller takes it, and the headers that say so."""
-    accepted = headers.get(b"accept-encoding")
-    if accepted is None or len(body) < GZIP_BYTES or not _accepts_gzip(accepted):
+def compressed(reply: Reply, headers: Mapping[bytes, bytes]) -> tuple[bytes, Headers]:
+    """Return the body as the caller takes it, and the headers that say so."""
+    body, accepted = reply.body, headers.get(b"accept-encoding")
+    if accepted is None or len(body) < GZIP_BYTES or reply.encoded or not accepts_gzip(accepted):
         return body, ()
-    return gzip.compress(body, compresslevel=1, mtime=0), (
-        (b"content-encoding", b"gzip"),
-        (b"vary", b"accept-encoding"),
-    )
+    return gzip.compress(body, compresslevel=1, mtime=0), GZIP_HEADERS
 
 
-def _accepts_gzip(accepted: bytes) -> bool:
+def accepts_gzip(accepted: bytes) -> bool:
+    """Tell whether a caller takes gzip, by its `accept-encoding`."""
     for part in accepted.lower().split(b","):
         coding, _, quality = part.partition(b";")
         if coding.strip() == b"gzip":
@@ -175,9 +177,9 @@ def _accepts_gzip(accepted: bytes) -> bool:
 def read_json(
     request: Request, body: bytes | None = None, *, stray_constants: Callable[[Any], bool] = lambda _: False
 ) -> Any:
-    """The value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
+    """Read the JSON value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
 
-    `NaN` and infinities come as `Constant`, for validation to take or to name them. `stray_constants` says whether a
+    `NaN` and infinities come as `Constant`, for validation to take or to name them. `stray_constants` tells whether a
     value has one where validation doesn't look.
     """
     try:
@@ -190,7 +192,7 @@ def read_json(
 
 
 def error(status: int, message: str, problems: Sequence[Problem] = (), headers: Headers = ()) -> Reply:
-    """The one shape of every error."""
+    """Make an error's answer; every error has this shape."""
     content: dict[str, Any] = {"error": _clean(message)}
     if problems:
         content["fields"] = [
@@ -200,16 +202,17 @@ def error(status: int, message: str, problems: Sequence[Problem] = (), headers: 
 
 
 def _clean(text: str) -> str:
-    """`text`, which may quote a caller, short and as valid UTF-8."""
+    """Return `text`, which may quote a caller, short and as valid UTF-8."""
     return text[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def answer(value: Any) -> Reply:
+    """Make an answer of 200 with a JSON value."""
     return Reply(200, orjson.dumps(value))
 
 
 def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
-    """Of the caller's trace, where it sends one (W3C Trace Context)."""
+    """Return the id of the caller's trace, where it sends one (W3C Trace Context)."""
     found = TRACE_PARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
     return found[1] if found else None
 

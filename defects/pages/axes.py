@@ -1,4 +1,4 @@
-"""Axes: round numbers to mark, and where values lie between an axis's ends."""
+"""Lay out axes: round numbers to mark, where values lie, and texts that keep apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROUND = (1, 2, 5)
 
 
 class Scale(NamedTuple):
-    """Values from `low` to `high` lie at pixels from `start` to `end`; logarithmic ones are above 0."""
+    """An axis whose values from `low` to `high` lie at pixels from `start` to `end`; logarithmic ones are above 0."""
 
     low: float
     high: float
@@ -19,7 +19,7 @@ class Scale(NamedTuple):
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Its pixel; values beyond an end lie at that end."""
+        """Return a value's pixel; values beyond an end lie at that end."""
         value = min(max(value, self.low), self.high)
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -28,19 +28,21 @@ class Scale(NamedTuple):
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        """At least two and at most `most` (3 or more) round numbers, ascending."""
+        """Return at least two and at most `most` (3 or more) round numbers, ascending."""
         return (_log_ticks if self.log else _even_ticks)(self.low, self.high, most)
 
 
 def even(values: Iterable[float | None], start: float, end: float, *, most: int, whole: bool = False) -> Scale:
-    """From 0 to a round number that no value reaches, of which `most` ticks can mark even parts; or `whole` ones."""
+    """Return an axis from 0 to a round number above all values, whose even parts `most` ticks can mark; `whole`: only
+    whole numbers.
+    """
     top = 1.02 * (max((value for value in values if value is not None), default=0.0) or 1.0)
     step = max(1.0, _step(top, most)) if whole else _step(top, most)
     return Scale(0.0, step * math.ceil(top / step), start, end)
 
 
 def logarithmic(values: Iterable[float | None], start: float, end: float) -> Scale:
-    """Between round numbers around all values that are above 0; at least a decade."""
+    """Return an axis between round numbers around all values above 0, of at least a decade."""
     above = [value for value in values if value is not None and value > 0] or [1.0]
     low, high = _round_down(min(above)), _round_up(max(above))
     while high < 9.99 * low:
@@ -50,7 +52,7 @@ def logarithmic(values: Iterable[float | None], start: float, end: float) -> Sca
 
 
 def _step(span: float, most: int) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten of which at most `most` - 1 make the span."""
+    """Return the smallest of 1, 2 and 5 times a power of ten of which at most `most` - 1 make the span."""
     return _round_up(span / (most - 1))
 
 
@@ -83,7 +85,7 @@ def _round_down(value: float) -> float:
 
 
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places moved to be `gap` apart, and between `low` and `high` where there is room; in their order."""
+    """Return places moved to be `gap` apart, and between `low` and `high` where there is room; their order stays."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved, least = list(places), low
     for index in order:
@@ -97,7 +99,7 @@ def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[
 
 
 def rows_for(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """The first row, from 0, in which each span (left, right) overlaps none before it."""
+    """Return, for each span (left, right), the first row from 0 in which it overlaps none before it."""
     ends: list[float] = []
     found = []
     for left, right in spans:
@@ -108,7 +110,7 @@ def rows_for(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def figure(value: float | None) -> str:
-    """A number with about three digits: enough to compare by, no more than there is to know."""
+    """Return a number with about three digits: enough to compare by, no more than is known."""
     if value is None:
         return "–"
     size = abs(value)
@@ -117,12 +119,12 @@ def figure(value: float | None) -> str:
 
 
 def mark(tick: float) -> str:
-    """A round number beside an axis."""
+    """Return a round number as it stands beside an axis."""
     return f"{tick:,.10g}"
 
 
 def percent(share: float | None) -> str:
-    """A share; of small ones, two digits, and never 0 % where there is something."""
+    """Return a share in percent; small ones with two digits, and never 0 % where there is something."""
     if share is None:
         return "–"
     return f"{100 * share:.2g} %" if share and abs(share) < 0.095 else f"{figure(round(100 * share, 1))} %"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from defects.pages import axes
 from defects.pages.axes import Scale
-from defects.pages.html import Markup, element, plain
+from defects.pages.html import element, plain
 
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
 BOLD = 1.2  # how much wider bold letters, and those of names, may be
@@ -29,7 +31,7 @@ def box(x: float, y: float, width: float, height: float, style: str) -> Markup:
 
 
 def svg(name: str, width: int, height: float, title: str, description: str, *content: Markup, **more: object) -> Markup:
-    """A whole drawing, which says what it shows to those who don't see it."""
+    """Return a whole drawing, with a title and a description for those who don't see it."""
     labels = element("title", title, id=f"{name}-title"), element("desc", description, id=f"{name}-desc")
     return element(
         "svg", *labels, *content,
@@ -39,7 +41,7 @@ def svg(name: str, width: int, height: float, title: str, description: str, *con
 
 
 def hatch(name: str) -> Markup:
-    """A pattern of slanted lines."""
+    """Return a pattern of slanted lines."""
     return element(
         "pattern", element("path", d="M0 0V6", class_="hatch"), id=f"{name}-hatch", width=6, height=6,
         patternUnits="userSpaceOnUse", patternTransform="rotate(45)",
@@ -47,14 +49,14 @@ def hatch(name: str) -> Markup:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name with at most `most` characters, without its middle: what tells names apart is often at their end."""
+    """Return a name with at most `most` characters, without its middle: names often differ at their end."""
     name = plain(name)
     start = (most - 1) // 3
     return name if len(name) <= most else f"{name[:start]}…{name[len(name) - (most - 1 - start) :]}"
 
 
 def numbers(x: Scale, ticks: Sequence[float], bottom: float, width: int) -> Iterator[Markup]:
-    """The numbers under a drawing, none of them beyond its edges."""
+    """Yield the numbers under a drawing, none of them beyond its edges."""
     for tick in ticks:
         half = CHARACTER * len(axes.mark(tick)) / 2
         yield text(min(max(x(tick), half), width - half), bottom + 16, axes.mark(tick), "tick", "middle")

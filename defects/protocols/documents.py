@@ -48,6 +48,13 @@ def read(text: bytes, stray: Callable[[Any], bool]) -> Any:
     return value
 
 
+def has_constant(value: Any) -> bool:
+    """Tell whether NaN or an infinity is anywhere in `value`."""
+    if type(value) is dict:
+        return any(map(has_constant, value.values()))
+    return any(map(has_constant, value)) if type(value) is list else type(value) is Constant
+
+
 def _keys(value: Any, most: int) -> int:
     """The keys of all objects in `value`, where there are at most `most`.
 

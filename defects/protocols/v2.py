@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (V2) and KServe's V1 protocol, as pure functions between bodies and rows.
+"""The Open Inference Protocol (V2), as pure functions between bodies and rows.
 
 https://github.com/kserve/open-inference-protocol, with the binary tensor extension as Triton and KServe's clients
 speak it: a JSON part whose length `Inference-Header-Content-Length` gives, then the tensors' bytes, little-endian,
@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from defects.problems import MAX_NAME, MAX_PROBLEMS, Constant, InvalidInput, Problem
+from defects.problems import MAX_NAME, MAX_PROBLEMS, InvalidInput, Problem
 from defects.protocols import tensors
+from defects.protocols.documents import has_constant
 from defects.protocols.tensors import invalid, parameters, quoted
 from defects.schema import Rows, Schema
 
@@ -28,7 +29,7 @@ REQUESTABLE = (*OUTPUTS, PREDICTION_ID)
 EXTENSIONS = ("binary_tensor_data", "classification")
 
 ReadJSON = Callable[[bytes], Any]
-Probabilities = NDArray[np.float32]  # [n, classes], as answers have them
+RoundedProbabilities = NDArray[np.float32]  # [n, classes], as answers have them
 
 
 class Output(NamedTuple):
@@ -233,13 +234,7 @@ def stray_constants(request: Any) -> bool:
             others += [value for name, value in tensor.items() if name != "data" or unread]
         else:
             others.append(tensor)
-    return _has_constant(others)
-
-
-def _has_constant(value: Any) -> bool:
-    if type(value) is dict:
-        return any(map(_has_constant, value.values()))
-    return any(map(_has_constant, value)) if type(value) is list else type(value) is Constant
+    return has_constant(others)
 
 
 # --- V2 answers ----------------------------------------------------------------------------------------------------
@@ -249,7 +244,7 @@ def encode(
     model: Mapping[str, str],
     classes: Sequence[str],
     query: Query,
-    probabilities: Probabilities,
+    probabilities: RoundedProbabilities,
     best: Sequence[int],
     *,
     ids: Sequence[str] = (),
@@ -278,7 +273,7 @@ def encode(
 
 
 def _output(
-    classes: Sequence[str], output: Output, probabilities: Probabilities, best: Sequence[int], ids: Sequence[str]
+    classes: Sequence[str], output: Output, probabilities: RoundedProbabilities, best: Sequence[int], ids: Sequence[str]
 ) -> tuple[dict[str, Any], Any]:
     """An output's description and its values, in the order of the rows."""
     name = output.name
@@ -295,7 +290,7 @@ def _output(
     return {"name": name, "datatype": "BYTES", "shape": [len(best)]}, texts
 
 
-def _ranked(classes: Sequence[str], top: int, probabilities: Probabilities, best: Sequence[int]) -> list[str]:
+def _ranked(classes: Sequence[str], top: int, probabilities: RoundedProbabilities, best: Sequence[int]) -> list[str]:
     """Triton's classification: `value:index:label` of the `top` most probable classes of each row, equal ones in order.
 
     The one at `best`, which was found before the probabilities were rounded, is always the first.

@@ -114,7 +114,7 @@ class Batcher:
 
     @property
     def waiting_rows(self) -> int:
-        """ModelRows that were accepted and are not yet scored."""
+        """Rows that were accepted and are not yet scored."""
         return self._waiting_rows
 
     @property

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from defects.identifiers import new_id
-from defects.protocols import v2
+from defects.protocols.v2 import RoundedProbabilities
 from defects.schema import Schema
 
 MAX_ROWS = 1024  # in one request
 
 
 @dataclass(frozen=True)
-class Model:
-    """What the routes know of the model that they answer for."""
+class ServedModel:
+    """What is known of a served model: `description` is what `GET /model` answers."""
 
     schema: Schema
     name: str  # in V1 and V2 URLs
@@ -33,12 +33,14 @@ class Limits:
 
 
 def body_bytes(schema: Schema) -> int:
-    """What `MAX_ROWS` rows take as JSON objects, generously. More than that would be parsed for nothing."""
+    """Return the bytes that `MAX_ROWS` rows take as JSON objects, generously. More would be parsed for nothing."""
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def predictions(model: Model, probabilities: v2.Probabilities, best: Sequence[int]) -> list[dict[str, Any]]:
-    """One answer for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
+def prediction_objects(
+    model: ServedModel, probabilities: RoundedProbabilities, best: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Make one JSON object for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
     names, labels = model.schema.class_names, model.schema.labels
     return [
         {

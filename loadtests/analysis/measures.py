@@ -1,4 +1,4 @@
-"""What a run's requests say: latency from the intended time, goodput, recovery, capacity, the error budget's use.
+"""Measure what a run's requests say: latency from the intended time, goodput, capacity, use of the error budget.
 
 Percentiles are exact: every request is kept, so nothing is rounded into the buckets of a histogram. They are values by
 nearest rank (the smallest that at least that share does not exceed), so each was measured.
@@ -20,32 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests import results
-from loadtests.analysis.method import LATE_SECONDS
-from loadtests.cluster.observations import AnyFact
+from loadtests.analysis.method import DELAY_MS, DELAY_PART, EDGES_PER_DECADE, LATE_SECONDS, MAX_BUCKETS
+from loadtests.cluster.observations import AnyObservation
 from loadtests.results import ANSWERED, ERRORS, FAILED, NOT_SENT, REFUSED, TIMEOUT, UNANSWERED, Requests, Spread
 from loadtests.scenario import Plan, Scenario, Span
-
-DELAY_MS, DELAY_PART = 5.0, 0.25  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
-WINDOW_SECONDS, WINDOW_REQUESTS = 1.0, 20  # of the rolling p95: at least so long, and so many requests at base rate
-WINDOW_STEP, WINDOWS = 0.1, 10  # the next window begins so much later; so many in a row make a recovery
-MOST_BUCKETS = 300
-EDGES_PER_DECADE = 20
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 class Watched(NamedTuple):
-    """What the cluster watcher told of an InferenceService until `until`, with times on the run's axis."""
+    """What the cluster watcher reported of an InferenceService until `until`, with times on the run's axis."""
 
     service: str
-    facts: list[AnyFact]
+    observations: list[AnyObservation]
     until: float
 
 
 @dataclass
 class Run:
-    """Everything that was seen of a run. `requests` are those whose time had come, ordered by it."""
+    """Everything that is known of a run. `requests` are those whose intended time came, in the order of it."""
 
     plan: Plan
     requests: Requests
@@ -62,7 +56,7 @@ class Run:
 
     @property
     def burst(self) -> Span | None:
-        """If the run got to it."""
+        """The burst, if the run got to it."""
         burst = self.plan.burst
         return burst if burst and burst.start < self.seconds else None
 
@@ -83,35 +77,37 @@ class Run:
 
     @property
     def delay_limit_ms(self) -> float:
+        """What the p99 of the delay may be, in ms."""
         return delay_limit_ms(self.plan.scenario)
 
 
 def delay_limit_ms(scenario: Scenario) -> float:
-    """What the p99 of the delay may be."""
+    """Return what the p99 of the delay may be, in ms."""
     return max(DELAY_MS, DELAY_PART * scenario.slo.p95_ms)
 
 
 def spread(values: Floats) -> Spread:
-    """Percentiles of the values that are there."""
+    """Return the percentiles of the values that are not NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
         return Spread(p50=None, p95=None, p99=None, max=None)
-    p50, p95, p99, most = np.percentile(values, [50, 95, 99, 100], method="inverted_cdf").tolist()
-    return Spread(p50=p50, p95=p95, p99=p99, max=most)
+    p50, p95, p99, highest = np.percentile(values, [50, 95, 99, 100], method="inverted_cdf").tolist()
+    return Spread(p50=p50, p95=p95, p99=p99, max=highest)
 
 
 def over(bad: NDArray[np.integer], count: NDArray[np.integer]) -> Mask:
-    """Whether the p95 of `count` values is over a limit that `bad` of them exceed."""
-    most: Mask = bad > count - np.ceil(0.95 * count)
-    return most
+    """Return whether the p95 of `count` values is over a limit that `bad` of them exceed, element by element."""
+    is_over: Mask = bad > count - np.ceil(0.95 * count)
+    return is_over
 
 
 def left(run: Run, edges: Sequence[float] | Floats) -> NDArray[np.int64]:
-    """How many requests left between each two edges, whenever they were meant to."""
+    """Return how many requests left between each two edges, whenever they were meant to."""
     return np.diff(np.searchsorted(run.left, edges))
 
 
 def counts(run: Run, where: Mask, planned: int) -> results.Counts:
+    """Return the requests `where` the mask is true, by what became of them."""
     by = np.bincount(run.outcome[where], minlength=3)
     return results.Counts(
         planned=planned,
@@ -123,19 +119,20 @@ def counts(run: Run, where: Mask, planned: int) -> results.Counts:
     )
 
 
-def phases(run: Run) -> list[results.Phase]:
-    """Every phase that began."""
+def phases(run: Run) -> list[results.PhaseResult]:
+    """Return every phase that began."""
     return [phase(run, index, span) for index, span in enumerate(run.plan.spans) if span.start < run.seconds]
 
 
-def phase(run: Run, index: int, span: Span) -> results.Phase:
+def phase(run: Run, index: int, span: Span) -> results.PhaseResult:
+    """Return one phase, the `index`-th of the plan."""
     where, end = run.phase == index, min(span.end, run.seconds)
     r, answered = run.requests, where & (run.outcome == ANSWERED)
     queue, score = r["queue_ms"].astype(np.float64), r["score_ms"].astype(np.float64)
     refused = where & (run.outcome == REFUSED)
     planned = int(((run.planned >= span.start) & (run.planned < span.end)).sum())
     counted = counts(run, where, planned)
-    return results.Phase(
+    return results.PhaseResult(
         name=span.phase.name,
         start=span.start,
         end=end,
@@ -156,7 +153,7 @@ def phase(run: Run, index: int, span: Span) -> results.Phase:
 
 
 def errors(failed: Requests) -> dict[str, int]:
-    """Failed requests by what went wrong."""
+    """Return the failed requests by what went wrong, the most frequent first."""
     pairs = Counter(zip(failed["error"].tolist(), failed["status"].tolist(), strict=True))
     found: Counter[str] = Counter()
     for (error, status), count in pairs.items():
@@ -165,8 +162,8 @@ def errors(failed: Requests) -> dict[str, int]:
 
 
 def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
-    """Their length in seconds, and the run cut into them."""
-    length = float(max(1, math.ceil(run.seconds / MOST_BUCKETS)))
+    """Return the length of the buckets in seconds, and the run cut into them."""
+    length = float(max(1, math.ceil(run.seconds / MAX_BUCKETS)))
     edges = np.arange(0.0, run.seconds, length)
     starts = np.searchsorted(run.intended, [*edges, np.inf])
     planned = np.diff(np.searchsorted(run.planned, [*edges, np.inf]))
@@ -190,56 +187,8 @@ def buckets(run: Run) -> tuple[float, list[results.Bucket]]:
     return length, found
 
 
-def recovery(run: Run) -> results.Recovery:
-    """How long it took from the burst's start until the SLO held again; nothing where steps are to break it.
-
-    A rolling window is over the limit when the p95 of its requests, by intended time, is over the SLO's, where requests
-    that were refused or failed count as infinitely slow. The SLO is breached at the first request over the limit in the
-    first window since the burst's start that is over it, and recovered at the start of the first of `WINDOWS` windows
-    in a row, none earlier than that request, that are not.
-    """
-    nothing = results.Recovery(breached_at=None, recovered_at=None, seconds=None, after_burst_seconds=None)
-    burst = run.burst
-    if burst is None or any(s.phase.steps for s in run.plan.spans if s.end > burst.start):
-        return nothing
-    starts, bad = windows(run, burst.start)
-    if not bad.any():
-        return nothing.model_copy(update={"seconds": 0.0, "after_burst_seconds": 0.0})
-    first = int(bad.argmax())
-    slow = run.intended[over_limit(run)]
-    breached = round(float(slow[np.searchsorted(slow, starts[first])]), 3)
-    # How many windows in a row, from each on, are within the limit: as many as until the next that is over it.
-    following = np.append(np.flatnonzero(bad), len(bad))  # what would come after the end is not known
-    runs = following[np.searchsorted(following, np.arange(len(bad)))] - np.arange(len(bad))
-    held = np.flatnonzero((runs >= WINDOWS) & (starts >= breached))
-    if not len(held):
-        return nothing.model_copy(update={"breached_at": breached})
-    at = round(float(starts[held[0]]), 3)
-    return results.Recovery(
-        breached_at=breached,
-        recovered_at=at,
-        seconds=round(at - burst.start, 3),
-        after_burst_seconds=max(0.0, round(at - burst.end, 3)),
-    )
-
-
-def over_limit(run: Run) -> Mask:
-    """Which requests were slower than the SLO's p95, refused or failed."""
-    slow: Mask = ~((run.outcome == ANSWERED) & (run.latency <= run.plan.scenario.slo.p95_ms))
-    return slow
-
-
-def windows(run: Run, start: float) -> tuple[Floats, Mask]:
-    """Where the rolling windows begin, and whether each is over the limit."""
-    width = max(WINDOW_SECONDS, WINDOW_REQUESTS / run.plan.base)
-    starts = np.arange(start, run.seconds - width + 1e-9, WINDOW_STEP)
-    total = np.concatenate([[0], np.cumsum(over_limit(run))])
-    first, last = np.searchsorted(run.intended, starts), np.searchsorted(run.intended, starts + width)
-    return starts, over(total[last] - total[first], last - first)
-
-
 def budget(run: Run) -> list[results.Budget]:
-    """What each cause used of what the SLO allows: shares of failed and refused requests, and 5 % slower than p95."""
+    """Return what each cause used of what the SLO allows: failed and refused requests, and 5 % slower than the p95."""
     slo, total = run.plan.scenario.slo, max(1, int(run.judged.sum()))
     outcome = run.outcome[run.judged]
     late = (outcome == ANSWERED) & ~run.good[run.judged]
@@ -260,7 +209,7 @@ def budget(run: Run) -> list[results.Budget]:
 
 
 def capacity(run: Run) -> results.Capacity | None:
-    """What a staircase found; None where there is none."""
+    """Return the capacity that a staircase found; `None` where there is no staircase."""
     steps = [step(run, *edges) for edges in staircase(run.plan) if edges[1] <= run.seconds]
     if not steps:
         return None
@@ -276,7 +225,7 @@ def capacity(run: Run) -> results.Capacity | None:
 
 
 def staircase(plan: Plan) -> list[tuple[float, float, float]]:
-    """Where the steps of a plan begin and end, and what their p95 may be, in ms."""
+    """Return the start and end of each step of a plan, and what its p95 may be, in ms."""
     found: list[tuple[float, float, float]] = []
     for span in plan.spans:
         if span.phase.steps:
@@ -286,11 +235,11 @@ def staircase(plan: Plan) -> list[tuple[float, float, float]]:
 
 
 def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
-    """One step of a staircase."""
+    """Return one step of a staircase."""
     where = (run.intended >= start) & (run.intended < end)
     planned = int(((run.planned >= start) & (run.planned < end)).sum())
     problem = _broken(run, where, run.latency, limit_ms)
-    lag = _lag(run, where) or _lag_alone(run, where, limit_ms, problem)
+    lag = _lag(run, where) or _lag_that_decides(run, where, limit_ms, problem)
     return results.Step(
         start=start,
         end=end,
@@ -303,22 +252,25 @@ def step(run: Run, start: float, end: float, limit_ms: float) -> results.Step:
 
 
 def _lag(run: Run, where: Mask) -> str | None:
-    """How late the generator was with some requests, if that is too late to say anything about the server."""
+    """Explain how late the generator was, if that is too late to say anything about the server, or return `None`."""
     delay = spread(run.delay[where]).p99
     if delay is None or delay > run.delay_limit_ms:
         return f"the generator could not keep up: 1 % of the requests left {delay or 0:.1f} ms late or more"
     return None
 
 
-def _lag_alone(run: Run, where: Mask, limit_ms: float, problem: str | None) -> str | None:
-    """The same where that is not too late in itself, but the problem would not be there without it."""
+def _lag_that_decides(run: Run, where: Mask, limit_ms: float, problem: str | None) -> str | None:
+    """Explain a delay that is not too late in itself, but without which the step would have held, or return `None`."""
     if problem is None or _broken(run, where, run.latency - run.delay, limit_ms):
         return None
     return f"the generator lagged: {problem}, but not from when they left"
 
 
 def _broken(run: Run, where: Mask, took: Floats, limit_ms: float) -> str | None:
-    """Why the SLO does not hold for some requests that `took` so many ms; refused and failed ones never end."""
+    """Explain why the SLO does not hold for requests that took so many ms, or return `None`.
+
+    Refused and failed ones never end.
+    """
     slo, count = run.plan.scenario.slo, int(where.sum())
     failed = int((run.outcome[where] == FAILED).sum())
     if failed > slo.failed_share * count:
@@ -332,7 +284,7 @@ def _over(bad: int, count: int) -> bool:
 
 
 def generator(run: Run) -> results.Generator:
-    """How well the generator did, outside of warm-up."""
+    """Return how well the generator kept to the schedule, outside of warm-up."""
     delay = run.delay[run.judged]
     sent = delay[~np.isnan(delay)]
     return results.Generator(
@@ -348,7 +300,7 @@ def generator(run: Run) -> results.Generator:
 
 
 def histograms(run: Run) -> list[results.Histogram]:
-    """Of the latencies of each phase's answered requests, on edges that all share."""
+    """Return the histogram of each phase's answered requests, on edges that all share."""
     answered = run.outcome == ANSWERED
     latency = np.maximum(run.latency, 0.01)
     if not answered.any():
@@ -366,13 +318,13 @@ def histograms(run: Run) -> list[results.Histogram]:
 
 
 def revisions(run: Run) -> dict[str, int]:
-    """Answers of any status by the revision that they name."""
+    """Return the answers of any status by the revision that they name."""
     found = run.requests["revision"]
     by = np.bincount(found[found >= 0], minlength=len(run.revisions))
     return {name: int(count) for name, count in zip(run.revisions, by, strict=True)}
 
 
 def kinds(run: Run) -> dict[str, int]:
-    """Requests by payload."""
+    """Return the requests by payload."""
     names = [payload.name for payload in run.plan.scenario.payloads]
     return dict(zip(names, np.bincount(run.requests["kind"], minlength=len(names)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Follow the life of each pod through a run."""
+"""Follow each pod through a run: its moments, what its start took, and the requests that failed near it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ import numpy as np
 
 from loadtests import results
 from loadtests.analysis.measures import Run
-from loadtests.analysis.method import PHASES, START_SECONDS
+from loadtests.analysis.method import END_SECONDS, PHASES, START_SECONDS
 from loadtests.analysis.moments import Interval, moment
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact, Stamp
+from loadtests.cluster.observations import AnyObservation, Stamp
 from loadtests.results import FAILED, PodLife
 
 MOMENTS = ("created", "scheduled", "initialised", "pulled", "started", "ready")
 ORDER = (*MOMENTS, "terminating", "gone")
-END_SECONDS = 1.0  # before it was told to end and after it was gone, likewise
 
 
-# --- pods ------------------------------------------------------------------------------------------------------------
-
-
-class _Life:
-    """A pod's moments, as its facts come."""
+class PodHistory:
+    """A pod's moments, from what was observed of it, in order."""
 
     def __init__(self, clock: results.ClusterClock | None):
         self._clock = clock
@@ -34,10 +30,10 @@ class _Life:
         self.stamped: list[str] = []
         self.startup: dict[str, float] = {}
         self.problem: str | None = None
-        self._turns: list[float] = []  # when it became ready, and was so no more, in turns
+        self._turns: list[float] = []  # when it became ready, when it was no longer ready, and so on
 
-    def note(self, name: str, fact: AnyFact, stamp: Stamp) -> None:
-        """The first time; by a stamp not before what comes before, as clocks of nodes differ."""
+    def note(self, name: str, fact: AnyObservation, stamp: Stamp) -> None:
+        """Note a moment for the first time; by a stamp not before earlier moments, as clocks of nodes differ."""
         if name not in self.moments:
             at, stamped = moment(fact, stamp, self._clock)
             earlier = [self.moments[other] for other in ORDER[: ORDER.index(name)] if other in self.moments]
@@ -45,6 +41,7 @@ class _Life:
             self.stamped += [name] * stamped
 
     def take(self, fact: observations.Pod) -> None:
+        """Add the pod's next observation."""
         for name, stamp in (
             ("created", fact.created_stamp),
             ("scheduled", fact.scheduled_stamp),
@@ -62,7 +59,8 @@ class _Life:
             self._turns.append(moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, self._clock)[0])
         self.problem, self.last = fact.waiting or self.problem, fact
 
-    def record(self, lost: _Lost) -> PodLife:
+    def record(self, lost: FailedRequests) -> PodLife:
+        """Return what the summary has of the pod."""
         assert self.last is not None  # noqa: S101 - made with its first fact
         at = self.moments
         phases = list(self.phases())
@@ -83,7 +81,7 @@ class _Life:
         )
 
     def phases(self) -> Iterator[results.StartPhase]:
-        """What lies between its moments; what was not seen in between is one phase.
+        """Yield the phases of its start. Phases between which no moment was seen are one.
 
         Events may come late: a moment is no later here than those that it comes before.
         """
@@ -100,56 +98,57 @@ class _Life:
         return f"{name}: {max(parts, key=lambda part: parts[part])}" if name.endswith(PHASES[-1]) and parts else name
 
     def starts(self) -> list[Interval]:
-        """After it became ready, each time."""
+        """Return the intervals after it became ready, each time."""
         return [(at, at + START_SECONDS) for at in self._turns[::2]]
 
     def ends(self) -> list[Interval]:
-        """While it ended, where it was told to or just vanished; and from each time that it was ready no more.
+        """Return the intervals in which it ended, and those from each time at which it was no longer ready.
 
-        That lasts until it is ready again or gone, as after a container was killed, or for `START_SECONDS`.
+        The latter last until it is ready again or gone, as after a container was killed, or for `START_SECONDS`.
         """
         gone = self.moments.get("gone", math.inf)
-        told = self.moments.get("terminating", gone)
-        found = [] if math.isinf(told) else [(told - END_SECONDS, gone + END_SECONDS)]
+        ends = self.moments.get("terminating", gone)
+        found = [] if math.isinf(ends) else [(ends - END_SECONDS, gone + END_SECONDS)]
         for index, at in enumerate(self._turns[1::2]):
             again = self._turns[2 * index + 2] if 2 * index + 2 < len(self._turns) else min(gone, at + START_SECONDS)
             found.append((at - END_SECONDS, again + END_SECONDS))
         return found
 
 
-class _Lost:
-    """Failed requests, by the times at which they were to leave."""
+class FailedRequests:
+    """The intended times of failed requests."""
 
     def __init__(self, run: Run):
         self._times = run.intended[run.outcome == FAILED]
 
-    def near(self, stretches: Iterable[Interval]) -> int:
-        """How many are in any of them."""
+    def near(self, intervals: Iterable[Interval]) -> int:
+        """Return how many lie in any of the intervals."""
         found = np.zeros(len(self._times), np.bool_)
-        for start, end in stretches:
+        for start, end in intervals:
             found |= (self._times >= start) & (self._times <= end)
         return int(found.sum())
 
-    def elsewhere(self, stretches: Iterable[Interval]) -> int:
-        return len(self._times) - self.near(stretches)
+    def elsewhere(self, intervals: Iterable[Interval]) -> int:
+        """Return how many lie in none of the intervals."""
+        return len(self._times) - self.near(intervals)
 
 
-def lives_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> dict[str, _Life]:
-    """Every pod that was seen, by its name."""
-    lives: dict[str, _Life] = {}
+def histories_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> dict[str, PodHistory]:
+    """Return the history of every pod that was seen, by its name."""
+    histories: dict[str, PodHistory] = {}
     for fact in found:
         if isinstance(fact, observations.Pod):
-            lives.setdefault(fact.name, _Life(clock)).take(fact)
-        elif isinstance(fact, observations.Inside) and fact.name in lives:
-            lives[fact.name].startup |= fact.startup
+            histories.setdefault(fact.name, PodHistory(clock)).take(fact)
+        elif isinstance(fact, observations.Inside) and fact.name in histories:
+            histories[fact.name].startup |= fact.startup
     for name, event in pulled_of(found).items():
-        if name in lives:
-            lives[name].note("pulled", event, event.stamp)
-    return lives
+        if name in histories:
+            histories[name].note("pulled", event, event.stamp)
+    return histories
 
 
-def pulled_of(found: Sequence[AnyFact]) -> dict[str, observations.Event]:
-    """By pod, the event that its last image had come. A container that starts again has one each time."""
+def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.Event]:
+    """Return, by pod, the event that its last image was there. A container that starts again has one each time."""
     first: dict[tuple[str, str], observations.Event] = {}
     for fact in found:
         if isinstance(fact, observations.Event) and fact.reason == "Pulled" and fact.part.startswith("spec.containers"):

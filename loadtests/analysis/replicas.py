@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from loadtests import results
 from loadtests.analysis.measures import Run
-from loadtests.analysis.moments import Series, moment
+from loadtests.analysis.method import RAMP_STEP
+from loadtests.analysis.moments import StepFunction, moment, step_times, value_at
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.scenario import Objective, Plan
 
 # The first that is seen says what is desired. An HPA changes the Deployment first, then says so in its own status.
 PREFERRED = ("PodAutoscaler", "Deployment", "HorizontalPodAutoscaler")
 BY_READY = ("Deployment", "PodAutoscaler")  # and this how many are ready, where pods may not be seen
-RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 
 
-# --- replicas --------------------------------------------------------------------------------------------------------
-
-
-def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Series | None, str | None]:
-    """How many replicas were desired, and by which kind of objects. Where none may be seen, pods say it."""
+def desired_of(
+    found: Sequence[AnyObservation], existing: StepFunction | None
+) -> tuple[StepFunction | None, str | None]:
+    """Return how many replicas were desired, and the kind of objects that says so; where none may be seen, pods."""
     desired, kind = _counted(found, "desired", PREFERRED)
     if desired is None and existing is not None:
         return existing, "Pod"
@@ -32,9 +31,9 @@ def desired_of(found: Sequence[AnyFact], existing: Series | None) -> tuple[Serie
 
 
 def _counted(
-    found: Sequence[AnyFact], what: Literal["desired", "ready"], kinds: Sequence[str]
-) -> tuple[Series | None, str | None]:
-    """What the first of these kinds of objects that says it says, all of them together; and which it is."""
+    found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
+) -> tuple[StepFunction | None, str | None]:
+    """Return the sum over all objects of the first of these kinds that has the number, and that kind."""
     scales = [fact for fact in found if isinstance(fact, observations.Scale)]
     kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
     by_name: dict[str, int] = {}
@@ -45,11 +44,13 @@ def _counted(
         elif (number := getattr(scale, what)) is not None:
             by_name[scale.name] = number
         steps.append((scale.at, sum(by_name.values())))
-    return (Series(steps), kind) if kind else (None, None)
+    return (StepFunction(steps), kind) if kind else (None, None)
 
 
-def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tuple[Series | None, Series | None]:
-    """How many pods existed that were not being ended, and how many of those were ready.
+def pods_of(
+    found: Sequence[AnyObservation], clock: results.ClusterClock | None
+) -> tuple[StepFunction | None, StepFunction | None]:
+    """Return how many pods existed that were not being ended, and how many of those were ready.
 
     Where pods may not be seen, autoscalers and Deployments say how many are ready.
     """
@@ -71,11 +72,11 @@ def pods_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> tup
         state[name] = (stays, is_ready)
         existing.append((at, sum(there for there, _ in state.values())))
         ready.append((at, sum(is_ready for _, is_ready in state.values())))
-    return Series(existing), Series(ready)
+    return StepFunction(existing), StepFunction(ready)
 
 
-def needed_of(plan: Plan, seconds: float) -> Series | None:
-    """How many replicas the planned rate needs; None where it is not known what one holds."""
+def needed_of(plan: Plan, seconds: float) -> StepFunction | None:
+    """Return how many replicas the planned rate needs; `None` where it is not known what one holds."""
     if plan.scenario.rate != "replica":
         return None
     steps, start = list[tuple[float, int]](), 0.0
@@ -85,17 +86,17 @@ def needed_of(plan: Plan, seconds: float) -> Series | None:
             highest = max(segment.first + (segment.last - segment.first) * (number + end) / pieces for end in (0, 1))
             steps.append((start + segment.seconds * number / pieces, math.ceil(highest / plan.base - 1e-9)))
         start += segment.seconds
-    return Series([step for step in steps if step[0] < seconds] + [(seconds, 0)])
+    return StepFunction([step for step in steps if step[0] < seconds] + [(seconds, 0)])
 
 
-class Seen(NamedTuple):
-    """The numbers of replicas over time, and the run that they belong to."""
+class ReplicaCounts(NamedTuple):
+    """The numbers of replicas of a run over time, until the watch ended; `None` for those that were not observed."""
 
     run: Run
-    desired: Series | None
-    existing: Series | None
-    ready: Series | None
-    needed: Series | None
+    desired: StepFunction | None
+    existing: StepFunction | None
+    ready: StepFunction | None
+    needed: StepFunction | None
     until: float
 
     @property
@@ -103,38 +104,36 @@ class Seen(NamedTuple):
         return self.run.plan.scenario.slo
 
     def need(self, at: float) -> int | None:
+        """Return how many are needed at a time; `None` if that is not known."""
         return None if self.needed is None else self.needed.at(at, 0)
 
 
-def replicas(seen: Seen) -> list[results.Replicas]:
-    """Every change of one of the numbers."""
+def replicas(counts: ReplicaCounts) -> list[results.Replicas]:
+    """Return every change of one of the numbers."""
     found: list[results.Replicas] = []
-    for at in (at for at in _times(seen.desired, seen.existing, seen.ready, seen.needed) if at <= seen.until):
+    for at in (
+        at for at in step_times(counts.desired, counts.existing, counts.ready, counts.needed) if at <= counts.until
+    ):
         record = results.Replicas(
             at=at,
-            desired=_at(seen.desired, at),
-            existing=_at(seen.existing, at, 0),
-            ready=_at(seen.ready, at, 0),
-            needed=seen.need(at),
+            desired=value_at(counts.desired, at),
+            existing=value_at(counts.existing, at, 0),
+            ready=value_at(counts.ready, at, 0),
+            needed=counts.need(at),
         )
         if not found or record.model_copy(update={"at": found[-1].at}) != found[-1]:
             found.append(record)
     return found
 
 
-def beyond(seen: Seen, sign: int) -> float | None:
-    """Replica-seconds of ready ones beyond need (1), or short of it (-1)."""
-    if seen.needed is None or seen.ready is None:
+def beyond(counts: ReplicaCounts, sign: int) -> float | None:
+    """Return the replica-seconds of ready ones beyond need (`sign` 1) or short of it (-1); `None` if not known."""
+    if counts.needed is None or counts.ready is None:
         return None
-    edges = [0.0, *(at for at in _times(seen.ready, seen.needed) if 0 < at < seen.until), max(0.0, seen.until)]
-    pieces = ((start, end, seen.ready.at(start, 0) - seen.needed.at(start, 0)) for start, end in pairwise(edges))
+    edges = [
+        0.0,
+        *(at for at in step_times(counts.ready, counts.needed) if 0 < at < counts.until),
+        max(0.0, counts.until),
+    ]
+    pieces = ((start, end, counts.ready.at(start, 0) - counts.needed.at(start, 0)) for start, end in pairwise(edges))
     return math.fsum((end - start) * max(0, sign * beyond) for start, end, beyond in pieces)
-
-
-def _times(*series: Series | None) -> list[float]:
-    return sorted({at for s in series if s is not None for at in s.times})
-
-
-def _at(series: Series | None, time: float, before: Any = None) -> Any:
-    """What it was then; nothing if it was not seen."""
-    return None if series is None else series.at(time, before)

@@ -1,4 +1,4 @@
-"""How fast and how well a platform scales: what the cluster watcher saw, joined to a run's requests.
+"""Measure how fast and how well a platform scales: join what the cluster watcher saw to a run's requests.
 
 Moments are those at which a change was seen, which is when it took effect for whoever watches, as routers do. What
 was there before the watch, or came during an interruption, has the time that the object itself says, put on the run's
@@ -11,7 +11,7 @@ there was no ready replica for it, and the begin of the burst, where it needs mo
 detect      from a rise until more replicas are desired than at it
 provision   from then until as many are ready as were desired then
 scale       from a rise until as many are ready as are needed
-recover     from the burst's begin until the SLO held again (`measures.recovery`)
+recover     from the burst's begin until the SLO held again, as `loadtests.analysis.recovery` defines it
 cold start  of the slowest pod that was created in the run: from created to ready
 down        from the end of a burst that needed more until, to the end of the watch, no more are ready than are needed
             then, or than were ready before it
@@ -28,25 +28,19 @@ from typing import NamedTuple
 
 from loadtests import results
 from loadtests.analysis.measures import Run, Watched
-from loadtests.analysis.moments import clock_of, moment
-from loadtests.analysis.pods import _Lost, lives_of
-from loadtests.analysis.replicas import Seen, _at, beyond, desired_of, needed_of, pods_of, replicas
+from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
+from loadtests.analysis.moments import clock_of, moment, value_at
+from loadtests.analysis.pods import FailedRequests, histories_of
+from loadtests.analysis.replicas import ReplicaCounts, beyond, desired_of, needed_of, pods_of, replicas
 from loadtests.analysis.scaling_times import times_of
 from loadtests.analysis.traffic import splits, traffic_of
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from loadtests.results import PodLife
 
-ABOUT_SECONDS = 5.0  # that watches of different resources may take longer than others to notice the same outage
-EVENTS_FROM, MOST_EVENTS = -1.0, 500  # seconds on the run's axis, and how many
-FRESH_SECONDS = 3.0  # for so long, what a pod said of itself stands
 
-
-# --- everything ------------------------------------------------------------------------------------------------------
-
-
-def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
-    """Events, and changes of conditions, as events of their objects; from shortly before the run's begin on."""
+def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> list[results.PlatformEvent]:
+    """Return events, and changes of conditions as events of their objects, from `EVENTS_FROM` on, in order."""
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
     for fact in found:
@@ -77,7 +71,8 @@ def events_of(found: Sequence[AnyFact], clock: results.ClusterClock | None) -> l
     return sorted((event for event in events if event.at >= EVENTS_FROM), key=lambda event: event.at)
 
 
-def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
+def autoscaler_of(found: Sequence[AnyObservation]) -> list[results.AutoscalerSample]:
+    """Return what Knative's autoscaler said, in order."""
     return [
         results.AutoscalerSample.model_validate(fact.model_dump(exclude={"what", "live"}))
         for fact in found
@@ -85,29 +80,29 @@ def autoscaler_of(found: Sequence[AnyFact]) -> list[results.AutoscalerSample]:
     ]
 
 
-def samples(found: Sequence[AnyFact], seen: Seen) -> list[results.Sample]:
-    """The timeline, once a second, from what the cluster says: a look from outside would keep it from going to zero."""
+def samples(found: Sequence[AnyObservation], counts: ReplicaCounts) -> list[results.Sample]:
+    """Return the timeline, once a second, from what pods say: requests from outside would keep them from going."""
     inside = [fact for fact in found if isinstance(fact, observations.Inside)]
-    return [_sample(float(second), inside, seen) for second in range(int(max(0.0, seen.until)) + 1)]
+    return [_sample(float(second), inside, counts) for second in range(int(max(0.0, counts.until)) + 1)]
 
 
-def _sample(at: float, inside: Sequence[observations.Inside], seen: Seen) -> results.Sample:
+def _sample(at: float, inside: Sequence[observations.Inside], counts: ReplicaCounts) -> results.Sample:
     fresh = {fact.name: fact for fact in inside if at - FRESH_SECONDS <= fact.at <= at}.values()
     queues = [fact.queue_rows for fact in fresh if fact.queue_rows is not None]
     flying = [fact.in_flight for fact in fresh if fact.in_flight is not None]
-    ready = _at(seen.ready, at, 0)
+    ready = value_at(counts.ready, at, 0)
     return results.Sample(
         at=at,
         ready=None if ready is None else ready > 0,
         queue_rows=sum(queues) if queues else None,
         in_flight=sum(flying) if flying else None,
-        replicas_desired=_at(seen.desired, at),
+        replicas_desired=value_at(counts.desired, at),
         replicas_ready=ready,
     )
 
 
-def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
-    """What could not be watched at all, and then what was interrupted."""
+def not_seen(found: Sequence[AnyObservation]) -> Iterator[str]:
+    """Yield a sentence for what could not be watched at all, and then for what was interrupted."""
     yield from (fact.text for fact in found if isinstance(fact, observations.Unseen))
     over: list[_Outage] = []
     ongoing: dict[str, _Outage] = {}
@@ -122,7 +117,7 @@ def not_seen(found: Sequence[AnyFact]) -> Iterator[str]:
 
 
 class _Outage(NamedTuple):
-    """Watches that were interrupted, from when until when, and why."""
+    """Watches that were interrupted, from `start` to `end`, and why."""
 
     start: float
     end: float
@@ -134,9 +129,9 @@ class _Outage(NamedTuple):
         return cls(start, end, (gap.resource,), tuple(gap.why.split(", ")))
 
     def like(self, other: _Outage) -> bool:
-        """Whether both began and ended at about the same time."""
-        ends = self.end == other.end or abs(self.end - other.end) <= ABOUT_SECONDS
-        return ends and abs(self.start - other.start) <= ABOUT_SECONDS
+        """Return whether both began and ended at about the same time."""
+        ends = self.end == other.end or abs(self.end - other.end) <= SAME_SECONDS
+        return ends and abs(self.start - other.start) <= SAME_SECONDS
 
     def __str__(self) -> str:
         when = f"from {self.start:.1f} s to the end"
@@ -146,7 +141,7 @@ class _Outage(NamedTuple):
 
 
 def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
-    """Those of about the same time become one: it mostly was one, of the API server or the way to it."""
+    """Return the outages, those of about the same time as one: mostly it was one, of the API server."""
     found: list[_Outage] = []
     for one in sorted(outages, key=lambda outage: outage.start):
         if found and one.like(found[-1]):
@@ -159,8 +154,8 @@ def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
     return found
 
 
-def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
-    """What the scenario asked for, and did not happen."""
+def problems(found: Sequence[AnyObservation], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
+    """Yield a sentence for what the scenario asked for and did not happen."""
     platform, burst = run.plan.scenario.cluster, run.burst
     if platform is None or platform.disruption is None or burst is None:
         return
@@ -174,40 +169,42 @@ def problems(found: Sequence[AnyFact], run: Run, pods: Sequence[PodLife]) -> Ite
 
 
 def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[results.Cluster, list[results.Sample]]:
-    """Everything that facts say of a run; and its timeline."""
-    found, until = watched.facts, watched.until
-    clock, lost = clock_of(found), _Lost(run)
+    """Return what was observed of the cluster during a run, and the run's timeline."""
+    found, until = watched.observations, watched.until
+    clock, lost = clock_of(found), FailedRequests(run)
     existing, ready = pods_of(found, clock)
     desired, kind = desired_of(found, existing)
-    seen = Seen(run, desired, existing, ready, needed_of(run.plan, run.seconds), until)
-    lives = lives_of(found, clock)
-    pods = sorted((life.record(lost) for life in lives.values()), key=lambda pod: pod.created or 0.0)
+    counts = ReplicaCounts(run, desired, existing, ready, needed_of(run.plan, run.seconds), until)
+    histories = histories_of(found, clock)
+    pods = sorted((history.record(lost) for history in histories.values()), key=lambda pod: pod.created or 0.0)
     traffic, events = traffic_of(found), events_of(found, clock)
-    cut = [f"events: the last {len(events) - MOST_EVENTS} are left out"] if len(events) > MOST_EVENTS else []
+    cut = [f"events: the last {len(events) - MAX_EVENTS} are left out"] if len(events) > MAX_EVENTS else []
     cluster = results.Cluster(
         service=watched.service,
         mode=next((fact.mode for fact in reversed(found) if isinstance(fact, observations.Service)), None),
         clock=clock,
         desired_from=kind,
-        replica_per_s=run.plan.base if seen.needed else None,
+        replica_per_s=run.plan.base if counts.needed else None,
         watched_until=until,
-        replicas=replicas(seen),
-        times=times_of(seen, recovery, pods),
-        over_replica_seconds=beyond(seen, 1),
-        under_replica_seconds=beyond(seen, -1),
+        replicas=replicas(counts),
+        times=times_of(counts, recovery, pods),
+        over_replica_seconds=beyond(counts, 1),
+        under_replica_seconds=beyond(counts, -1),
         pods=pods,
-        lost_elsewhere=lost.elsewhere(s for life in lives.values() for s in (*life.starts(), *life.ends())),
+        lost_elsewhere=lost.elsewhere(
+            s for history in histories.values() for s in (*history.starts(), *history.ends())
+        ),
         traffic=traffic,
         splits=list(splits(run, traffic)),
-        events=events[:MOST_EVENTS],
+        events=events[:MAX_EVENTS],
         autoscaler=autoscaler_of(found),
         disruption=_disruption(found),
         not_seen=[*dict.fromkeys(not_seen(found)), *cut],
         problems=list(problems(found, run, pods)),
     )
-    return cluster, samples(found, seen)
+    return cluster, samples(found, counts)
 
 
-def _disruption(found: Sequence[AnyFact]) -> results.Disruption | None:
+def _disruption(found: Sequence[AnyObservation]) -> results.Disruption | None:
     done = (fact for fact in found if isinstance(fact, observations.Disrupted) and not fact.problem)
     return next((results.Disruption(at=fact.at, what=fact.text) for fact in done), None)

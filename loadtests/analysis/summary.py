@@ -1,27 +1,24 @@
-"""From a run's requests to the files that it leaves behind."""
+"""Summarise a run: all its measures, and its verdict."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from loadtests import results
-from loadtests.analysis import measures, scaling, verdict
+from loadtests.analysis import measures, recovery, scaling, verdict
 from loadtests.analysis.measures import Run
-from loadtests.report import page
 from loadtests.results import Summary
 
 
 def summarise(run: Run, name: str, environment: results.Environment, load_digest: str | None = None) -> Summary:
-    """All measures of a run, and its verdict."""
+    """Return all measures of a run, and its verdict."""
     phases, generator, budget = measures.phases(run), measures.generator(run), measures.budget(run)
-    recovery, capacity, slo = measures.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
+    recovered, capacity, slo = recovery.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)
-    cluster, timeline = scaling.measure(run, run.watched, recovery) if run.watched else (None, run.timeline)
+    cluster, timeline = scaling.measure(run, run.watched, recovered) if run.watched else (None, run.timeline)
     judged = verdict.judge(
         slo,
         phases,
         generator=generator,
-        recovery=recovery,
+        recovery=recovered,
         capacity=capacity,
         stopped=run.stopped,
         by_rule=run.by_rule,
@@ -40,7 +37,7 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
         environment=environment,
         generator=generator,
         phases=phases,
-        recovery=recovery,
+        recovery=recovered,
         budget=budget,
         capacity=capacity,
         revisions=measures.revisions(run),
@@ -51,15 +48,3 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
         histograms=measures.histograms(run),
         cluster=cluster,
     )
-
-
-def write(directory: Path, run: Run, summary: Summary) -> None:
-    """The run's files."""
-    names = results.Names(
-        [span.phase.name for span in run.plan.spans],
-        [payload.name for payload in run.plan.scenario.payloads],
-        run.revisions,
-    )
-    results.write_requests(directory / results.REQUESTS, run.requests, run.phase, names)
-    results.write_summary(directory / results.SUMMARY, summary)
-    page.write(directory, summary)

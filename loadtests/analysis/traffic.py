@@ -9,26 +9,21 @@ import numpy as np
 
 from loadtests import results
 from loadtests.analysis.measures import Run
-from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS
+from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS, Z_99
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
-
-Z_99 = 2.5758293035489  # of the normal distribution, two-sided 99 %
-
-
-# --- revisions -------------------------------------------------------------------------------------------------------
+from loadtests.cluster.observations import AnyObservation
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """Wilson's score interval of a binomial share, 99 % (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    """Return Wilson's score interval of a binomial share, 99 % (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927)."""
     share, z2 = count / total, Z_99**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_99 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     return centre - half if count else 0.0, centre + half if count < total else 1.0
 
 
-def traffic_of(found: Sequence[AnyFact]) -> list[results.Traffic]:
-    """The wanted shares, each time that they changed."""
+def traffic_of(found: Sequence[AnyObservation]) -> list[results.Traffic]:
+    """Return the wanted shares, each time that they changed."""
     changes: list[results.Traffic] = []
     for fact in found:
         if (
@@ -41,7 +36,7 @@ def traffic_of(found: Sequence[AnyFact]) -> list[results.Traffic]:
 
 
 def splits(run: Run, traffic: Sequence[results.Traffic]) -> Iterator[results.Split]:
-    """For each stretch with the same wanted shares, what each revision had of the answers that name one.
+    """Yield what each revision had of the answers that name one, for as long as the wanted shares stayed the same.
 
     By intended time, from `SETTLE_SECONDS` after a change until `AHEAD_SECONDS` before the next. The interval takes
     each request as routed by itself; where connections are (a Service without a gateway), it is too narrow.

@@ -27,7 +27,8 @@ import time
 
 from loadtests.cluster import observations, process
 from loadtests.cluster.api import connect
-from loadtests.cluster.watcher import DISRUPTIONS, Watcher
+from loadtests.cluster.disruption import DISRUPTIONS
+from loadtests.cluster.watcher import ClusterWatcher
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     target = options.cluster._replace(kubeconfig=options.kubeconfig, context=options.context)
     try:
         api, namespace = connect(target)
-        Watcher(api, namespace, options).run()
+        ClusterWatcher(api, namespace, options).run()
     except process.BadCluster as error:
         sys.stdout.write(observations.Problem(at=time.monotonic(), text=str(error)).model_dump_json() + "\n")
         sys.stdout.flush()

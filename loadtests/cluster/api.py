@@ -8,7 +8,6 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
 import yaml
 from kubernetes import client, config
@@ -17,8 +16,9 @@ from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
 from loadtests.cluster import observations
-from loadtests.cluster.observations import Fact, Object
-from loadtests.cluster.process import BadCluster, Target
+from loadtests.cluster.observations import KubernetesObject, Observation
+from loadtests.cluster.process import BadCluster, ClusterTarget
+from tools.urls import is_loopback, open_url
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
 PATIENCE = (CONNECT_SECONDS, ANSWER_SECONDS)
@@ -31,19 +31,16 @@ Selector = Mapping[str, str]
 
 
 class Resource(NamedTuple):
-    """One kind of objects, and how facts are read from them."""
+    """One kind of objects, and how observations are read from them."""
 
     name: str
     list: Lister
-    read: Callable[..., Fact | None]
+    read: Callable[..., Observation | None]
     selector: Selector
 
 
-# --- the API ---------------------------------------------------------------------------------------------------------
-
-
-def connect(target: Target) -> tuple[client.ApiClient, str]:
-    """A client, and the namespace; raises `BadCluster`."""
+def connect(target: ClusterTarget) -> tuple[client.ApiClient, str]:
+    """Return a client, and the namespace; raises `BadCluster`."""
     settings = client.Configuration()
     settings.retries, settings.connection_pool_maxsize = False, 32
     here = not target.kubeconfig and not target.context and (TOKEN / "token").exists()
@@ -60,16 +57,20 @@ def connect(target: Target) -> tuple[client.ApiClient, str]:
     except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         option = "--context" if target.context and "context" in str(error) else "--kubeconfig"
         raise BadCluster(f"{option}: {' '.join(str(error).split())}; expected one that kubectl can use") from None
+    if is_loopback(settings.host):  # as kubectl does
+        settings.proxy = None
     return client.ApiClient(settings), target.namespace or namespace
 
 
 def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resource]:
-    """Everything that is followed."""
+    """Return every kind of objects that is followed."""
     core, custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
     ours = {"label_selector": f"{observations.OF_SERVICE}={service},component notin (transformer,explainer)"}
     it = {"field_selector": f"metadata.name={service}"}
 
-    def of(group: str, version: str, plural: str, read: Callable[..., Fact], selector: Selector = ours) -> Resource:
+    def of(
+        group: str, version: str, plural: str, read: Callable[..., Observation], selector: Selector = ours
+    ) -> Resource:
         lister = partial(custom.list_namespaced_custom_object, group, version, namespace, plural)
         return Resource(plural, lister, read, selector)
 
@@ -84,31 +85,33 @@ def resources(api: client.ApiClient, namespace: str, service: str) -> list[Resou
     ]
 
 
-def _event_of(service: str, thing: Object, at: float, live: bool, gone: bool = False) -> Fact | None:
-    """Events have no labels: the service's are those about things that are called as what KServe makes for it."""
+def _event_of(service: str, thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Observation | None:
+    """Read an event. They have no labels: the service's are about objects with the names that KServe gives."""
     found = observations.event(thing, at, live, gone)
     return found if found and (found.name == service or found.name.startswith(f"{service}-predictor")) else None
 
 
-def _at(url: str) -> str:
-    """What is answered there."""
-    with urlopen(url, timeout=SCRAPE_TIMEOUT) as answer:  # noqa: S310 - a pod's, or named by the user
-        return str(answer.read().decode())
+def get_text(url: str, *, by_proxy: bool = False) -> str:
+    """Return what is answered at a URL; `by_proxy`: see `tools.urls.open_url`."""
+    with open_url(url, SCRAPE_TIMEOUT, by_proxy=by_proxy) as answer:
+        return answer.read().decode()
 
 
-def _text(get: Lister, *where: str) -> str:
-    """What is answered there, through the API server."""
+def get_through_api(get: Lister, *where: str) -> str:
+    """Return what is answered there, through the API server."""
     with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
         return str(answer.data.decode())
 
 
-def _why(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return in a few words why the API server, or what lies behind it, did not answer."""
     if isinstance(error, ApiException) and error.status:
         return f"HTTP {error.status}"
     if isinstance(error, ApiException):  # no answer: TLS
-        return _line(error.reason)
-    return _line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
+        return one_line(error.reason)
+    return one_line(error) if isinstance(error, LookupError | ConfigException) else type(error).__name__
 
 
-def _line(text: object) -> str:
+def one_line(text: object) -> str:
+    """Return a text in one line, cut where it is too long."""
     return " ".join(str(text).split())[: observations.MESSAGE_CHARS]

@@ -1,4 +1,4 @@
-"""The image that load tests run from in a cluster: Locust, this folder and what it needs of the library; no model.
+"""The image that load tests run from in a cluster: Locust, `loadtests/` and what it needs of the library; no model.
 
 `make image LOAD=1` makes it the way `defects.image` makes the service's: packages are downloaded here, with the hashes
 of `requirements/load.txt`, and the build itself needs no network. `make push LOAD=1` pushes it, for `images:` in an
@@ -57,7 +57,7 @@ CMD ["python", "-m", "loadtests.cluster.job"]
 
 
 def context(platform: str | None, scratch: Path) -> Path:
-    """A directory with all that goes into the build."""
+    """Return a directory with all that goes into the build."""
     lock, made = ROOT / "requirements" / "load.txt", scratch / "context"
     shutil.copytree(wheels(lock, platform, scratch), made / "wheels")
     shutil.copy(lock, made)
@@ -67,19 +67,19 @@ def context(platform: str | None, scratch: Path) -> Path:
 
 
 def build(options: argparse.Namespace) -> str:
-    """Build the image, and note that it was built last; its name. Raises `BadSetting` or `BuildFailed`."""
+    """Build the image, record that it was built last, and return its name; raises `BadSetting` or `BuildFailed`."""
     output: Path = options.output
     (output / RECORD).unlink(missing_ok=True)
     engine, base = engine_here(options.engine), options.base
     name = f"{NAME}-load:{version_here()}"
     if options.platform:
         name += f"-{options.platform.partition('/')[2]}"
-    facts = {key: value for key, value in labels(None, base).items() if "model" not in key}
-    facts["org.opencontainers.image.title"] = f"{NAME}-load"
+    image_labels = {key: value for key, value in labels(None, base).items() if "model" not in key}
+    image_labels["org.opencontainers.image.title"] = f"{NAME}-load"
     with tempfile.TemporaryDirectory() as directory:
         there = context(options.platform, Path(directory))
         say(f"building the load test's image with {engine} on {base}")
-        finish(engine, name, facts, {"BASE": base}, options.platform, containerfile=CONTAINERFILE, context=there)
+        finish(engine, name, image_labels, {"BASE": base}, options.platform, containerfile=CONTAINERFILE, context=there)
     output.mkdir(parents=True, exist_ok=True)
     (output / RECORD).write_text(json.dumps({"image": name, "engine": engine, "base": base}, indent=1) + "\n", "utf-8")
     return name

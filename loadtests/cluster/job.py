@@ -27,7 +27,7 @@ DONE, TAKEN = "done", "taken"
 LOOK_SECONDS = 0.5
 
 
-class Job:
+class LoadTestJob:
     """One run, and the time after it."""
 
     def __init__(self, results: Path, keep_seconds: float, options: list[str]):
@@ -37,7 +37,7 @@ class Job:
         self._locust: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """The run's exit code, once the results have been taken or had to be."""
+        """Run; return the exit code once the results have been taken, or were kept long enough."""
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         (self._results / DONE).unlink(missing_ok=True)
         self._locust = subprocess.Popen(self._command, cwd=ROOT)  # noqa: S603 - our own command
@@ -47,7 +47,7 @@ class Job:
         return code
 
     def _wait(self) -> None:
-        """Until the results have been taken, or for as long as they are kept."""
+        """Wait until the results have been taken, or for as long as they are kept."""
         until = time.monotonic() + self._keep
         (self._results / TAKEN).unlink(missing_ok=True)  # what was taken while the run was on are not its results
         (self._results / DONE).touch()
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--keep-seconds", type=float, default=3600, help="(default: %(default)s)")
     parser.add_argument("options", nargs="*", help="for Locust, after --")
     options = parser.parse_args()
-    raise SystemExit(Job(options.results, options.keep_seconds, options.options).run())
+    raise SystemExit(LoadTestJob(options.results, options.keep_seconds, options.options).run())
 
 
 if __name__ == "__main__":

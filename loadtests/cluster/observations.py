@@ -1,9 +1,9 @@
-"""What the cluster watcher tells: facts, one a line, read from Kubernetes objects.
+"""Observations of the cluster: what the watcher prints, one JSON object a line, read from Kubernetes objects.
 
-`at` of a fact is `time.monotonic` of this machine, when it came. `live` says whether it came by a watch as it happened;
-what came by a list, or by a watch that caught up after an interruption, may have happened long before. Times called
-`…_stamp` are what an object says itself: seconds since 1970 by the clock of whoever wrote it (the API server's for
-creation and deletion, a kubelet's for containers and conditions), which mostly are whole seconds.
+`at` is when the observation came, on `time.monotonic` of this machine. `live` says whether it came by a watch, as it
+happened. What came by a list, or by a watch that caught up after an interruption, may have happened long before.
+Times called `…_stamp` are the object's own: seconds since 1970 by the clock of whoever wrote it (the API server for
+creation and deletion, a kubelet for containers and conditions). They are mostly whole seconds.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MODES = {"Knative": "Knative", "Serverless": "Knative", "Standard": "Standard", 
 CONTAINER = "kserve-container"
 MESSAGE_CHARS = 300  # of an event's message or a condition's, at most
 
-Object = Mapping[str, Any]
+KubernetesObject = Mapping[str, Any]
 Stamp = float | None
 
 
-class Fact(BaseModel):
+class Observation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at: float
     live: bool = True
 
 
-class Pod(Fact):
+class Pod(Observation):
     """A pod as it is; `gone`: as it was before it vanished."""
 
     what: Literal["pod"] = "pod"
@@ -44,7 +44,7 @@ class Pod(Fact):
     initialised_stamp: Stamp
     started_stamp: Stamp = Field(description="of the predictor's container, for the first time that is known")
     ready_stamp: Stamp
-    deleted_stamp: Stamp = Field(description="when it was told to end")
+    deleted_stamp: Stamp = Field(description="when its deletion was asked for")
     ready: bool
     restarts: int = 0
     waiting: str | None = Field(default=None, description="why it does not run, such as ImagePullBackOff")
@@ -59,8 +59,8 @@ class Pod(Fact):
         return not self.gone and not self.ended and self.deleted_stamp is None
 
 
-class Scale(Fact):
-    """What decides on the number of replicas, as it is; for Knative, one for each revision."""
+class Scale(Observation):
+    """An object that decides on the number of replicas; for Knative, one for each revision."""
 
     what: Literal["scale"] = "scale"
     kind: Literal["PodAutoscaler", "HorizontalPodAutoscaler", "Deployment"]
@@ -70,7 +70,7 @@ class Scale(Fact):
     gone: bool = False
 
 
-class Service(Fact):
+class Service(Observation):
     """The InferenceService. `traffic`: revision -> share; `canaries`: Standard mode's, which name no revision."""
 
     what: Literal["service"] = "service"
@@ -80,13 +80,13 @@ class Service(Fact):
     canaries: tuple[str, ...] = ()
 
 
-class Revision(Fact):
+class Revision(Observation):
     what: Literal["revision"] = "revision"
     name: str
     conditions: dict[str, str]
 
 
-class Event(Fact):
+class Event(Observation):
     what: Literal["event"] = "event"
     stamp: Stamp
     kind: str
@@ -97,7 +97,7 @@ class Event(Fact):
     warning: bool = False
 
 
-class Autoscaler(Fact):
+class Autoscaler(Observation):
     """What Knative's autoscaler says of a revision; concurrencies are averages over replicas."""
 
     what: Literal["autoscaler"] = "autoscaler"
@@ -107,7 +107,7 @@ class Autoscaler(Fact):
     panicking: bool | None = None
 
 
-class Inside(Fact):
+class Inside(Observation):
     """What a pod says of itself: seconds of its start by phase, and its queue."""
 
     what: Literal["inside"] = "inside"
@@ -117,7 +117,7 @@ class Inside(Fact):
     in_flight: float | None
 
 
-class Clock(Fact):
+class Clock(Observation):
     """The API server's clock is `time.monotonic` + `offset`, give or take `error`; `skew`: what it is ahead of ours."""
 
     what: Literal["clock"] = "clock"
@@ -127,7 +127,7 @@ class Clock(Fact):
     answers: int
 
 
-class Unseen(Fact):
+class Unseen(Observation):
     """Something that could not be watched; `resource`: of which nothing can be seen, such as `pods`."""
 
     what: Literal["unseen"] = "unseen"
@@ -135,7 +135,7 @@ class Unseen(Fact):
     resource: str | None = None
 
 
-class Gap(Fact):
+class Gap(Observation):
     """For so long until `at`, a watch was interrupted; without `seconds`: since `at`, if no later gap has its end."""
 
     what: Literal["gap"] = "gap"
@@ -144,13 +144,13 @@ class Gap(Fact):
     why: str
 
 
-class Begun(Fact):
+class Begun(Observation):
     """Everything has been listed once."""
 
     what: Literal["begun"] = "begun"
 
 
-class Disrupted(Fact):
+class Disrupted(Observation):
     """What was done to the cluster; `problem`: why it was not."""
 
     what: Literal["disrupted"] = "disrupted"
@@ -158,51 +158,51 @@ class Disrupted(Fact):
     problem: str | None = None
 
 
-class Problem(Fact):
+class Problem(Observation):
     """Nothing can be watched at all."""
 
     what: Literal["problem"] = "problem"
     text: str
 
 
-AnyFact = (
+AnyObservation = (
     Pod | Scale | Service | Revision | Event | Autoscaler | Inside | Clock | Unseen | Gap | Begun | Disrupted | Problem
 )
-_ANY: TypeAdapter[AnyFact] = TypeAdapter(Annotated[AnyFact, Field(discriminator="what")])
+_ANY: TypeAdapter[AnyObservation] = TypeAdapter(Annotated[AnyObservation, Field(discriminator="what")])
 
 
-def read(lines: Iterable[str]) -> Iterator[AnyFact]:
-    """Facts from their lines; one that was cut off is left out."""
+def read(lines: Iterable[str]) -> Iterator[AnyObservation]:
+    """Yield observations from their lines; one that was cut off is left out."""
     for line in lines:
         with suppress(ValidationError):
             yield _ANY.validate_json(line)
 
 
-def shifted(fact: AnyFact, begin: float) -> AnyFact:
-    """The same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
-    changes = {"at": fact.at - begin}
-    if isinstance(fact, Clock):
-        changes["offset"] = fact.offset + begin
-    return fact.model_copy(update=changes)
+def shifted(observation: AnyObservation, begin: float) -> AnyObservation:
+    """Return the same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
+    changes = {"at": observation.at - begin}
+    if isinstance(observation, Clock):
+        changes["offset"] = observation.offset + begin
+    return observation.model_copy(update=changes)
 
 
 # --- from Kubernetes objects -----------------------------------------------------------------------------------------
 
 
 def seconds(text: str | None) -> Stamp:
-    """Seconds since 1970 of an RFC 3339 time; the middle of the second where it names no part of it."""
+    """Return the seconds since 1970 of an RFC 3339 time; the middle of the second where it has no fraction."""
     if not text:
         return None
     value = datetime.fromisoformat(text).timestamp()
     return value if "." in text else value + 0.5
 
 
-def revision_of(labels: Object) -> str | None:
+def revision_of(labels: KubernetesObject) -> str | None:
     return next((str(labels[name]) for name in REVISION_LABELS if name in labels), None)
 
 
-def conditions_of(thing: Object) -> dict[str, str]:
-    """Its conditions, each as `True`, `False: reason` or `Unknown: reason`."""
+def conditions_of(thing: KubernetesObject) -> dict[str, str]:
+    """Return an object's conditions, each as `True`, `False: reason` or `Unknown: reason`."""
     found = thing.get("status", {}).get("conditions") or []
     return {
         c["type"]: ": ".join(filter(None, (c["status"], c.get("reason") if c["status"] != "True" else None)))
@@ -210,7 +210,7 @@ def conditions_of(thing: Object) -> dict[str, str]:
     }
 
 
-def pod(thing: Object, at: float, live: bool, gone: bool = False) -> Pod:
+def pod(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Pod:
     meta, status, labels = thing["metadata"], thing.get("status", {}), thing["metadata"].get("labels") or {}
     since = {
         c["type"]: seconds(c.get("lastTransitionTime")) for c in status.get("conditions") or [] if c["status"] == "True"
@@ -238,28 +238,28 @@ def pod(thing: Object, at: float, live: bool, gone: bool = False) -> Pod:
     )
 
 
-def _started(container: Object) -> Stamp:
-    """When a container began to run, or did so last."""
+def _started(container: KubernetesObject) -> Stamp:
+    """Return when a container began to run, or did so last."""
     state, last = container.get("state") or {}, container.get("lastState") or {}
     found = state.get("running") or state.get("terminated") or last.get("terminated") or {}
     return seconds(found.get("startedAt"))
 
 
-def _deleted(meta: Object) -> Stamp:
-    """The object says when its grace period ends."""
+def _deleted(meta: KubernetesObject) -> Stamp:
+    """Return when an object was deleted; it says itself when its grace period ends."""
     end = seconds(meta.get("deletionTimestamp"))
     return None if end is None else end - (meta.get("deletionGracePeriodSeconds") or 0)
 
 
-def _unschedulable(status: Object) -> str | None:
+def _unschedulable(status: KubernetesObject) -> str | None:
     for c in status.get("conditions") or []:
         if c["type"] == "PodScheduled" and c["status"] == "False":
             return _reason(c)
     return None
 
 
-def _waiting(containers: Sequence[Object]) -> str | None:
-    """Why one does not run, or last ended, where that is no usual step of a start."""
+def _waiting(containers: Sequence[KubernetesObject]) -> str | None:
+    """Return why a container does not run, or last ended, where that is no usual step of a start."""
     for container in containers:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
@@ -268,19 +268,19 @@ def _waiting(containers: Sequence[Object]) -> str | None:
     return next((f"{last.get('reason')}, exit code {last.get('exitCode')}" for last in ended if last), None)
 
 
-def _reason(said: Object) -> str:
+def _reason(said: KubernetesObject) -> str:
     return ": ".join(filter(None, (said.get("reason"), said.get("message"))))[:MESSAGE_CHARS]
 
 
-def _port(thing: Object) -> int | None:
-    """Where the predictor listens."""
+def _port(thing: KubernetesObject) -> int | None:
+    """Return the port that the predictor listens on."""
     containers = thing.get("spec", {}).get("containers") or []
     ours = next((c for c in containers if c["name"] == CONTAINER), containers[0] if containers else {})
     ports = ours.get("ports") or []
     return ports[0].get("containerPort") if ports else None
 
 
-def pod_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+def pod_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
     status, name = thing.get("status", {}), thing["metadata"]["name"]
     desired, ready = (
         number if number is None or number >= 0 else None  # -1: not decided, or not known yet
@@ -289,23 +289,23 @@ def pod_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> 
     return Scale(at=at, live=live, gone=gone, kind="PodAutoscaler", name=name, desired=desired, ready=ready)
 
 
-def horizontal_autoscaler(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+def horizontal_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
     name, desired = thing["metadata"]["name"], thing.get("status", {}).get("desiredReplicas")
     return Scale(at=at, live=live, gone=gone, kind="HorizontalPodAutoscaler", name=name, desired=desired)
 
 
-def deployment(thing: Object, at: float, live: bool, gone: bool = False) -> Scale:
+def deployment(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
     name, desired = thing["metadata"]["name"], thing.get("spec", {}).get("replicas", 1)
     ready = thing.get("status", {}).get("readyReplicas", 0)
     return Scale(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired, ready=ready)
 
 
-def revision(thing: Object, at: float, live: bool, gone: bool = False) -> Revision:
+def revision(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Revision:
     conditions = {} if gone else conditions_of(thing)
     return Revision(at=at, live=live, name=thing["metadata"]["name"], conditions=conditions)
 
 
-def service(thing: Object, at: float, live: bool, gone: bool = False) -> Service:
+def service(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Service:
     annotations, status = thing["metadata"].get("annotations") or {}, thing.get("status", {})
     mode: Any = MODES.get(status.get("deploymentMode") or annotations.get(MODE, ""))
     traffic: dict[str, float] = {}
@@ -318,7 +318,7 @@ def service(thing: Object, at: float, live: bool, gone: bool = False) -> Service
     return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic, canaries=canaries)
 
 
-def event(thing: Object, at: float, live: bool, gone: bool = False) -> Event | None:
+def event(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Event | None:
     if gone:  # forgotten, not taken back
         return None
     about = thing.get("involvedObject") or {}

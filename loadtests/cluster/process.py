@@ -1,4 +1,4 @@
-"""The cluster watcher's process, as a run sees it: started before the load, asked for what it has seen, and ended."""
+"""Start the cluster watcher's process, read what it has observed, and end it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loadtests.cluster import observations
-from loadtests.cluster.observations import AnyFact
+from loadtests.cluster.observations import AnyObservation
 from tools.processes import ROOT, end
 
-FACTS = "cluster.jsonl"  # in the run's directory: every fact, with times on the run's axis
+OBSERVATIONS = "cluster.jsonl"  # in the run's directory: every observation, with times on the run's axis
 STOP_SECONDS = 3.0
 
 
@@ -24,7 +24,7 @@ class BadCluster(ValueError):
     """The cluster can't be watched; one line with the option and what was expected."""
 
 
-class Target(NamedTuple):
+class ClusterTarget(NamedTuple):
     """What is watched, and how the API is reached; empty: as kubectl would."""
 
     service: str
@@ -37,19 +37,19 @@ class Target(NamedTuple):
         return "/".join(filter(None, (self.namespace, self.service)))
 
 
-def service(text: str) -> Target:
-    """`NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
+def service(text: str) -> ClusterTarget:
+    """Read `NAME` or `NAMESPACE/NAME` of an InferenceService; raises `BadCluster`."""
     if not re.fullmatch(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?", text):
         raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
     namespace, _, name = text.rpartition("/")
-    return Target(name, namespace)
+    return ClusterTarget(name, namespace)
 
 
-class Watch:
-    """A process that watches the cluster, and writes facts to a file in `directory`."""
+class WatcherProcess:
+    """A process that watches the cluster, and writes observations to a file in `directory`."""
 
-    def __init__(self, target: Target, seconds: float, directory: Path, options: Sequence[str] = ()):
-        self._file, self._found, self._read = directory / FACTS, list[AnyFact](), 0
+    def __init__(self, target: ClusterTarget, seconds: float, directory: Path, options: Sequence[str] = ()):
+        self._file, self._found, self._read = directory / OBSERVATIONS, list[AnyObservation](), 0
         command = [
             *(
                 sys.executable,
@@ -74,20 +74,20 @@ class Watch:
     def pid(self) -> int:
         return self._process.pid
 
-    def begun(self) -> bool:
-        """Whether everything has been listed; raises `BadCluster` where that can't be."""
+    def has_begun(self) -> bool:
+        """Return whether everything has been listed; raises `BadCluster` where that can't be."""
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
-        found = self.facts()
-        for fact in found:
-            if isinstance(fact, observations.Problem):
-                raise BadCluster(fact.text)
+        found = self.observations()
+        for observation in found:
+            if isinstance(observation, observations.Problem):
+                raise BadCluster(observation.text)
         if ended:
             lines = self._file.read_text("utf-8", "replace").strip().splitlines()
             raise BadCluster(f"--cluster: the watcher ended: {lines[-1] if lines else 'it said nothing'}")
-        return any(isinstance(fact, observations.Begun) for fact in found)
+        return any(isinstance(observation, observations.Begun) for observation in found)
 
-    def facts(self) -> list[AnyFact]:
-        """What it has told so far."""
+    def observations(self) -> list[AnyObservation]:
+        """Return what it has observed so far."""
         with self._file.open("rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
@@ -96,17 +96,19 @@ class Watch:
         return self._found
 
     def replicas(self) -> int:
-        """How many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
+        """Return how many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
         pods: dict[str, bool] = {}
-        for fact in self.facts():
-            if isinstance(fact, observations.Pod):
-                pods[fact.name] = fact.stays
-            elif isinstance(fact, observations.Unseen) and fact.resource == "pods":
-                raise BadCluster(f"--cluster: {fact.text}; expected a role that may, to know when there is none left")
+        for observation in self.observations():
+            if isinstance(observation, observations.Pod):
+                pods[observation.name] = observation.stays
+            elif isinstance(observation, observations.Unseen) and observation.resource == "pods":
+                raise BadCluster(
+                    f"--cluster: {observation.text}; expected a role that may, to know when there is none left"
+                )
         return sum(pods.values())
 
     def order(self, at: float) -> None:
-        """Have it do, at `at` on `time.monotonic`, what it was started for. If this process ends before, it doesn't."""
+        """Order the disruption for `at` on `time.monotonic`. If this process ends before, it does not happen."""
         self._say({"at": at})
 
     def cancel(self) -> None:
@@ -119,19 +121,22 @@ class Watch:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
 
-    def stop(self, begin: float) -> list[AnyFact]:
-        """End it; gives its facts with times in seconds since `begin` on `time.monotonic`, and leaves them so."""
+    def stop(self, begin: float) -> list[AnyObservation]:
+        """End the process; return its observations with times in seconds since `begin` on `time.monotonic`.
+
+        The file keeps them with these times too.
+        """
         code = self._process.poll()
         self.kill()
-        found = [observations.shifted(fact, begin) for fact in self.facts()]
+        found = [observations.shifted(observation, begin) for observation in self.observations()]
         if code is not None:
-            last = max((fact.at for fact in found), default=0.0)
+            last = max((observation.at for observation in found), default=0.0)
             found.append(observations.Unseen(at=last, text=f"anything after {last:.1f} s: the watcher ended ({code})"))
-        self._file.write_text("".join(fact.model_dump_json() + "\n" for fact in found), "utf-8")
+        self._file.write_text("".join(observation.model_dump_json() + "\n" for observation in found), "utf-8")
         return found
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End the process, if it has not ended."""
         end(self._process, STOP_SECONDS)
         if self._process.stdin:
             with suppress(OSError):

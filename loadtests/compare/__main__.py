@@ -1,4 +1,4 @@
-"""Two groups of runs of one scenario: is B better than A, worse, or is there no difference?
+"""Compare two groups of runs of one scenario: is B better than A, worse, or is there no difference?
 
 python -m loadtests.compare A… -- B…        directories of runs, or their summary.json; prints Markdown
 
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Summary], list[Summary]]:
-    """What to compare, and how; raises `Unusable`."""
+    """Return what to compare, and how; raises `Unusable`."""
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="A… -- B…", help="runs, as directories or summary.json")
     parser.add_argument("--anyway", action="store_true", help="compare runs that differ or are Invalid")
@@ -55,7 +55,7 @@ def options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Summary]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compare and print; gives the exit code."""
+    """Compare and print; return the exit code."""
     try:
         chosen, a, b = options(arguments)
     except Unusable as error:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         return CANNOT
     rows = compare(a, b, chosen.seed)
     sys.stdout.write(report(a, b, rows, against))
-    if any(r.word == "worse" for r in rows):
+    if any(r.finding == "worse" for r in rows):
         return WORSE
     return CANNOT if min(len(a), len(b)) < FEWEST else BETTER
 

@@ -31,10 +31,9 @@ from defects.pages.axes import figure, percent
 from defects.pages.html import plain
 from defects.pages.tables import grid
 from loadtests import results
-from loadtests.compare.intervals import LEVEL, interval, sure, welch
+from loadtests.compare.intervals import LEVEL, Difference, bonferroni
 from loadtests.report.markdown import code, escaped
-from loadtests.report.tables import judged
-from loadtests.results import Cluster, Phase, Summary
+from loadtests.results import Cluster, PhaseResult, Summary
 
 FEWEST = 3  # runs on a side
 BETTER, WORSE, CANNOT, ERROR = 0, 1, 2, 3  # exit codes
@@ -48,11 +47,11 @@ TIMES = {
     "zero": "time to zero",
 }
 
-Word = Literal["better", "worse", "no difference", "can't tell"]
+Finding = Literal["better", "worse", "no difference", "can't tell"]
 
 
 class Value(NamedTuple):
-    """One run's value of a measure; `more`: the truth is this or more."""
+    """One run's value of a measure; `more`: the true value is this or more."""
 
     value: float
     more: bool = False
@@ -69,12 +68,12 @@ class Measure(NamedTuple):
 
 
 class Change(NamedTuple):
-    """From A to B: a difference, or a ratio. `low` and `high` bound it, `surely` with all measures in mind."""
+    """The difference or ratio from A to B, with the bounds of one measure alone; `joint` has those for all together."""
 
     middle: float
     low: float | None = None
     high: float | None = None
-    surely: tuple[float, float] | None = None
+    joint: tuple[float, float] | None = None
 
 
 class Row(NamedTuple):
@@ -84,15 +83,15 @@ class Row(NamedTuple):
     a: list[Value]
     b: list[Value]
     change: Change | None
-    word: Word
+    finding: Finding
 
 
 # --- what is compared -----------------------------------------------------------------------------------------------
 
 
 def measures(run: Summary) -> Iterator[Measure]:
-    """All that a run of this scenario has."""
-    for phase in judged(run):
+    """Yield every measure of a run of this scenario."""
+    for phase in run.judged:
         name = phase.name
         for key in ("p50", "p95", "p99"):
             yield Measure(f"{name} {key}, ms", of_phase(name, attrgetter(f"latency.{key}")), ratio=True)
@@ -107,7 +106,7 @@ def measures(run: Summary) -> Iterator[Measure]:
 
 
 def cluster_measures(run: Summary) -> Iterator[Measure]:
-    """What the platform did, where it was watched. `time to recover` is above: it needs no cluster."""
+    """Yield what the platform did, where it was watched. The time to recover is above: it needs no cluster."""
     if run.cluster is None:
         return
     for time in run.cluster.times:
@@ -122,7 +121,7 @@ def cluster_measures(run: Summary) -> Iterator[Measure]:
 
 
 def of_time(name: str, of: str) -> Callable[[Summary], Value | None]:
-    """One of the times of a cluster; until the end of the watch where what it counts to did not happen."""
+    """Return a getter of one of the times of a cluster; one without an end counts until the end of the watch."""
 
     def measured(run: Summary) -> Value | None:
         found = run.cluster.times if run.cluster else []
@@ -137,7 +136,7 @@ def of_time(name: str, of: str) -> Callable[[Summary], Value | None]:
 
 
 def of_cluster(get: Callable[[Cluster], float | None]) -> Callable[[Summary], Value | None]:
-    """A measure of the whole cluster."""
+    """Return a getter of a measure of the whole cluster."""
 
     def measured(run: Summary) -> Value | None:
         value = get(run.cluster) if run.cluster else None
@@ -147,14 +146,14 @@ def of_cluster(get: Callable[[Cluster], float | None]) -> Callable[[Summary], Va
 
 
 def lost_near(run: Summary) -> Value | None:
-    """Failed requests, those of the warm-up too, that were near a pod's start or end; each once, near however many."""
+    """Return the failed requests near any pod's start or end, each once; those of the warm-up count too."""
     if run.cluster is None or not run.cluster.pods:
         return None
     return Value(sum(phase.counts.failed for phase in run.phases) - run.cluster.lost_elsewhere)
 
 
-def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summary], Value | None]:
-    """A measure of the phase called `name`."""
+def of_phase(name: str, get: Callable[[PhaseResult], float | None]) -> Callable[[Summary], Value | None]:
+    """Return a getter of a measure of the phase called `name`."""
 
     def of(run: Summary) -> Value | None:
         value = next((get(phase) for phase in run.phases if phase.name == name), None)
@@ -163,12 +162,12 @@ def of_phase(name: str, get: Callable[[Phase], float | None]) -> Callable[[Summa
     return of
 
 
-def _share(phase: Phase, count: int) -> float:
+def _share(phase: PhaseResult, count: int) -> float:
     return count / max(1, phase.counts.answered + phase.counts.refused + phase.counts.failed)
 
 
 def recovery(run: Summary) -> Value | None:
-    """Seconds from the burst's start until the SLO held again, or until the end of a run in which it did not."""
+    """Return the seconds from the burst's start until the SLO held again, or to the end of a run if it did not."""
     if run.recovery.seconds is not None:
         return Value(run.recovery.seconds)
     burst = next((phase for phase in run.phases if phase.name == "burst"), None)
@@ -181,14 +180,14 @@ def capacity(run: Summary) -> Value | None:
 
 
 def compare(a: Sequence[Summary], b: Sequence[Summary], seed: int = 1) -> list[Row]:
-    """Every measure of two groups of runs."""
+    """Return every measure of two groups of runs, compared."""
     chosen = every([*a, *b])
-    level = sure(len(chosen))
+    level = bonferroni(len(chosen))
     return [row(m, [m.of(run) for run in a], [m.of(run) for run in b], seed, level) for m in chosen]
 
 
 def every(runs: Sequence[Summary]) -> list[Measure]:
-    """The measures that any of the runs has, each once; what only some have stands where it does there."""
+    """Return the measures that any of the runs has, each once; what only some have stands where it does there."""
     found: list[Measure] = []
     for run in runs:
         place = 0
@@ -203,24 +202,25 @@ def every(runs: Sequence[Summary]) -> list[Measure]:
 
 
 def row(measure: Measure, a: Sequence[Value | None], b: Sequence[Value | None], seed: int, level: float) -> Row:
-    """One measure, told at a confidence of `level`; without a value in each run there is nothing to tell."""
+    """Compare one measure at a confidence of `level`; without a value in each run, the result is "can't tell"."""
     there_a, there_b = ([value for value in side if value is not None] for side in (a, b))
     if len(there_a) < len(a) or len(there_b) < len(b):
         return Row(measure, there_a, there_b, None, "can't tell")
     changed = change(measure, there_a, there_b, seed, level)
-    return Row(measure, there_a, there_b, changed, word(measure, there_a, there_b, changed))
+    return Row(measure, there_a, there_b, changed, finding(measure, there_a, there_b, changed))
 
 
 def change(measure: Measure, a: Sequence[Value], b: Sequence[Value], seed: int, level: float) -> Change:
-    """From the mean of A to that of B, with bounds where there are enough runs."""
+    """Return the change from the mean of A to that of B, with bounds where there are enough runs."""
     ratio = _is_ratio(measure, [*a, *b])
     sides = [np.array([math.log(v.value) if ratio else v.value for v in side]) for side in (a, b)]
     back: Callable[[float], float] = math.exp if ratio else float
-    middle = back(float(sides[1].mean() - sides[0].mean()))
+    difference = Difference(*sides)
+    middle = back(difference.middle)
     if min(len(a), len(b)) < FEWEST:
         return Change(middle)
-    low, high = interval(sides[0], sides[1], np.random.default_rng(seed))
-    least, most = welch(sides[0], sides[1], level)
+    low, high = difference.bootstrap(np.random.default_rng(seed))
+    least, most = difference.welch(level)
     return Change(middle, back(low), back(high), (back(least), back(most)))
 
 
@@ -228,12 +228,12 @@ def _is_ratio(measure: Measure, values: Sequence[Value]) -> bool:
     return measure.ratio and all(value.value > 0 for value in values)
 
 
-def word(measure: Measure, a: Sequence[Value], b: Sequence[Value], changed: Change) -> Word:
-    """What the bounds say. Values that may be more can only be told to be more than others."""
+def finding(measure: Measure, a: Sequence[Value], b: Sequence[Value], changed: Change) -> Finding:
+    """Judge a change by its bounds. Values that may be more can only be found to be more than others."""
     nothing = 1.0 if _is_ratio(measure, [*a, *b]) else 0.0
-    if changed.surely is None:
+    if changed.joint is None:
         return "can't tell"
-    more, less = changed.surely[0] > nothing, changed.surely[1] < nothing
+    more, less = changed.joint[0] > nothing, changed.joint[1] < nothing
     if (not less and any(v.more for v in a)) or (not more and any(v.more for v in b)):
         return "can't tell"
     if not more and not less:
@@ -245,7 +245,7 @@ def word(measure: Measure, a: Sequence[Value], b: Sequence[Value], changed: Chan
 
 
 def objections(a: Sequence[Summary], b: Sequence[Summary]) -> list[str]:
-    """Why these runs should not be compared, a line each."""
+    """Return why these runs should not be compared, a line each."""
     found = [f"{side}{number} is {run.verdict.outcome}: {'; '.join(run.verdict.reasons)}"
              for side, runs in (("A", a), ("B", b)) for number, run in enumerate(runs, 1)
              if run.verdict.outcome in ("Invalid", "Error")]  # fmt: skip
@@ -258,9 +258,18 @@ def objections(a: Sequence[Summary], b: Sequence[Summary]) -> list[str]:
     runs = [*a, *b]
     if len({(run.seed, run.load_digest) for run in runs}) > len({run.seed for run in runs}):
         found.append("load: the scenario's content or the rows differ, or are not known; expected the same in all runs")
+    found += _older_rule(runs)
     if any(run == other for number, run in enumerate(runs) for other in runs[:number]):
         found.append("a run is given twice; expected each once")
     return found
+
+
+def _older_rule(runs: Sequence[Summary]) -> list[str]:
+    """Object to runs of which only some times to recover take later breaches into account."""
+    older = [run for run in runs if run.recovery.breached_at is not None and run.recovery.broken_again_at is None]
+    if not older or all(run.recovery.broken_again_at is None for run in runs):
+        return []
+    return ["time to recover: some runs are from before later breaks counted; expected the same rule in all runs"]
 
 
 def _seeds(runs: Sequence[Summary]) -> str:
@@ -283,7 +292,7 @@ SAME: dict[str, Callable[[Summary], str]] = {
 
 
 def report(a: Sequence[Summary], b: Sequence[Summary], rows: Sequence[Row], against: Sequence[str]) -> str:
-    """The comparison as Markdown."""
+    """Return the comparison as Markdown."""
     heads = [
         "Measure",
         f"A, {len(a)} run{'s' * (len(a) > 1)}",
@@ -303,16 +312,16 @@ def report(a: Sequence[Summary], b: Sequence[Summary], rows: Sequence[Row], agai
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """How many measures are what."""
-    words = [r.word for r in rows]
-    counted = [f"{words.count(w)} {w}" for w in ("better", "worse") if w in words]
-    if unknown := words.count("can't tell"):
+    """Return how many measures are better, worse or unknown."""
+    findings = [r.finding for r in rows]
+    counted = [f"{findings.count(f)} {f}" for f in ("better", "worse") if f in findings]
+    if unknown := findings.count("can't tell"):
         counted.append(f"{unknown} can't be told")
     return ", ".join(counted) or "no difference"
 
 
 def _who(runs: Sequence[Summary]) -> str:
-    """Which models were measured where, each once."""
+    """Return which models were measured where, each once."""
     seen = dict.fromkeys(
         (run.environment.model.name, run.environment.model.version, run.environment.host) for run in runs
     )
@@ -321,12 +330,12 @@ def _who(runs: Sequence[Summary]) -> str:
 
 def _cells(found: Row) -> list[str]:
     measure = found.measure
-    shown = f"**{found.word}**" if found.word in ("better", "worse") else found.word
+    shown = f"**{found.finding}**" if found.finding in ("better", "worse") else found.finding
     return [measure.name, _group(found, found.a), _group(found, found.b), _change(found), shown]
 
 
 def _group(found: Row, values: Sequence[Value]) -> str:
-    """The mean, geometric for ratios, and the range."""
+    """Return the mean, geometric for ratios, and the range."""
     if not values:
         return "–"
     plain_values = [v.value for v in values]
@@ -352,26 +361,27 @@ def _change(found: Row) -> str:
 
 
 def footnote(a: Sequence[Summary], b: Sequence[Summary], rows: Sequence[Row]) -> str:
-    """What the brackets are."""
+    """Explain the brackets, and when B is called better or worse."""
     groups = "Means of runs, geometric for latencies and capacities [lowest–highest]."
     if min(len(a), len(b)) < FEWEST:
         return (
             f"{groups} No intervals, so no verdicts: that takes at least {FEWEST} runs on each side. What one run "
             "says about the next can't be known from its own requests."
         )
+    each = bonferroni(len(rows))
     return (
         f"{groups} From A to B: {LEVEL:.0%} bootstrap intervals across runs, expanded for few runs, each of its own "
-        f"measure alone. B is called better or worse only beyond Welch's t interval at {sure(len(rows)):.2%}, which is "
+        f"measure alone. B is called better or worse only beyond Welch's t interval at {each:.2%}, which is "
         f"{LEVEL:.0%} for all {len(rows)} measures together."
     )
 
 
 class Unusable(ValueError):
-    """What was given can't be read; one line says why."""
+    """What was given can't be read; the message is one line."""
 
 
 def read(path: str) -> Summary:
-    """One run; raises `Unusable`."""
+    """Return one run; raises `Unusable`."""
     try:
         return results.read_summary(Path(path))
     except (OSError, ValueError) as error:

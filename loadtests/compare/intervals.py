@@ -1,9 +1,11 @@
-"""Estimate intervals of a ratio or difference between two groups of runs."""
+"""Estimate intervals of the difference between the means of two groups of runs."""
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+import warnings
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,52 +15,52 @@ RESAMPLES = 10_000
 Floats = NDArray[np.float64]
 
 
-# --- intervals ------------------------------------------------------------------------------------------------------
+class Difference:
+    """mean(b) - mean(a), where `a` and `b` have a value for each run `[runs]`, of at least two runs each.
 
+    SciPy takes a second or more to import, so that happens where it is needed.
+    """
 
-def interval(a: Floats, b: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
-    """Bounds of mean(b) - mean(a), where each has a value for each of at least two runs; see above."""
-    tail = 1 - NormalDist().cdf(_student(NormalDist().inv_cdf((1 + level) / 2), _freedom(a, b)))
-    low, high = np.quantile(_resampled(b, random) - _resampled(a, random), [tail, 1 - tail]).tolist()
-    return low, high
+    def __init__(self, a: Floats, b: Floats):
+        self._a, self._b = a, b
+        self._varies = bool(np.ptp(a) > 0 or np.ptp(b) > 0)  # otherwise its bounds are the difference itself
+        self.middle = float(b.mean() - a.mean())
 
+    def bootstrap(self, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
+        """Return bounds from resamples, expanded for few runs as `comparison` describes."""
+        from scipy import special  # type: ignore[import-untyped]
 
-def welch(a: Floats, b: Floats, level: float) -> tuple[float, float]:
-    """Bounds of mean(b) - mean(a) by Welch's t, where each has a value for each of at least two runs."""
-    t = _student(NormalDist().inv_cdf((1 + level) / 2), _freedom(a, b))
-    half = t * math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-    middle = float(b.mean() - a.mean())
-    return middle - half, middle + half
+        if not self._varies:
+            return self.middle, self.middle
+        tail = float(special.ndtr(-special.stdtrit(self._welch.df, (1 + level) / 2)))
+        low, high = np.quantile(_resampled(self._b, random) - _resampled(self._a, random), [tail, 1 - tail]).tolist()
+        return low, high
+
+    def welch(self, level: float) -> tuple[float, float]:
+        """Return bounds by Welch's t."""
+        if not self._varies:
+            return self.middle, self.middle
+        bounds = self._welch.confidence_interval(level)
+        return float(bounds.low), float(bounds.high)
+
+    @cached_property
+    def _welch(self) -> Any:
+        """SciPy's result of Welch's t test."""
+        from scipy import stats
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # where values hardly vary
+            return stats.ttest_ind(self._b, self._a, equal_var=False)
 
 
 def _resampled(values: Floats, random: np.random.Generator) -> Floats:
-    """Means of resamples, as far from the mean as unbiased variance is."""
+    """Return means of resamples, `[resamples]`, as far from the mean as unbiased variance is."""
     n, mean = len(values), values.mean()
     means = values[random.integers(0, n, (RESAMPLES, n))].mean(axis=1)
     found: Floats = mean + (means - mean) * math.sqrt(n / (n - 1))
     return found
 
 
-def _freedom(a: Floats, b: Floats) -> float:
-    """Welch's degrees of freedom; of values that do not vary, the fewest."""
-    parts = [(values.var(ddof=1) / len(values), len(values) - 1) for values in (a, b)]
-    total = sum(variance for variance, _ in parts)
-    fewest = min(freedom for _, freedom in parts)
-    if total <= 0:
-        return fewest
-    return float(total**2 / sum(variance**2 / freedom for variance, freedom in parts))
-
-
-def _student(z: float, freedom: float) -> float:
-    """Student's t where the normal distribution has z (Abramowitz and Stegun, 26.7.5); 3 % low at 2 degrees."""
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
-
-
-def sure(count: int) -> float:
-    """The confidence that each of so many measures needs, for all of them together to have `LEVEL`."""
+def bonferroni(count: int) -> float:
+    """Return the confidence that each of `count` measures needs, for all of them together to have `LEVEL`."""
     return 1 - (1 - LEVEL) / max(1, count)

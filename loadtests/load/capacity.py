@@ -7,11 +7,9 @@ from pathlib import Path
 from loadtests import results
 from loadtests.scenario import BadScenario, Scenario
 
-# --- what one replica holds -----------------------------------------------------------------------------------------
-
 
 def replica_capacity(directory: Path) -> float:
-    """What a run found that one replica holds, in requests/s; raises `BadScenario`."""
+    """Return the requests per second that one replica holds, as a run found them; raises `BadScenario`."""
     try:
         found = results.read_summary(directory)
     except (OSError, ValueError):
@@ -22,7 +20,7 @@ def replica_capacity(directory: Path) -> float:
 
 
 def _ready_in(found: results.Summary, directory: Path) -> int:
-    """How many replicas a run was answered by: one, where nobody watched; raises `BadScenario`."""
+    """Return how many replicas answered a run: one, where no cluster was watched; raises `BadScenario`."""
     if found.cluster is None:
         return 1
     seen = found.cluster.replicas
@@ -35,7 +33,7 @@ def _ready_in(found: results.Summary, directory: Path) -> int:
 
 
 def check_alike(directory: Path, scenario: Scenario) -> None:
-    """A capacity is one of the same requests with the same SLO; raises `BadScenario`."""
+    """Raise `BadScenario` where a run had other requests or another SLO: its capacity is not this scenario's."""
     found, kinds = results.read_summary(directory), sorted(payload.name for payload in scenario.payloads)
     if sorted(found.kinds) != kinds or found.slo.p95_ms != scenario.slo.p95_ms:
         what = f"{', '.join(kinds)} with a p95 of {scenario.slo.p95_ms:g} ms"

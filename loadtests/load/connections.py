@@ -27,8 +27,8 @@ Address = tuple[int, Any]  # family, and what `connect` takes
 _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
 
 
-class Reply(NamedTuple):
-    """An answer, or which of `results.ERRORS` came instead."""
+class ServerReply(NamedTuple):
+    """An answer, or the index in `results.ERRORS` of what came instead."""
 
     error: int
     response: HTTPResponse | None = None
@@ -61,15 +61,15 @@ class Connections:
         self._family, self._address = reachable([(family, address) for family, _, _, _, address in found], timeout)
         self._idle: list[Kept] = []
 
-    def exchange(self, request: bytes) -> Reply:
+    def exchange(self, request: bytes) -> ServerReply:
         """Send a request and wait for its answer, at most the timeout after which it is given up."""
         until = time.perf_counter() + self._timeout
         try:
             kept = self._take(until)
         except TimeoutError:
-            return Reply(TIMEOUT)
+            return ServerReply(TIMEOUT)
         except OSError as error:
-            return Reply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
+            return ServerReply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
         reply = self._converse(kept.connection, request, until)
         if reply.response is None or reply.response.should_close():
             kept.connection.close()
@@ -77,7 +77,7 @@ class Connections:
             self._idle.append(kept)
         return reply
 
-    def _converse(self, connection: socket.socket, request: bytes, until: float) -> Reply:
+    def _converse(self, connection: socket.socket, request: bytes, until: float) -> ServerReply:
         response = HTTPResponse("POST")
         try:
             connection.settimeout(left(until))
@@ -87,14 +87,14 @@ class Connections:
                 data = connection.recv(RECEIVE_BYTES)
                 response.feed(data)
                 if not data and not response.message_complete:
-                    return Reply(CLOSED)
+                    return ServerReply(CLOSED)
         except TimeoutError:
-            return Reply(TIMEOUT)
+            return ServerReply(TIMEOUT)
         except HTTPParseError:
-            return Reply(NOT_HTTP)
+            return ServerReply(NOT_HTTP)
         except OSError:
-            return Reply(CLOSED)
-        return Reply(0, response)
+            return ServerReply(CLOSED)
+        return ServerReply(0, response)
 
     def _take(self, until: float) -> Kept:
         while self._idle:
@@ -122,7 +122,7 @@ class Connections:
 
 
 def left(until: float) -> float:
-    """Seconds until then on `time.perf_counter`, of which there must be some; raises `TimeoutError`."""
+    """Return the seconds until then on `time.perf_counter`; raises `TimeoutError` where none are left."""
     seconds = until - time.perf_counter()
     if seconds <= 0:
         raise TimeoutError
@@ -130,7 +130,7 @@ def left(until: float) -> float:
 
 
 def reachable(addresses: Sequence[Address], timeout: float) -> Address:
-    """The first that can be connected to; of none, or of one, the first."""
+    """Return the first address that can be connected to; the first of all where none can, or there is only one."""
     for family, address in addresses if len(addresses) > 1 else ():
         with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
@@ -140,7 +140,7 @@ def reachable(addresses: Sequence[Address], timeout: float) -> Address:
 
 
 def _readable(connection: socket.socket) -> bool:
-    """Whether an idle connection has something to say: that can only be its end."""
+    """Return whether something can be read from an idle connection: that can only be its end."""
     poll = _poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -1,11 +1,11 @@
-"""One load test, from the order to the verdict: who coordinates it, and who sends.
+"""One load test, from the order to the verdict.
 
 The coordinator is Locust's master, or its only process. It asks the server what it serves, gives every worker its part
 of the schedule, tells all of them when to begin, and puts together what they report. They talk through Locust's own
 messages, which a single process sends to itself, so there is one way for all of Locust's modes.
 
-Workers begin so and so long after they are told, not at a time of day: their clocks need not agree, and their parts are
-as exact as a message is fast.
+Workers begin a fixed time after the order to begin, not at a time of day: their clocks need not agree, and their parts
+are as exact as a message is fast.
 """
 
 from __future__ import annotations
@@ -14,41 +14,40 @@ import logging
 import shlex
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import numpy as np
 from gevent.event import Event
 from locust.env import Environment
-from locust.runners import MasterRunner
 
 from defects.schema import ModelRows
 from loadtests import results
 from loadtests import scenario as scenarios
-from loadtests.analysis import measures, method
+from loadtests.analysis import method
 from loadtests.analysis import summary as summaries
 from loadtests.analysis.measures import Run, Watched
-from loadtests.cluster import process
-from loadtests.cluster.process import BadCluster, Watch
+from loadtests.cluster.process import BadCluster
+from loadtests.load import run_directory
+from loadtests.load.cluster_watch import LISTED_SECONDS, ClusterWatch
 from loadtests.load.dispatcher import GRACE_SECONDS
-from loadtests.load.messages import BEGIN_SECONDS, ORDER, Message
+from loadtests.load.messages import BEGIN_SECONDS, WorkerMessage
 from loadtests.load.options import Options, rate, without_secrets
-from loadtests.load.server_monitor import Timeline
+from loadtests.load.server_monitor import MonitorProcess
 from loadtests.load.worker import CLOSED_SECONDS, PREPARE_SECONDS
+from loadtests.load.workers import Workers
 from loadtests.report.page import PAGE
-from loadtests.results import REQUEST, Requests, Summary
+from loadtests.results import Summary
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import computer, payloads
 from tools.payloads import BadPayload, Served
 
-LISTED_SECONDS = 30.0  # for the cluster watcher to have listed everything
 REPORT_SECONDS = 30.0  # beyond the last request's time, for workers to report
+POLL_SECONDS = 0.2  # at most, between two looks at what is waited for
 
 logger = logging.getLogger("loadtests")
 
@@ -57,174 +56,145 @@ class BadRun(RuntimeError):
     """The run could not take place; one line says why."""
 
 
-# --- the coordinator -----------------------------------------------------------------------------------------------
+class Outcome(NamedTuple):
+    """How a run ended, in one line, and why. `directory` is where its files are, if it took place."""
 
+    exit_code: int
+    line: str
+    reasons: tuple[str, ...] = ()
+    directory: Path | None = None
 
-class Part:
-    """What one worker has reported so far."""
+    @property
+    def text(self) -> str:
+        """What the terminal shows: the reasons, a line each, then the verdict."""
+        report = f"; report: {self.directory / PAGE}" if self.directory else ""
+        last = f"{self.line} (exit code {self.exit_code}){report}\n"
+        return "".join(f"  {reason}\n" for reason in self.reasons) + last
 
-    def __init__(self) -> None:
-        self.ready = self.done = False
-        self.per_s: float | None = None
-        self.chunks: list[bytes] = []
-        self.revisions: list[str] = []
-        self.peak, self.cpu = 0, 0.0
+    @classmethod
+    def of_error(cls, text: str) -> Outcome:
+        return cls(method.EXIT_CODES["Error"], f"error: {text}")
 
-    def requests(self, revisions: list[str]) -> Requests:
-        """Its requests, with its revisions numbered as in `revisions`, which gets those that are new."""
-        rows = np.frombuffer(b"".join(self.chunks), REQUEST).copy()
-        revisions += [name for name in self.revisions if name not in revisions]
-        numbers = np.array([revisions.index(name) for name in self.revisions] + [-1], np.int16)
-        rows["revision"] = numbers[rows["revision"]]
-        return rows
+    @classmethod
+    def of_summary(cls, summary: Summary, directory: Path) -> Outcome:
+        verdict = summary.verdict
+        line = f"{verdict.outcome}: {summary.scenario} against {summary.environment.host}"
+        return cls(method.EXIT_CODES[verdict.outcome], line, tuple(verdict.reasons), directory)
 
 
 class Coordinator:
-    """One run. `over` is set once its verdict is known; `exit_code` and `lines` say it."""
+    """One run. `ended` is set once its `outcome` is known."""
 
     def __init__(self, environment: Environment):
         assert environment.runner is not None  # noqa: S101 - a run has begun
-        self._environment, self._runner = environment, environment.runner
-        names = list(self._runner.clients) if isinstance(self._runner, MasterRunner) else ["local"]
-        self._parts = {name: Part() for name in names if not self._lost(name)}
-        self._steps: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        self._news, self._stopped, self._problem = Event(), "", ""
+        self._environment = environment
+        self._workers = Workers(environment.runner)
+        self._changed, self._stopped = Event(), ""
         self._by_rule = False  # whether it was stopped because the steps of a ramp broke
-        self.over = Event()
         self._patience = 0.0  # how long requests in flight are waited for
-        self._watch: Watch | None = None
+        self._cluster: ClusterWatch | None = None
         self._directory: Path | None = None
-        self.exit_code, self.lines = method.EXIT_CODES["Error"], ["error: the run did not end"]
+        self.ended, self.outcome = Event(), Outcome.of_error("the run did not end")
         self._greenlet = gevent.spawn(self._run)
-
-    def stop(self, why: str) -> None:
-        """End the run early, unless it is over, and wait for its verdict."""
-        if not self.over.is_set():
-            self._end(why)
-            self.over.wait(self._patience + REPORT_SECONDS)
-
-    def _end(self, why: str) -> None:
-        self._stopped = self._stopped or why
-        self._news.set()
-        self._tell({"what": "end"})
-        if self._watch:
-            self._watch.cancel()
-
-    def _run(self) -> None:
-        try:
-            summary, directory = self._drive()
-            self.exit_code = method.EXIT_CODES[summary.verdict.outcome]
-            self.lines = [f"{summary.verdict.outcome}: {summary.scenario} against {summary.environment.host}"]
-            self.lines += [f"  {reason}" for reason in summary.verdict.reasons] + [f"report: {directory / PAGE}"]
-        except (BadRun, BadScenario, BadCluster, BadPayload, OSError) as error:
-            self.lines = [f"error: {error}"]
-        except Exception as error:
-            logger.exception("the run failed")
-            self.lines = [f"error: {type(error).__name__}: {error}"]
-        finally:
-            if self._watch:
-                self._watch.kill()
-            self._discard()
-            self.over.set()
-
-    def _discard(self) -> None:
-        """The directory of a run that did not take place."""
-        if self._directory and not (self._directory / results.SUMMARY).exists():
-            with suppress(OSError):  # something else is in it
-                (self._directory / process.FACTS).unlink(missing_ok=True)
-                self._directory.rmdir()
 
     # --- messages ---
 
-    def hear(self, msg: Any, **_: Any) -> None:
+    def receive(self, msg: Any, **_: Any) -> None:
         """Take a worker's report."""
-        part, report = self._parts.get(msg.node_id), msg.data
-        if part is None:
-            return
-        match report["what"]:
-            case "ready":
-                part.ready = True
-            case "measured":
-                part.per_s = report["per_s"]
-            case "requests":
-                part.chunks.append(report["rows"])
-            case "step":
-                self._judge_step(report)
-            case "done":
-                part.revisions, part.peak, part.cpu = report["revisions"], report["peak"], report["cpu"]
-                part.done = True
-            case "problem":
-                self._problem = f"worker {msg.node_id}: {report['text']}"
-        self._news.set()
-
-    def _tell(self, order: Message, to: str | None = None) -> None:
-        for name in [to] if to else self._parts:
-            self._runner.send_message(ORDER, order, client_id=name)
-
-    def _wait(self, seconds: float, *, for_all: str) -> bool:
-        """Whether every worker that is there said so in time, or the run was stopped; raises `BadRun`."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._problem:
-                raise BadRun(self._problem)
-            if all(getattr(part, for_all) for name, part in self._parts.items() if not self._lost(name)):
-                return True
-            self._news.clear()
-            self._news.wait(0.2)
-        return False
-
-    def _lost(self, name: str) -> bool:
-        """Whether a worker went missing."""
-        clients = getattr(self._runner, "clients", {"local": None})
-        return name not in clients or getattr(clients[name], "state", "") == "missing"
-
-    def _judge_step(self, report: Message) -> None:
-        """End the run when two steps in a row did not hold."""
-        self._steps[report["number"]].append((report["total"], report["good"], report["late"]))
-        if self._broken(report["number"]) and self._broken(report["number"] - 1):
+        self._workers.receive(msg.node_id, msg.data)
+        if msg.data["what"] == "step" and self._workers.broke_two_steps(msg.data["number"]):
             self._by_rule = self._by_rule or not self._stopped
             self._end("the SLO did not hold in two steps in a row")
+        self._changed.set()
 
-    def _broken(self, number: int) -> bool:
-        told = self._steps.get(number, [])
-        if len(told) < len(self._parts):
-            return False
-        total, good, late = np.sum(told, axis=0).tolist()
-        return bool(measures.over(np.array([total - good]), np.array([total]))[0]) or late > 0.01 * total
+    def stop(self, why: str) -> None:
+        """End the run early, unless it is over, and wait for its verdict."""
+        if not self.ended.is_set():
+            self._end(why)
+            self.ended.wait(self._patience + REPORT_SECONDS)
+
+    def _end(self, why: str) -> None:
+        self._stopped = self._stopped or why
+        self._changed.set()
+        self._workers.send({"what": "end"})
+        if self._cluster:
+            self._cluster.cancel_disruption()
+
+    def _wait_for(self, true: Callable[[], bool], seconds: float, *, though_stopped: bool = False) -> bool:
+        """Return whether it is true in time; not once a worker has a problem, or the run was stopped."""
+        until = time.monotonic() + seconds
+        while not self._workers.problem and (though_stopped or not self._stopped) and time.monotonic() < until:
+            if true():
+                return True
+            self._changed.clear()
+            self._changed.wait(POLL_SECONDS)
+        return False
+
+    def _wait_for_workers(self, true: Callable[[], bool], seconds: float) -> bool:
+        """Return whether it is true in time, though the run may be stopped; raises `BadRun`."""
+        is_true = self._wait_for(true, seconds, though_stopped=True)
+        if self._workers.problem:
+            raise BadRun(self._workers.problem)
+        return is_true
 
     # --- the run ---
 
+    def _run(self) -> None:
+        try:
+            self.outcome = Outcome.of_summary(*self._drive())
+        except (BadRun, BadScenario, BadCluster, BadPayload, OSError) as error:
+            self.outcome = Outcome.of_error(str(error))
+        except Exception as error:
+            logger.exception("the run failed")
+            self.outcome = Outcome.of_error(f"{type(error).__name__}: {error}")
+        finally:
+            if self._cluster:
+                self._cluster.kill()
+            if self._directory:
+                run_directory.discard(self._directory)
+            self.ended.set()
+
     def _drive(self) -> tuple[Summary, Path]:
-        if not self._parts:
+        if not len(self._workers):
             raise BadRun("no worker is connected; expected at least one")
         self._options = options = Options.of(self._environment)
         scenario, name = scenarios.load(options.scenario), Path(options.scenario).stem
         options.check(scenario)
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
-        directory = self._directory = new_directory(Path(options.out), name)
-        self._watch_cluster(scenario, directory)
-        said = self._ask_model(scenario)
-        chosen = scenario.seed if options.seed is None else options.seed
-        model = Served.from_json(said)
-        rows = rows_to_send(model, options.payload, chosen)
-        order = {"host": options.host, "headers": options.headers, "model": said, "rows": rows.tobytes()}
+        directory = self._directory = run_directory.create(Path(options.out), name)
+        cluster = self._watch_cluster(scenario, directory)
+        model_json = self._ask_model(scenario)
+        seed = scenario.seed if options.seed is None else options.seed
+        model = Served.from_json(model_json)
+        rows = rows_to_send(model, options.payload, seed)
+        order = {"host": options.host, "headers": options.headers, "model": model_json, "rows": rows.tobytes()}
         order["scenario"] = scenario.model_dump()
-        plan = Plan(scenario, self._base(scenario, order), chosen)
+        plan = Plan(scenario, self._base(scenario, order), seed)
         self._prepare(plan, order)
-        seconds = scenario.cluster and scenario.cluster.from_zero_seconds
-        if seconds and not self._wait_for_zero(seconds) and not self._stopped:
+        if not cluster.wait_for_zero_before() and not self._stopped:
+            seconds = scenario.cluster and scenario.cluster.from_zero_seconds
             raise BadRun(f"there were still replicas after {seconds:g} s; expected a service that scales to zero")
         logger.info("%s: %d requests in %.0f s", name, len(plan.times), plan.seconds)
-        run, started = self._watched(plan, directory)
+        run, started = self._watched(plan, directory, cluster)
         digest = scenario.digest(rows.tobytes())
         summary = summaries.summarise(run, name, self._described(model, started), digest)
-        summaries.write(directory, run, summary)
+        run_directory.write(directory, run, summary)
         return summary, directory
 
+    def _watch_cluster(self, scenario: Scenario, directory: Path) -> ClusterWatch:
+        """Begin to watch the cluster, where it is to be watched; raises `BadCluster`."""
+        cluster = self._cluster = ClusterWatch(self._options, scenario, self._wait_for)
+        longest = 2 * PREPARE_SECONDS + scenario.seconds + 2 * self._patience + REPORT_SECONDS
+        if not cluster.begin(directory, longest) and not self._stopped:
+            raise BadCluster(
+                f"--cluster: nothing was listed in {LISTED_SECONDS:g} s; expected an API server that answers"
+            )
+        return cluster
+
     def _ask_model(self, scenario: Scenario) -> dict[str, Any]:
-        """What is served. Where that may be nothing yet, it is asked for as long as a replica may take to come."""
+        """Return what is served. Where nothing may be up yet, ask for as long as a replica may take to start."""
         options, patience = self._options, max(payloads.ASK_SECONDS, scenario.timeout_seconds)
-        seconds, said = (scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0, False
+        seconds, logged = (scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0, False
         until = time.monotonic() + seconds
         while True:
             try:
@@ -232,110 +202,53 @@ class Coordinator:
             except payloads.NotYet as error:
                 if self._stopped or time.monotonic() >= until:
                     raise
-                if not said:
+                if not logged:
                     logger.info("%s; asking again for %g s, as it may have to start", error, seconds)
-                said = True
+                logged = True
             gevent.sleep(1)
 
-    def _base(self, scenario: Scenario, order: Message) -> float:
-        """Requests per second at a factor of 1."""
+    def _base(self, scenario: Scenario, order: WorkerMessage) -> float:
+        """Return the requests per second at a factor of 1."""
         if (given := rate(self._options.rate)) is not None:
             return given
         if isinstance(scenario.rate, float):
             return scenario.rate
-        first = next(iter(self._parts))
-        self._tell({"what": "measure", **order}, to=first)
-        until = time.monotonic() + PREPARE_SECONDS + CLOSED_SECONDS
-        while self._parts[first].per_s is None and time.monotonic() < until and not self._problem:
-            self._news.clear()
-            self._news.wait(0.2)
-        if not (per_s := self._parts[first].per_s):
-            raise BadRun(self._problem or "the capacity could not be measured: nothing was answered")
+        first = self._workers.first
+        self._workers.send({"what": "measure", **order}, to=first)
+        self._wait_for_workers(lambda: self._workers.capacity_of(first) is not None, PREPARE_SECONDS + CLOSED_SECONDS)
+        if not (per_s := self._workers.capacity_of(first)):
+            raise BadRun("the capacity could not be measured: nothing was answered")
         logger.info("capacity, closed loop of one worker: %.0f requests/s", per_s)
         return per_s
 
-    def _prepare(self, plan: Plan, order: Message) -> None:
-        for index, name in enumerate(self._parts):
-            part = {"index": index, "of": len(self._parts), "base": plan.base, "seed": plan.seed}
-            self._tell({"what": "prepare", **order, **part}, to=name)
-        if not self._wait(PREPARE_SECONDS, for_all="ready"):
+    def _prepare(self, plan: Plan, order: WorkerMessage) -> None:
+        self._workers.send_parts({"what": "prepare", **order, "base": plan.base, "seed": plan.seed})
+        if not self._wait_for_workers(lambda: self._workers.all_are("ready"), PREPARE_SECONDS):
             raise BadRun(f"a worker did not get ready in {PREPARE_SECONDS:g} s")
 
-    # --- the cluster ---
-
-    def _watch_cluster(self, scenario: Scenario, directory: Path) -> None:
-        """Begin to watch it, where it is to be watched; raises `BadCluster`."""
-        options, platform = self._options, scenario.cluster
-        if options.cluster is None:
-            return
-        longest = LISTED_SECONDS + 2 * PREPARE_SECONDS + scenario.seconds + 2 * self._patience + REPORT_SECONDS
-        if platform:
-            longest += 2 * (platform.from_zero_seconds or 0) + (platform.to_zero_seconds or 0)
-        self._watch = Watch(options.cluster, longest, directory, options.watcher(scenario))
-        if not self._until(self._watch.begun, LISTED_SECONDS) and not self._stopped:
-            raise BadCluster(
-                f"--cluster: nothing was listed in {LISTED_SECONDS:g} s; expected an API server that answers"
-            )
-
-    def _until(self, true: Callable[[], bool], seconds: float) -> bool:
-        """Whether it became true in time, unless the run was stopped."""
-        until = time.monotonic() + seconds
-        while not self._stopped and not self._problem and time.monotonic() < until:
-            if true():
-                return True
-            self._news.clear()
-            self._news.wait(0.2)
-        return False
-
-    def _none_left(self) -> bool:
-        return self._watch is not None and self._watch.replicas() == 0
-
-    def _wait_for_zero(self, seconds: float) -> bool:
-        """Whether there is no replica any more, in time; raises `BadCluster` where that can't be seen."""
-        logger.info("waiting for no replica, at most %g s", seconds)
-        return self._until(self._none_left, seconds)
-
-    def _order_disruption(self, plan: Plan, begin: float) -> None:
-        """What is to happen to the cluster happens as the burst begins."""
-        burst = plan.burst
-        if burst is None or self._watch is None or plan.scenario.cluster is None:
-            return
-        if self._options.disruption(plan.scenario):
-            self._watch.order(begin + burst.start)
-        elif plan.scenario.cluster.disruption:
-            logger.info("from %.0f s to %.0f s: roll a new revision out", burst.start, burst.end)
-
-    # --- everything together ---
-
-    def _watched(self, plan: Plan, directory: Path) -> tuple[Run, datetime]:
-        """The run itself, while the server is watched; and the time of day of its begin."""
+    def _watched(self, plan: Plan, directory: Path, cluster: ClusterWatch) -> tuple[Run, datetime]:
+        """Let the workers send while the server is watched; return the run and the time of day of its begin."""
         longest = plan.seconds + self._patience + REPORT_SECONDS
-        # Looking at a cluster's service from outside would keep it from scaling to zero: its watcher looks inside.
         o, file = self._options, directory / "timeline.jsonl"
-        timeline = None if self._watch else Timeline(o.host, o.headers, longest, file)
+        # Looking at a cluster's service from outside would keep it from scaling to zero: its watcher looks inside.
+        monitor = None if cluster.is_on else MonitorProcess(o.host, o.headers, longest, file)
         begin, started = time.monotonic() + BEGIN_SECONDS, datetime.now(UTC)
         watched, stopped = None, self._stopped
         try:
             if not self._stopped:
-                self._order_disruption(plan, begin)
-                self._tell({"what": "begin", "in": BEGIN_SECONDS})
-                self._wait(BEGIN_SECONDS + longest, for_all="done")
+                cluster.order_disruption(plan, begin)
+                self._workers.send({"what": "begin", "in": BEGIN_SECONDS})
+                self._wait_for_workers(lambda: self._workers.all_are("done"), BEGIN_SECONDS + longest)
                 stopped = self._stopped  # by now: ending the wait for zero cuts nothing off
-                if plan.scenario.cluster and plan.scenario.cluster.to_zero_seconds:
-                    with suppress(BadCluster):  # then it is just not known
-                        self._wait_for_zero(plan.scenario.cluster.to_zero_seconds)
+                cluster.wait_for_zero_after()
         finally:
-            samples = timeline.stop(begin) if timeline else []
-            if self._watch and self._options.cluster:
-                until = time.monotonic() - begin
-                watched = Watched(self._options.cluster.name, self._watch.stop(begin), until)
+            samples = monitor.stop(begin) if monitor else []
+            watched = cluster.end(begin)
         return self._run_of(plan, samples, watched, stopped), started
 
     def _run_of(self, plan: Plan, samples: list[results.Sample], watched: Watched | None, stopped: str) -> Run:
-        """Everything that was reported, as one run."""
-        parts, revisions = self._parts.values(), list[str]()
-        requests = np.concatenate([part.requests(revisions) for part in parts])
-        requests = requests[np.argsort(requests["intended"], kind="stable")]
+        """Return everything that was reported, as one run."""
+        requests, revisions = self._workers.requests()
         seconds = plan.seconds
         if stopped:  # just after the last request whose time had come
             seconds = float(np.nextafter(requests["intended"][-1], np.inf)) if len(requests) else 1e-3
@@ -346,10 +259,10 @@ class Coordinator:
             seconds=seconds,
             stopped=stopped or None,
             by_rule=self._by_rule,
-            workers=len(self._parts),
-            peak_in_flight=max(part.peak for part in parts),
-            cpu_share=max(part.cpu for part in parts),
-            missing=[name for name, part in self._parts.items() if not part.done],
+            workers=len(self._workers),
+            peak_in_flight=self._workers.peak_in_flight,
+            cpu_share=self._workers.cpu_share,
+            missing=self._workers.missing,
             timeline=samples,
             watched=watched,
         )
@@ -361,27 +274,12 @@ class Coordinator:
             command=shlex.join(without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]])),
             started=started.isoformat(timespec="seconds"),
             machine={**computer.computer(), **versions},
-            model=results.Model(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
+            model=results.ServedModel(name=model.name, version=model.version, digest=model.digest, engine=model.engine),
         )
 
 
-def rows_to_send(model: Served, file: str, chosen_seed: int) -> ModelRows:
-    """From the file, where there is one."""
+def rows_to_send(model: Served, file: str, seed: int) -> ModelRows:
+    """Return the rows of the file, or, where none is given, rows for this model."""
     if file:
         return payloads.rows_from_file(Path(file), model.schema)
-    return payloads.rows_for(model.schema, payloads.ROWS, chosen_seed)
-
-
-def new_directory(parent: Path, name: str) -> Path:
-    """A new directory for a run."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    for suffix in ["", *(f"-{number}" for number in range(2, 100))]:
-        path = parent / f"{name}-{stamp}{suffix}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
-        else:
-            return path
-    raise BadRun(f"--out: {parent} has a hundred runs of this second; expected fewer")
+    return payloads.rows_for(model.schema, payloads.ROWS, seed)

@@ -1,6 +1,6 @@
-"""Sends each request at its time, whether or not earlier ones were answered, and keeps what became of it.
+"""Send each request at its time, whether or not earlier ones were answered, and record how it ended.
 
-One greenlet a request. What is kept is one array that is made beforehand, and garbage is not collected meanwhile: a
+One greenlet a request. Records are rows of one array that is made beforehand, and garbage is not collected meanwhile: a
 generator that stops to tidy up would measure itself.
 """
 
@@ -20,7 +20,7 @@ from geventhttpclient.response import HTTPResponse
 from numpy.typing import NDArray
 
 from loadtests.arrivals import Times
-from loadtests.load.connections import Connections, Reply
+from loadtests.load.connections import Connections, ServerReply
 from loadtests.results import NOT_SENT, REQUEST, UNANSWERED, WRONG, Requests
 from loadtests.scenario import Plan
 from tools.payloads import Prepared
@@ -33,7 +33,7 @@ NAP_SECONDS = 0.2  # at most, so that an early end is noticed
 TIMING = re.compile(r"\b(queue|score)\s*;\s*dur=([0-9.]+)")
 
 # Of one request: its payload's name, latency in ms, the answer's length, its status (0: none), the index of its error.
-Tell = Callable[[str, float, int, int, int], None]
+RequestListener = Callable[[str, float, int, int, int], None]
 
 
 class Dispatcher:
@@ -49,7 +49,7 @@ class Dispatcher:
         kinds: NDArray[np.int8],
         payloads: Sequence[Prepared],
         connections: Connections,
-        tell: Tell,
+        report: RequestListener,
         *,
         limit: int = IN_FLIGHT,
     ):
@@ -63,15 +63,15 @@ class Dispatcher:
         self.due = self.peak = 0
         self.cpu_share, self._limit = 0.0, limit
         self._times, self._kinds, self._payloads = times.tolist(), kinds.tolist(), payloads
-        self._connections, self._tell = connections, tell
+        self._connections, self._report = connections, report
         self._begin, self._flying, self._over = 0.0, 0, False
         self._ending, self._landed = Event(), Event()
 
     def run(self, begin: float, patience: float) -> None:
         """Send everything, where 0 is `begin` on `time.perf_counter`; then wait for answers, at most `patience` s."""
         self._begin = begin
-        gevent.sleep(max(0.0, begin - time.perf_counter()))
-        with no_collection():
+        with no_collection():  # what there is until now is collected before the begin, so that nothing is late for it
+            gevent.sleep(max(0.0, begin - time.perf_counter()))
             with self._cpu_watched():
                 self._send_all()
             self._ending.set()
@@ -91,7 +91,7 @@ class Dispatcher:
 
     @contextmanager
     def _cpu_watched(self) -> Iterator[None]:
-        """Measures `cpu_share` meanwhile."""
+        """Measure `cpu_share` in the block."""
 
         def watch() -> None:
             while True:
@@ -129,14 +129,14 @@ class Dispatcher:
             reply = self._connections.exchange(payload.requests[number % len(payload.requests)])
             end = self._now()
             if not self._over:
-                self._tell(payload.name, 1e3 * (end - intended), *self._keep(number, end, reply, payload.proof))
+                self._report(payload.name, 1e3 * (end - intended), *self._keep(number, end, reply, payload.proof))
         finally:
             self._flying -= 1
             if not self._flying and self._ending.is_set():
                 self._landed.set()
 
-    def _keep(self, number: int, end: float, reply: Reply, proof: bytes) -> tuple[int, int, int]:
-        """Write down what came of a request; gives the answer's length and status, and the index of the error."""
+    def _keep(self, number: int, end: float, reply: ServerReply, proof: bytes) -> tuple[int, int, int]:
+        """Record how a request ended; return the answer's length and status, and the index of the error."""
         at, response = self._at, reply.response
         at["end"][number], at["error"][number] = end, reply.error
         if reply.error == NOT_SENT:
@@ -157,7 +157,7 @@ class Dispatcher:
 
 
 def most_in_flight(plan: Plan, workers: int) -> int:
-    """How many requests one of the workers may have in flight: more than when none of them is answered in time."""
+    """Return how many requests one of the workers may have in flight: more than a server that hangs needs."""
     rate = max(max(segment.first, segment.last) for segment in plan.profile)
     return max(IN_FLIGHT, math.ceil(MARGIN * rate * plan.scenario.timeout_seconds / workers))
 
@@ -178,7 +178,7 @@ def _header(response: HTTPResponse, name: str) -> str:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """What there is now is left out of garbage collection, and nothing is collected in the block."""
+    """Collect garbage now, and none in the block."""
     gc.collect()
     gc.freeze()
     gc.disable()

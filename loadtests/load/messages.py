@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 ORDER, REPORT = "load-order", "load-report"  # names of messages, to workers and back
-BEGIN_SECONDS = 0.5  # after it is told, so that all have been told by then
+BEGIN_SECONDS = 0.5  # from the order to begin until the schedule begins, so that it has reached every worker by then
 CHUNK = 50_000  # requests in a message
-Message = dict[str, Any]
+WorkerMessage = dict[str, Any]

@@ -14,6 +14,7 @@ from loadtests import scenario as scenarios
 from loadtests.cluster import process
 from loadtests.load import capacity
 from loadtests.scenario import BadScenario, Scenario
+from tools import payloads, urls
 
 OWN_HEADERS = ("connection", "content-length", "content-type", "inference-header-content-length", "transfer-encoding")
 
@@ -28,14 +29,14 @@ class Options(NamedTuple):
     seed: int | None
     payload: str
     out: str
-    cluster: process.Target | None
+    cluster: process.ClusterTarget | None
     autoscaler_metrics: str
     allow_disruption: bool
     image: str
 
     @classmethod
     def of(cls, environment: Environment) -> Options:
-        """Raises `BadScenario` or `BadCluster`."""
+        """Read Locust's options; raises `BadScenario` or `BadCluster`."""
         o: Any = environment.parsed_options
         target = service(o.cluster)
         if target:
@@ -46,7 +47,7 @@ class Options(NamedTuple):
         )
 
     def check(self, scenario: Scenario) -> None:
-        """Raises `BadScenario` where the scenario needs other options."""
+        """Raise `BadScenario` where the scenario needs other options."""
         if scenario.rate == "replica" and not self.rate:
             what = "what one replica holds, in requests/s, or the directory of a run of `ramp`"
             raise BadScenario(f"--rate: the rates of {self.scenario} are in replicas; expected {what}")
@@ -59,19 +60,19 @@ class Options(NamedTuple):
             raise BadScenario(f"--allow-disruption: {self.scenario} {what}; expected this option where that is wanted")
 
     def disruption(self, scenario: Scenario) -> str | None:
-        """What the run does to the cluster. Without an image, a new revision is somebody else's doing."""
+        """Return what the run does to the cluster. Without an image, somebody else rolls a new revision out."""
         asked = scenario.cluster.disruption if scenario.cluster else None
         return None if asked == "new-revision" and not self.image else asked
 
     def watcher(self, scenario: Scenario) -> list[str]:
-        """Options of the cluster watcher."""
+        """Return the options of the cluster watcher's process."""
         disruption, found = self.disruption(scenario), list[str]()
         found += ["--autoscaler-metrics", self.autoscaler_metrics] if self.autoscaler_metrics else []
         return found + (["--disruption", disruption, "--image", self.image] if disruption else [])
 
 
 def rate(text: str) -> float | None:
-    """Requests per second, given or as a run found it, or nothing; raises `BadScenario`."""
+    """Return the requests per second, given or as a run found them; `None` for an empty text. Raises `BadScenario`."""
     if text and Path(text).is_dir():
         return capacity.replica_capacity(Path(text))
     try:
@@ -85,14 +86,14 @@ def rate(text: str) -> float | None:
 
 
 def seed(text: str) -> int | None:
-    """A seed, or nothing; raises `BadScenario`."""
+    """Return a seed; `None` for an empty text. Raises `BadScenario`."""
     if text and not (text.isdecimal() and int(text) < 2**31):
         raise BadScenario(f"--seed: {text}; expected a whole number from 0 to 2147483647")
     return int(text) if text else None
 
 
 def header(text: str) -> tuple[str, str]:
-    """Name and value; raises `BadScenario`."""
+    """Return a header's name and value; raises `BadScenario`."""
     name, _, value = (part.strip() for part in text.partition(":"))
     whole = re.fullmatch(r"[A-Za-z0-9-]+", name) and re.fullmatch(r"[\x20-\x7e]+", value)
     if not whole or name.lower() in OWN_HEADERS:
@@ -101,21 +102,26 @@ def header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def service(text: str) -> process.Target | None:
-    """An InferenceService, or nothing; raises `BadCluster`."""
+def payload(text: str) -> Path | None:
+    """Return the file with the rows; `None` for an empty text. Raises `BadPayload` where its format is not known."""
+    return payloads.check_format(Path(text)) if text else None
+
+
+def service(text: str) -> process.ClusterTarget | None:
+    """Return the InferenceService; `None` for an empty text. Raises `BadCluster`."""
     return process.service(text) if text else None
 
 
 def without_secrets(command: Sequence[str]) -> list[str]:
-    """A command line without the values of headers: some are credentials."""
+    """Return a command line without values of headers, users and passwords in URLs, and values of their queries."""
     found: list[str] = []
     for word in command:
         option, _, given = word.partition("=")
         name = word if found and _is_header(found[-1]) else given if _is_header(option) else ""
-        found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else word)
+        found.append(word.replace(name, f"{name.partition(':')[0]}: …") if name else urls.without_secrets(word))
     return found
 
 
 def _is_header(option: str) -> bool:
-    """The option, or as few of its letters as argparse takes for it."""
+    """Return whether argparse takes this for the option: it takes a few of its letters too."""
     return len(option) > len("--h") and "--header".startswith(option)

@@ -1,4 +1,4 @@
-"""How much load the generator itself can make: its schedule delay against a stub that answers at once.
+"""Measure how much load the generator itself can make: its schedule delay against a stub that answers at once.
 
 python -m loadtests.load.self_test
 
@@ -32,7 +32,7 @@ slo: {{p95_ms: 20}}
 
 
 def drive(url: str, rate: float, scenario: Path, out: Path) -> results.Summary:
-    """One run at `rate` requests per second."""
+    """Run the load test at `rate` requests per second; return its summary."""
     command = [
         str(Path(sys.executable).parent / "locust"), "-f", "loadtests/locustfile.py", "--headless", "--only-summary",
         "--host", url, "--scenario", str(scenario), "--rate", str(rate), "--out", str(out / f"{rate:g}"),

@@ -1,10 +1,10 @@
-"""What the server looks like while it is under load, once a second, on the run's axis.
+"""Sample the server's state once a second while it is under load.
 
 python -m loadtests.load.server_monitor --host http://127.0.0.1:3000 --seconds 60
 
 Runs in a process of its own, so that it neither disturbs the generator nor waits for it. Prints a JSON line a sample,
-whose `at` is `time.monotonic` (the same clock in every process of a machine), until its time is over or it is told to
-end. From /readyz and /metrics come readiness, queue and requests in flight; CPU and memory come from the processes that
+whose `at` is `time.monotonic` (the same clock in every process of a machine), until its time is over or it is ended.
+From /readyz and /metrics come readiness, queue and requests in flight. CPU and memory come from the processes that
 serve the port where they are on this machine and may be seen, and from /metrics, of one process, where not.
 """
 
@@ -23,21 +23,25 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import psutil
 
 from loadtests.results import Sample
+from tools import prometheus, urls
 from tools.processes import ROOT, end
-from tools.prometheus import plain
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
+GAUGES = {  # those called _max are maxima over the last 15 s, which older servers don't export
+    "defects_queue_rows": "queue_rows",
+    "defects_queue_rows_max": "queue_rows_max",
+    "defects_requests_in_flight": "in_flight",
+    "defects_requests_in_flight_max": "in_flight_max",
+}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
+METRICS = {*GAUGES, CPU, RESIDENT}
 
 
 class Usage(NamedTuple):
@@ -48,20 +52,20 @@ class Usage(NamedTuple):
     cpu_seconds: float
 
 
-class Watcher:
-    """Looks at the server at the URL `host`, with these headers besides the usual ones."""
+class ServerMonitor:
+    """Samples the server at the URL `host`; requests have these headers besides the usual ones."""
 
     def __init__(self, host: str, headers: Mapping[str, str]):
         self._host, self._headers, parts = host.rstrip("/"), headers, urlsplit(host)
-        self._processes = Processes(parts.port or 80) if parts.hostname in LOOPBACK else None
+        self._processes = Processes(parts.port or 80) if urls.is_loopback(host) else None
         self._before: tuple[float, Usage] | None = None
 
     def sample(self) -> Sample:
-        """How it is now; what can't be read is left out, and why is said."""
+        """Return the server's state now; what can't be read is left out, and `problem` says why."""
         at = time.monotonic()
         ready, problem = self._ready()
         try:
-            values = plain(self._get("/metrics"))
+            values = prometheus.values(self._get("/metrics"), METRICS)
         except UNREADABLE as error:
             values, problem = {}, problem or f"/metrics: {error}"
         usage = self._processes.usage() if self._processes else None
@@ -79,7 +83,7 @@ class Watcher:
         )
 
     def _cores(self, at: float, usage: Usage | None) -> float | None:
-        """CPU used since the sample before; nothing where processes came or went."""
+        """Return the cores' worth of CPU used since the sample before; `None` where processes came or went."""
         before, self._before = self._before, (at, usage) if usage else None
         if usage is None or before is None or before[1].processes != usage.processes:
             return None
@@ -95,9 +99,8 @@ class Watcher:
         return True, None
 
     def _get(self, path: str) -> str:
-        asked = Request(f"{self._host}{path}", headers=dict(self._headers))  # noqa: S310 - the host that the user named
-        with urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310 - likewise
-            return str(answer.read().decode())
+        with urls.open_url(f"{self._host}{path}", ASK_SECONDS, self._headers) as answer:
+            return answer.read().decode()
 
 
 class Processes:
@@ -111,7 +114,7 @@ class Processes:
         self._listening: set[psutil.Process] = set()
 
     def usage(self) -> Usage | None:
-        """What they use; None where they can't be seen, or there are none."""
+        """Return what they use; `None` where they can't be seen, or there are none."""
         if not self._listening or not all(process.is_running() for process in self._listening):
             self._listening = _listening_on(self._port)
         found, resident, cpu = set(self._listening), 0, 0.0
@@ -137,16 +140,16 @@ def _listening_on(port: int) -> set[psutil.Process]:
 
 
 def watch(host: str, seconds: float, headers: Mapping[str, str]) -> Iterator[Sample]:
-    """A sample a second, for so long; what was missed is not made up for, as CPU over a few ms says nothing."""
-    watcher, started, number = Watcher(host, headers), time.monotonic(), 0
+    """Yield a sample a second for `seconds`; missed ones are not made up for, as CPU over a few ms says nothing."""
+    watcher, started, number = ServerMonitor(host, headers), time.monotonic(), 0
     while number * EVERY_SECONDS <= seconds:
         time.sleep(max(0.0, started + number * EVERY_SECONDS - time.monotonic()))
         yield watcher.sample()
         number = max(number, int((time.monotonic() - started) / EVERY_SECONDS)) + 1
 
 
-class Timeline:
-    """A process that watches, and writes its samples to a file."""
+class MonitorProcess:
+    """A process that samples the server, and writes the samples to a file."""
 
     def __init__(self, host: str, headers: Mapping[str, str], seconds: float, file: Path):
         self._file = file
@@ -156,7 +159,7 @@ class Timeline:
             self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)  # noqa: S603 - our own
 
     def stop(self, begin: float) -> list[Sample]:
-        """End it; gives its samples since `begin` on `time.monotonic`, at seconds since then."""
+        """End the process; return its samples since `begin` on `time.monotonic`, at seconds since then."""
         end(self._process, 2 * ASK_SECONDS + 1)
         with self._file.open(encoding="utf-8", errors="replace") as lines:
             samples = list(_samples(lines))
@@ -165,7 +168,7 @@ class Timeline:
 
 
 def _samples(lines: IO[str]) -> Iterator[Sample]:
-    """Whole lines only: the last one may have been cut off."""
+    """Yield samples from whole lines: the last one may have been cut off."""
     for line in lines:
         with suppress(ValueError):
             yield Sample.model_validate_json(line)

@@ -45,7 +45,7 @@ class Script:
     """What the server does."""
 
     service_ms: float = 0.0
-    queue_ms: float = 0.0  # what it says of its queue; the rest of service_ms is scoring
+    queue_ms: float = 0.0  # what Server-Timing says of its queue; the rest of service_ms is scoring
     capacity: float = 0.0  # answers per second, one after the other; 0: all at the same time
     stalls: tuple[Stall, ...] = ()
     refuse_share: float = 0.0
@@ -64,7 +64,7 @@ def _respond(status: bytes, body: bytes, *headers: bytes) -> bytes:
 
 
 class Behaviour:
-    """Decides, in the order in which requests come, what each gets and when."""
+    """Decides what each request is answered and when, in the order in which they come."""
 
     def __init__(self, script: Script):
         self._script, self._random, self._first = script, random.Random(script.seed), -1.0  # noqa: S311 - a script
@@ -75,7 +75,7 @@ class Behaviour:
         self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
 
     def next(self) -> tuple[float, bytes]:
-        """Seconds until the next request's answer, and the answer; empty: the connection ends."""
+        """Return the seconds until the next request's answer, and the answer; empty: the connection ends."""
         now, s = time.perf_counter(), self._script
         self.predictions += 1
         if self._first < 0:
@@ -96,7 +96,7 @@ class Behaviour:
         return wait, _respond(b"200 OK", PREDICTION, timing, b"x-revision: " + name)
 
     def _queued(self, now: float) -> float:
-        """Seconds until those before this request are answered."""
+        """Return the seconds until those before this request are answered."""
         waiting = max(0.0, self._free - now)
         self._free = now + waiting + 1 / self._script.capacity
         return waiting
@@ -161,7 +161,7 @@ async def serve(script: Script, port: int) -> None:
 
 @contextmanager
 def running(*options: object) -> Iterator[str]:
-    """A stub of its own process, with these options; gives its URL once it answers."""
+    """Run a stub in a process of its own, with these options; yield its URL once it answers."""
     port = free_port()
     command = [sys.executable, "-m", "loadtests.load.stub_server", "--port", str(port), *map(str, options)]
     process = subprocess.Popen(command, cwd=ROOT)  # noqa: S603 - our own command

@@ -1,4 +1,4 @@
-"""Send a worker's share of the schedule, and report what became of each request."""
+"""Send a worker's share of the schedule, and report how each request ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadtests import arrivals, results
 from loadtests.analysis import measures
 from loadtests.load.connections import Connections
 from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, most_in_flight
-from loadtests.load.messages import CHUNK, REPORT, Message
+from loadtests.load.messages import CHUNK, REPORT, WorkerMessage
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import payloads
 from tools.payloads import BadPayload, Prepared, Served
@@ -25,9 +25,6 @@ logger = logging.getLogger("loadtests")
 PREPARE_SECONDS = 60.0
 CLOSED_LOOP, CLOSED_SECONDS = 16, 3.0  # connections and time in which the capacity is measured
 PATIENT_MS = 600_000
-
-
-# --- the worker ----------------------------------------------------------------------------------------------------
 
 
 class Worker:
@@ -40,11 +37,11 @@ class Worker:
         self._failures: dict[str, Exception] = {}
         self._fire: Callable[..., None] = environment.events.request.fire
 
-    def obey(self, msg: Any, **_: Any) -> None:
-        """Do what the coordinator says, without making it wait."""
+    def receive(self, msg: Any, **_: Any) -> None:
+        """Carry out an order of the coordinator, without making it wait."""
         gevent.spawn(self._obey, msg.data)
 
-    def _obey(self, order: Message) -> None:
+    def _obey(self, order: WorkerMessage) -> None:
         try:
             getattr(self, f"_{order['what']}")(order)
         except (OSError, BadPayload, BadScenario) as error:
@@ -54,7 +51,7 @@ class Worker:
         assert self._environment.runner is not None  # noqa: S101 - messages come from there
         self._environment.runner.send_message(REPORT, {"what": what, **content})
 
-    def _payloads(self, order: Message, deadline_ms: int | None) -> list[Prepared]:
+    def _payloads(self, order: WorkerMessage, deadline_ms: int | None) -> list[Prepared]:
         model, scenario = Served.from_json(order["model"]), Scenario.model_validate(order["scenario"])
         rows = payloads.rows_from_bytes(model.schema, order["rows"])
         prepared = [
@@ -68,8 +65,8 @@ class Worker:
                 logger.warning("%s: the first %d of %d rows are sent", payload.name, payload.rows, len(rows))
         return prepared
 
-    def _measure(self, order: Message) -> None:
-        """Say how many requests this worker alone gets answered in a second, closed loop."""
+    def _measure(self, order: WorkerMessage) -> None:
+        """Report how many requests this worker alone gets answered in a second, closed loop."""
         scenario = Scenario.model_validate(order["scenario"])
         prepared = self._payloads(order, PATIENT_MS)[0]
         connections = Connections(order["host"], scenario.timeout_seconds)
@@ -77,7 +74,7 @@ class Worker:
         self._report("measured", per_s=closed_loop(connections, prepared, CLOSED_SECONDS))
         connections.close()
 
-    def _prepare(self, order: Message) -> None:
+    def _prepare(self, order: WorkerMessage) -> None:
         scenario = Scenario.model_validate(order["scenario"])
         self._plan, self._index = Plan(scenario, order["base"], order["seed"]), order["index"]
         mine = arrivals.part(order["index"], order["of"])
@@ -86,18 +83,18 @@ class Worker:
             self._plan.kinds[mine],
             self._payloads(order, scenario.deadline_ms),
             Connections(order["host"], scenario.timeout_seconds, scenario.connection_seconds),
-            self._tell,
+            self._count,
             limit=most_in_flight(self._plan, order["of"]),
         )
         self._reported.clear()
         self._report("ready")
 
-    def _begin(self, order: Message) -> None:
+    def _begin(self, order: WorkerMessage) -> None:
         begin = time.perf_counter() + order["in"]
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
-        watcher = gevent.spawn(self._watch, dispatcher, begin) if self._plan.scenario.stop_at_slo else None
+        watcher = gevent.spawn(self._report_steps, dispatcher, begin) if self._plan.scenario.stop_at_slo else None
         try:
             dispatcher.run(begin, self._plan.scenario.timeout_seconds)
         finally:
@@ -107,11 +104,11 @@ class Worker:
         self._dispatcher = None
         self._reported.set()
 
-    def _end(self, _: Message) -> None:
+    def _end(self, _: WorkerMessage) -> None:
         if self._dispatcher:
             self._dispatcher.end()
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """Report what there is, because this process ends."""
         if self._dispatcher and self._dispatcher.due:
             self._dispatcher.end()
@@ -129,7 +126,7 @@ class Worker:
             cpu=dispatcher.cpu_share,
         )
 
-    def _watch(self, dispatcher: Dispatcher, begin: float) -> None:
+    def _report_steps(self, dispatcher: Dispatcher, begin: float) -> None:
         """Report each step of the staircase once its answers must have come."""
         plan = self._plan
         for number, (start, end, limit_ms) in enumerate(measures.staircase(plan)):
@@ -142,11 +139,11 @@ class Worker:
             late = int((delay > measures.delay_limit_ms(plan.scenario) / 1e3).sum())
             self._report("step", number=number, total=len(requests), good=int(good.sum()), late=late)
 
-    def _tell(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
-        """Let Locust's own statistics have it, with the latency from the intended time."""
+    def _count(self, name: str, latency_ms: float, length: int, status: int, error: int) -> None:
+        """Report a request to Locust's own statistics, with the latency from the intended time."""
         problem = None if 200 <= status < 300 and not error else self._failure(status, error)
-        told: Message = {"response_time": latency_ms, "response_length": length, "exception": problem, "context": {}}
-        self._fire(request_type="POST", name=name, **told)
+        measured: WorkerMessage = {"response_time": latency_ms, "response_length": length, "exception": problem}
+        self._fire(request_type="POST", name=name, context={}, **measured)
 
     def _failure(self, status: int, error: int) -> Exception:
         text = results.ERRORS[error] or ("refused: " if status in (429, 503) else "") + f"HTTP {status}"
@@ -154,7 +151,7 @@ class Worker:
 
 
 def closed_loop(connections: Connections, prepared: Prepared, seconds: float) -> float:
-    """Requests answered per second, while as many as there are connections are always in flight."""
+    """Return the requests answered per second while `CLOSED_LOOP` of them are always in flight."""
     started, answered = time.perf_counter(), [0] * CLOSED_LOOP
 
     def client(number: int) -> None:

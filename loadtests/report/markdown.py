@@ -1,4 +1,4 @@
-"""Markdown in which texts from outside stay what they are: nothing is formatted, linked, or notified by them."""
+"""Write a run's summary as Markdown in which no text from outside formats, links or notifies anything."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from defects.pages.axes import figure, percent
 from defects.pages.html import plain
-from defects.pages.tables import grid
+from defects.pages.tables import Cell, Table, grid
+from loadtests.report import cluster_tables
 from loadtests.report import tables as run_tables
-from loadtests.report.tables import Cell, Table
 from loadtests.results import Summary
 from tools.computer import caption
 
@@ -18,13 +18,13 @@ SHOWN = ("phases", "steps", "scaling", "splits", "budget", "errors")
 
 
 def escaped(text: object) -> str:
-    """A text as it is, in a paragraph or a cell of a table."""
+    """Return a text as it is, for a paragraph or a cell of a table."""
     line = _SPECIAL.sub(r"\\\1", plain(text))
     return re.sub(r"@|://|www\.|(?<=#)(?=\d)", lambda found: found[0] + _QUIET, line)
 
 
 def code(text: object) -> str:
-    """A text as code, in a cell of a table too, where a bar can't be in code unless it is escaped."""
+    """Return a text as code, also for a cell of a table, where a bar in code must be escaped."""
     line = plain(text).strip()
     fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
     space = " " if not line or line.startswith("`") or line.endswith("`") else ""
@@ -32,7 +32,7 @@ def code(text: object) -> str:
 
 
 def report(summary: Summary) -> str:
-    """The summary of a run for a pull request."""
+    """Return the summary of a run for a pull request."""
     parts = [f"# {summary.verdict.outcome}: {escaped(summary.scenario)}", *_reasons(summary), _what(summary)]
     tables = [table for table in run_tables.everything(summary) if table.name in SHOWN]
     parts += (table_of(table) for table in tables)
@@ -54,7 +54,7 @@ def _what(summary: Summary) -> str:
 
 
 def table_of(table: Table) -> str:
-    """One table with its title."""
+    """Return one table with its title."""
     rows = [[_cell(cell) for cell in row] for row in table.rows]
     return grid(table.caption, [escaped(head) for head in table.heads], rows, left=table.left)
 
@@ -65,11 +65,11 @@ def _cell(cell: Cell) -> str:
 
 
 def _platform(summary: Summary) -> list[str]:
-    """What was watched, and what of it was not seen."""
+    """Return what was watched, and what of it was not seen."""
     cluster = summary.cluster
     if not cluster:
         return []
-    said = [escaped(" ".join((run_tables.watched(cluster), run_tables.provisioning(cluster))).strip())]
+    said = [escaped(" ".join((cluster_tables.watched(cluster), cluster_tables.provisioning(cluster))).strip())]
     if cluster.not_seen:
         said.append("\n".join(["Not seen:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)]))
     return said
@@ -85,7 +85,7 @@ def _generator(summary: Summary) -> str:
 
 
 def _where(summary: Summary) -> str:
-    """Server, model, machine and command, in one line."""
+    """Return server, model, machine and command, in one line."""
     e = summary.environment
     machine = {key: e.machine.get(key, "?") for key in ("cpu", "cores", "kernel", "python")}
     model = f"{e.model.name} {e.model.version} ({e.model.engine})"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from markupsafe import Markup
+
 from defects.pages.axes import figure
-from defects.pages.html import Markup, element, join
-from loadtests.report import charts, histogram, markdown, pod_starts
+from defects.pages.charts import style_sheet
+from defects.pages.html import document, element
+from defects.pages.tables import html, shown
+from defects.pages.time_series import TimeSeries
+from loadtests.analysis.method import HOLD_SECONDS
+from loadtests.report import charts, cluster_tables, markdown, pod_starts
 from loadtests.report import tables as run_tables
-from loadtests.report.tables import Cell, Table
-from loadtests.report.time_series import Course, course, seconds
+from loadtests.report.distribution import distribution
+from loadtests.report.tiles import tiles
+from loadtests.report.time_series import seconds, time_series
 from loadtests.results import Cluster, Summary
 
 PAGE, MARKDOWN = "report.html", "summary.md"
@@ -35,6 +40,10 @@ DISTRIBUTION = (
     "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
     "SLO allows its p95."
 )
+MAXIMA = (
+    "Max, 15 s: the highest value within the last 15 s, as the server says it; a short peak is drawn 15 s wide. "
+    "Sampled: the value at the moment of reading, once a second."
+)
 HOW = (
     "Requests leave at times that were fixed beforehand, whether or not earlier ones were answered. Latency counts "
     "from the intended time, so a server that stalls can't hide the requests that it kept waiting.",
@@ -42,76 +51,59 @@ HOW = (
     "measured. Requests that were never answered count with the time until they were given up; refusals do not.",
     "Refused: 429, or 503 with Retry-After: the server's admission at work. Failed: everything else that is no valid "
     "answer. Late: answered, but slower than the p95 allowed.",
-    "Recovered: from that moment on, ten windows of at least a second in a row had their p95 within the SLO, where "
-    "refused and failed requests count as infinitely slow.",
+    f"Recovered: from that moment on the SLO held for {figure(HOLD_SECONDS)} whole seconds, and it was not broken "
+    "again in the same phase. It holds while every rolling window of at least a second has its p95 within the SLO; "
+    "refused and failed requests count as infinitely slow. The time to recover counts from the burst's begin.",
     "Invalid: the generator lagged, or its delay alone took a p95 over its limit, so repeat the run on a quieter "
     "machine, with more processes or at a lower rate.",
 )
 
 
 def write(directory: Path, summary: Summary) -> None:
-    """The run's page and its summary in Markdown."""
+    """Write the run's page, and its summary in Markdown."""
     (directory / PAGE).write_text(page(summary), "utf-8")
     (directory / MARKDOWN).write_text(markdown.report(summary), "utf-8")
 
 
 def page(summary: Summary) -> str:
-    """The whole page."""
-    run = course(summary)
-    style, script = _own("chart.css") + _own("report.css"), _own("report.js")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"),
-        element("style", Markup(style)),
-    )
-    body = element("body", *_content(summary, run), element("script", Markup(script)))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    """Return the whole page."""
+    style, script = style_sheet() + _own("report.css"), _own("report.js")
+    title = f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"
+    return document(title, style, script, *_content(summary, time_series(summary)))
 
 
 def _own(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    """Nothing is loaded and nothing else runs, whatever the texts in the page say."""
-    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return f"default-src 'none'; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; base-uri 'none'"
-
-
-def _content(summary: Summary, run: Course) -> Iterator[Markup]:
+def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
     yield _banner(summary)
     yield _tiles(summary)
     if summary.buckets:
-        yield _course(summary, run)
-    distribution = _figure(
+        yield _over_time(summary, series)
+    latencies = _figure(
         "distribution",
         "How latency is distributed",
-        lambda *at: histogram.distribution(summary, *at),
+        lambda *at: distribution(summary, *at),
         caption=DISTRIBUTION,
     )
     found = run_tables.everything(summary)
     folded = [table for table in found if table.name in FOLDED]
-    tables = {
-        table.name: element("section", _table(table), class_=table.name) for table in found if table not in folded
-    }
+    tables = {table.name: element("section", html(table), class_=table.name) for table in found if table not in folded}
     small = [tables.pop(name) for name in SMALL if name in tables]
     yield from (tables.pop(name) for name in LARGE if name in tables)
-    yield from _platform(summary, tables)
-    yield distribution
+    yield from _cluster(summary, tables)
+    yield latencies
     yield element("div", *small, class_="beside")
     yield from tables.values()
     yield element("section", element("h2", "How to read it"), _list(HOW, "how"), class_="reading")
     if summary.buckets:
-        folded.append(run_tables.values(run))
-    yield from (element("details", element("summary", table.caption), _table(table, exact=False)) for table in folded)
+        folded.append(run_tables.values(series))
+    yield from (element("details", element("summary", table.caption), html(table, exact=False)) for table in folded)
 
 
-def _platform(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
-    """How pods started, and what was seen of the cluster; nothing without one."""
+def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
+    """Yield how pods started, and what was seen of the cluster; nothing without one."""
     cluster = summary.cluster
     if cluster is None:
         return
@@ -119,7 +111,7 @@ def _platform(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     yield _figure("waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption)
     yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
-    watched = element("p", run_tables.watched(cluster), class_="about")
+    watched = element("p", cluster_tables.watched(cluster), class_="about")
     yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")
 
 
@@ -145,16 +137,16 @@ def _tiles(summary: Summary) -> Markup:
     return element(
         "dl",
         *(
-            element("div", element("dt", what), element("dd", element("b", _shown(cell)), unit),
+            element("div", element("dt", what), element("dd", element("b", shown(cell)), unit),
                     class_="bad" if cell.bad else None)
-            for what, cell, unit in run_tables.tiles(summary)
+            for what, cell, unit in tiles(summary)
         ),
         class_="tiles",
     )  # fmt: skip
 
 
-def _course(summary: Summary, run: Course) -> Markup:
-    """The panels over time, with a line for the values at one moment, which the script fills."""
+def _over_time(summary: Summary, series: TimeSeries) -> Markup:
+    """Return the panels over time, with a line for the values at one moment, which the script fills."""
     hint = "Point at the charts or touch them, or focus them and use the arrow keys, to read the values of a moment."
     readout = element(
         "output", hint, id="readout", class_="more" if summary.cluster else None, hidden="", aria_live="polite",
@@ -164,18 +156,20 @@ def _course(summary: Summary, run: Course) -> Markup:
         "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
         "axis; the dashed red line is what the SLO allows the p95."
     )
+    if series.has("queue_rows_max", "in_flight_max"):
+        caption = f"{caption} {MAXIMA}"
     if summary.cluster:
-        caption = f"{caption} {_of_platform(summary.cluster, run)}"
-    return _figure("course", "Over time", lambda *at: charts.timeline(summary, run, *at), readout, caption.strip())
+        caption = f"{caption} {_of_cluster(summary.cluster, series)}"
+    return _figure("course", "Over time", lambda *at: charts.timeline(summary, series, *at), readout, caption.strip())
 
 
-def _of_platform(cluster: Cluster, run: Course) -> str:
-    """What the lines and marks of a cluster are, as far as there are any, in a sentence."""
+def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
+    """Return what the lines and marks of a cluster are, as far as there are any, in a sentence."""
     several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
     said = [
-        ("needed: the replicas that the planned rate takes", run.has("replicas_needed")),
+        ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
         (f"stable and panic: the autoscaler's averages over its long and its short window{several}",
-         run.has("stable", "panic")),
+         series.has("stable", "panic")),
         ("pointed at, the mark of an event says what it is", bool(cluster.events)),
     ]  # fmt: skip
     sentence = "; ".join(text for text, shown in said if shown)
@@ -185,41 +179,10 @@ def _of_platform(cluster: Cluster, run: Course) -> str:
 def _figure(
     name: str, title: str, draw: Callable[[int, str], Markup], readout: object = "", caption: str = ""
 ) -> Markup:
-    """One drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
+    """Return one drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
     drawings = [(style, draw(width, f"{name}-{style}")) for style, width in WIDTHS.items()]
     shown = [element("div", drawing, class_=style) for style, drawing in drawings if drawing]
     if not shown:
         return Markup("")
     under = [element("figcaption", caption)] if caption else []
     return element("section", element("h2", title), element("figure", readout, *shown, *under), class_=name)
-
-
-def _table(table: Table, *, exact: bool = True) -> Markup:
-    """A table that scrolls by itself where it is too wide."""
-    words = [
-        all(cell.value is None for cell in column) and any(cell.text not in ("–", "") for cell in column)
-        for column in zip(*table.rows, strict=True)
-    ]
-    heads = (
-        element("th", head, scope="col", class_="word" if word else None)
-        for word, head in zip(words, table.heads, strict=True)
-    )
-    rows = (
-        element("tr", *(_cell(cell, word, exact) for word, cell in zip(words, row, strict=True))) for row in table.rows
-    )
-    whole = element(
-        "table", element("caption", table.caption), element("thead", element("tr", *heads)), element("tbody", *rows),
-        id=table.name,
-    )  # fmt: skip
-    scrolled = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=table.caption)
-    return join(scrolled, *([element("p", table.note, class_="note")] if table.note else []))
-
-
-def _cell(cell: Cell, word: bool, exact: bool) -> Markup:
-    style = " ".join(name for name, is_so in (("word", word), ("bad", cell.bad), ("outside", cell.outside)) if is_so)
-    return element("td", _shown(cell) if exact else cell.text, class_=style or None)
-
-
-def _shown(cell: Cell) -> Markup:
-    """The text, with the exact number for who reads the page by machine."""
-    return join(cell.text) if cell.value is None else element("data", cell.text, value=repr(cell.value))

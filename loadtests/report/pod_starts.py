@@ -1,12 +1,14 @@
-"""How pods started, as SVG: a row for each, its phases one after the other, by the seconds since it was created."""
+"""Draw how pods started: a row for each, its phases one after the other, by the seconds since it was created."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from defects.pages import axes
 from defects.pages.axes import Scale, figure
-from defects.pages.html import Markup, plain
+from defects.pages.html import plain
 from defects.pages.svg import AXIS, BOLD, CHARACTER, LINE, box, numbers, rule, shortened, svg, text
 from loadtests.results import Cluster, PodLife, Summary, parts_of
 
@@ -24,14 +26,14 @@ LEGEND = {
 
 
 def shown(cluster: Cluster) -> list[PodLife]:
-    """Pods that were created in the run, by then; those that took longest, where there are many."""
+    """Return the pods that were created in the run, in that order; where there are many, those that took longest."""
     found = [pod for pod in cluster.pods if pod.created is not None and pod.created >= 0]
     slowest = sorted(found, key=lambda pod: -took(pod, cluster))[:MOST_PODS]
     return sorted(slowest, key=lambda pod: pod.created or 0.0)
 
 
 def took(pod: PodLife, cluster: Cluster) -> float:
-    """Seconds from created to ready; for a pod that was never ready, to its end or that of the watch."""
+    """Return the seconds from created to ready; for a pod that was never ready, to its end or the watch's."""
     if pod.cold_start_seconds is not None:
         return pod.cold_start_seconds
     ends = [end for end in (pod.terminating, pod.gone, cluster.watched_until) if end is not None]
@@ -39,7 +41,7 @@ def took(pod: PodLife, cluster: Cluster) -> float:
 
 
 def waterfall(summary: Summary, width: int, name: str) -> Markup:
-    """Every pod that is shown; nothing where there is none."""
+    """Return a drawing with a row for each pod; nothing where there is none."""
     cluster = summary.cluster
     pods = shown(cluster) if cluster else []
     if not cluster or not pods:
@@ -61,7 +63,7 @@ def waterfall(summary: Summary, width: int, name: str) -> Markup:
 
 
 def row(pod: PodLife, seconds: float, x: Scale, top: float) -> Iterator[Markup]:
-    """One pod: its name, what is to be known in words, its phases, and under them those of its process."""
+    """Yield the row of a pod: its name, a sentence, its phases, and under them those of its process."""
     most = int((x.end - x.start) / CHARACTER)
     words = said(pod, seconds)
     yield text(x.start, top + LINE, shortened(pod.name, int(most / BOLD)), "title")
@@ -76,7 +78,7 @@ def row(pod: PodLife, seconds: float, x: Scale, top: float) -> Iterator[Markup]:
 
 
 def inside(pod: PodLife, x: Scale, top: float) -> Iterator[Markup]:
-    """The phases of the process itself, which end when it says that it is ready; the longest one stands out."""
+    """Yield the phases of the process itself, which end when it says that it is ready; the longest one stands out."""
     parts = parts_of(pod.startup)
     if pod.cold_start_seconds is None or not parts:
         return
@@ -87,12 +89,12 @@ def inside(pod: PodLife, x: Scale, top: float) -> Iterator[Markup]:
 
 
 def style_of(phase: str) -> str:
-    """The class of a phase; of several that can't be told apart, the last one's."""
+    """Return the class of a phase; of phases that were measured as one, the last one's."""
     return phase.rpartition(" and ")[2].replace(" ", "-")
 
 
 def said(pod: PodLife, seconds: float) -> str:
-    """When it was created, what became of it and, where it is known, what took longest."""
+    """Return when a pod was created, whether it became ready and, where it is known, what took longest."""
     created = f"created at {figure(pod.created)} s"
     if pod.cold_start_seconds is None:
         why = f": {plain(pod.problem)}" if pod.problem else ""
@@ -102,7 +104,7 @@ def said(pod: PodLife, seconds: float) -> str:
 
 
 def _legend(pods: Sequence[PodLife], width: int) -> tuple[list[Markup], float]:
-    """The phases that there are, in as many rows as it takes, and where those end."""
+    """Return the legend of the phases that there are, in as many rows as it takes, and where those end."""
     there = {style_of(phase.name) for pod in pods for phase in pod.phases}
     there |= {"unready"} if any(pod.cold_start_seconds is None for pod in pods) else set()
     entries = [(f"start {style}", label) for style, label in LEGEND.items() if style in there]

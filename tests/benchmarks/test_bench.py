@@ -18,7 +18,7 @@ from benchmarks import __main__ as bench
 from benchmarks import cpu_profile, workloads, wrk
 from benchmarks import report as bench_report
 from conftest import CI, run
-from tools.raw_http import Answer
+from tools.raw_http import RawResponse
 
 SUBJECTS = {"ours", "validation-only", "fastapi", "hello", "in-process"}
 
@@ -80,10 +80,10 @@ def test_bodies_vary_and_wrong_answers_are_noticed() -> None:
     expected = np.array([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]])
     names = ("ok", "crushed", "punctured", "wet", "open_flap", "label_damaged")
     body = json.dumps({"probabilities": dict(zip(names, expected[0].tolist(), strict=True))}).encode()
-    assert workload.problem(Answer(200, {}, body), expected) is None
-    assert "other probabilities" in str(workload.problem(Answer(200, {}, body), 1 - expected))
-    assert "can't be read" in str(workload.problem(Answer(200, {}, b"[]"), expected))
-    assert "answered 503" in str(workload.problem(Answer(503, {}, body), expected))
+    assert workload.problem(RawResponse(200, {}, body), expected) is None
+    assert "other probabilities" in str(workload.problem(RawResponse(200, {}, body), 1 - expected))
+    assert "can't be read" in str(workload.problem(RawResponse(200, {}, b"[]"), expected))
+    assert "answered 503" in str(workload.problem(RawResponse(503, {}, body), expected))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ SCHEMA = Schema(
     (DefectClass("7"), DefectClass("10"), DefectClass("12")),
     label_type=INTEGER,
 )
-MODEL = model_.Model(SCHEMA, "m", "1", "e", {})
+MODEL = model_.ServedModel(SCHEMA, "m", "1", "e", {})
 ROWS = np.array([[EPOCH, 1.0], [EPOCH, np.nan]])
 TIED = np.array([[0.25, 0.375, 0.375]] * 2, np.float32)
 
@@ -37,7 +37,7 @@ def test_rows_arrive_as_they_are_in_every_protocol(codec: protocols.Codec) -> No
             length = call.headers.get("inference_header_content_length")
             read = v2.decode(SCHEMA, call.body, int(length) if length else None, orjson.loads, 10).rows
         elif call.path.endswith(":predict"):
-            read = v1.decode_v1(SCHEMA, json.loads(call.body), 10)
+            read = v1.decode(SCHEMA, json.loads(call.body), 10)
         else:
             value = json.loads(call.body)
             assert (value if isinstance(value, dict) else value[0]).get("open") in (True, None)
@@ -56,7 +56,7 @@ def test_any_class_with_the_highest_probability_may_be_the_answer(best: int, rig
     model = {"model_name": "m", "model_version": "1"}
     body, _ = v2.encode(model, SCHEMA.class_names, query, TIED, [best] * 2)
     for read, value in (
-        (protocols._read_batch, model_.predictions(MODEL, TIED, [best] * 2)),
+        (protocols._read_batch, model_.prediction_objects(MODEL, TIED, [best] * 2)),
         (protocols._read_v2, orjson.loads(body)),
     ):
         if right:
@@ -67,7 +67,7 @@ def test_any_class_with_the_highest_probability_may_be_the_answer(best: int, rig
 
 
 def test_a_label_of_another_type_is_wrong() -> None:
-    predictions = model_.predictions(MODEL, TIED, [1, 1])
+    predictions = model_.prediction_objects(MODEL, TIED, [1, 1])
     for wrong in ("10", 10.5, True):
         with pytest.raises(Failed, match="defect"):
             protocols._read_batch(MODEL, answer([predictions[0], predictions[1] | {"defect": wrong}]), 2)

@@ -178,7 +178,7 @@ def test_what_is_no_http_is_refused_and_closed(server: Server, sent: bytes) -> N
 
 
 def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, model_dir: Path) -> None:
-    short = "from defects import health, serve; health.KEEP_ALIVE_SECONDS = 1; serve.main()"
+    short = "from defects import serve; from defects.serving import health; health.KEEP_ALIVE_SECONDS = 1; serve.main()"
     with serve(command=[BIN / "python", "-c", short], MODEL_DIR=model_dir) as server, connection(server) as opened:
         for pause in (0.0, 0.6, 0.6, 0.6):
             time.sleep(pause)
@@ -190,16 +190,17 @@ def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, mod
 
 
 BREAKING = """
-from defects import routes, serve
+from defects import serve
+from defects.http.responses import Responses
 
-complete = routes.Routes.complete
+complete = Responses.complete
 
 def breaking(self, reply, request):
     if request.id == b"break":
         raise ValueError("broken on purpose")
     return complete(self, reply, request)
 
-routes.Routes.complete = breaking
+Responses.complete = breaking
 serve.main()
 """
 

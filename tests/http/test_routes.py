@@ -12,7 +12,7 @@ import pytest
 
 from conftest import BIN, Serve, Server
 from defects import simulator
-from defects.http import router
+from defects.http import predictions
 from defects.http.messages import Reply, Request
 from defects.problems import InvalidInput
 from defects.protocols import v2
@@ -24,15 +24,21 @@ EXAMPLE = simulator.SCHEMA.example
 WEIGHT = simulator.SCHEMA.index["weight_g"]
 UNSCORABLE = """
 import numpy as np
-from defects import replica, serve
+from defects import scoring, serve
+from defects.replica import Replica, find_artifact
+from defects.settings import Settings
 
-healthy = replica.SCORER
+def build():
+    settings = Settings.from_environment()
+    artifact, _ = find_artifact(settings)
+    healthy = scoring.load(artifact)
 
-def score(rows):
-    return np.where(rows[:, [%d]] == 7, np.nan, healthy(rows))
+    def score(rows):
+        return np.where(rows[:, [%d]] == 7, np.nan, healthy(rows))
 
-replica.BATCHER._score = score
-serve.main()
+    return Replica.build(settings, artifact=artifact, scorer=score)
+
+serve.main(build)
 """
 
 
@@ -90,7 +96,7 @@ def answered(schema: Schema, probabilities: Any, **decoded: Any) -> tuple[Any, A
     request = Request("POST", "/", {}, receive=None)  # type: ignore[arg-type]
     rows = np.zeros((len(probabilities), len(schema.names)))
     job = Job(rows, None, 0.0, 1)  # type: ignore[arg-type]
-    router._answered(request, job, schema, router.Decoded(rows, encode, **decoded), probabilities)
+    predictions.finish(request, job, schema, predictions.Decoded(rows, encode, **decoded), probabilities)
     assert request.best == seen[1]
     return seen[0], seen[1]
 
@@ -130,9 +136,9 @@ def test_rows_without_scores_are_named(dtype: Any) -> None:
 )
 def test_a_label_is_as_in_the_training_data(label_type: str, names: tuple[str, ...], labels: tuple[Any, ...]) -> None:
     schema = Schema((Feature("a"),), tuple(map(DefectClass, names)), label_type=label_type)
-    model = model_.Model(schema, "m", "1", "e", {})
+    model = model_.ServedModel(schema, "m", "1", "e", {})
     probabilities = np.array([[0.25, 0.75], [0.75, 0.25]], np.float32)
-    answers = json.loads(json.dumps(model_.predictions(model, probabilities, [1, 0])))
+    answers = json.loads(json.dumps(model_.prediction_objects(model, probabilities, [1, 0])))
     assert [(type(a["defect"]), a["defect"]) for a in answers] == [(type(v), v) for v in reversed(labels)]
     assert answers[0]["probabilities"] == dict(zip(names, (0.25, 0.75), strict=True))
     query = v2.Query(np.zeros((2, 1)), None, (v2.Output("label"),))

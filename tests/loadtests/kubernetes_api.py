@@ -23,7 +23,7 @@ import yaml
 
 from loadtests.cluster import observations
 
-Object = dict[str, Any]
+ScriptedObject = dict[str, Any]
 NAMESPACE, SERVICE = "defects", "parcels"
 OURS = {observations.OF_SERVICE: SERVICE}
 BOOKMARK_SECONDS = 0.5
@@ -56,9 +56,9 @@ class KubernetesApi:
         self.gone_as_status: set[str] = set()  # kinds
         self.requests: list[str] = []
         self.when: dict[tuple[str, str], float] = {}  # name and what became of it -> time.monotonic
-        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
+        self._objects: dict[str, dict[str, ScriptedObject]] = {kind: {} for kind in KINDS}
         self._version = 100
-        self._log: list[tuple[int, str, str, Object]] = []
+        self._log: list[tuple[int, str, str, ScriptedObject]] = []
         self._expired: dict[str, int] = {}
         self._cut = dict.fromkeys(KINDS, 0)
         self.changed = threading.Condition()
@@ -68,7 +68,7 @@ class KubernetesApi:
     def now(self, later: float = 0.0) -> str:
         return datetime.fromtimestamp(time.time() + self.ahead + later, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def put(self, kind: str, thing: Object, note: str = "") -> None:
+    def put(self, kind: str, thing: ScriptedObject, note: str = "") -> None:
         """Make an object, or replace it."""
         with self.changed:
             name = thing["metadata"]["name"]
@@ -82,7 +82,7 @@ class KubernetesApi:
             del self._objects[kind][name]
             self.when[name, "gone"] = time.monotonic()
 
-    def _record(self, kind: str, change: str, thing: Object) -> None:
+    def _record(self, kind: str, change: str, thing: ScriptedObject) -> None:
         self._version += 1
         thing = json.loads(json.dumps(thing))
         thing["metadata"]["resourceVersion"] = str(self._version)
@@ -132,7 +132,7 @@ class KubernetesApi:
 
     # --- what the server does ---
 
-    def listed(self, kind: str, query: dict[str, str]) -> Object:
+    def listed(self, kind: str, query: dict[str, str]) -> ScriptedObject:
         with self.changed:
             items = [thing for thing in self._objects[kind].values() if selected(thing, query)]
             return {"metadata": {"resourceVersion": str(self._version)}, "items": items}
@@ -140,7 +140,7 @@ class KubernetesApi:
     def expired(self, kind: str, version: int) -> bool:
         return version < self._expired.get(kind, 0)
 
-    def watch(self, kind: str, query: dict[str, str]) -> Iterator[Object | None]:
+    def watch(self, kind: str, query: dict[str, str]) -> Iterator[ScriptedObject | None]:
         """Changes since a version; None: the connection breaks."""
         version, cut = int(query["resourceVersion"]), self._cut[kind]
         until = time.monotonic() + int(query["timeoutSeconds"])
@@ -169,11 +169,11 @@ class KubernetesApi:
         return self.metrics.get(name.partition(":")[0])
 
 
-def gone() -> Object:
+def gone() -> ScriptedObject:
     return {"kind": "Status", "status": "Failure", "reason": "Expired", "message": "too old", "code": 410}
 
 
-def selected(thing: Object, query: dict[str, str]) -> bool:
+def selected(thing: ScriptedObject, query: dict[str, str]) -> bool:
     label, _, value = query.get("labelSelector", "").partition(",")[0].partition("=")
     field = query.get("fieldSelector", "").removeprefix("metadata.name=")
     labels = thing["metadata"].get("labels", {})
@@ -186,7 +186,7 @@ def selected(thing: Object, query: dict[str, str]) -> bool:
     return chosen and field in ("", thing["metadata"]["name"])
 
 
-class Handler(BaseHTTPRequestHandler):
+class ApiHandler(BaseHTTPRequestHandler):
     """Speaks for `api`."""
 
     protocol_version = "HTTP/1.1"
@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.stream(api.watch(kind, query))
 
-    def stream(self, changes: Iterator[Object | None]) -> None:
+    def stream(self, changes: Iterator[ScriptedObject | None]) -> None:
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("transfer-encoding", "chunked")
@@ -285,7 +285,7 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, status: int) -> None:
         self.answer(status, {"kind": "Status", "status": "Failure", "code": status})
 
-    def answer(self, status: int, content: Object) -> None:
+    def answer(self, status: int, content: ScriptedObject) -> None:
         self.send(status, json.dumps(content).encode(), "application/json")
 
     def text(self, content: str, breaks_off: bool = False) -> None:
@@ -300,7 +300,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection |= breaks_off
 
 
-class Server(ThreadingHTTPServer):
+class ApiServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
@@ -310,7 +310,7 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serving(api: KubernetesApi) -> Iterator[KubernetesApi]:
     """Let it serve on loopback."""
-    server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"api": api}))
+    server = ApiServer(("127.0.0.1", 0), type("Bound", (ApiHandler,), {"api": api}))
     api.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -346,8 +346,8 @@ class ScriptedPod:
 
     def __init__(self, api: KubernetesApi, name: str, revision: str):
         self.api, self.name = api, name
-        self.conditions: list[Object] = []
-        self.thing: Object = {
+        self.conditions: list[ScriptedObject] = []
+        self.thing: ScriptedObject = {
             "metadata": {
                 "name": name,
                 "labels": {**OURS, "serving.knative.dev/revision": revision},
@@ -376,7 +376,7 @@ class ScriptedPod:
         self.api.event(self.name, "Pulled", "Successfully pulled image", 1)
         self.api.when[self.name, "pulled"] = time.monotonic()
 
-    def container(self, state: Object, restarts: int = 0, last: Object | None = None) -> None:
+    def container(self, state: ScriptedObject, restarts: int = 0, last: ScriptedObject | None = None) -> None:
         self.thing["status"]["containerStatuses"] = [
             {"name": "kserve-container", "state": state, "lastState": last or {}, "restartCount": restarts}
         ]

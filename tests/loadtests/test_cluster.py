@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import re
@@ -31,18 +30,17 @@ from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step,
 from conftest import BIN, ROOT, environment, free_port, run
 from loadtests import results
 from loadtests import scenario as scenarios
+from loadtests.analysis import method, scaling
 from loadtests.analysis import pods as pods_
-from loadtests.analysis import scaling
 from loadtests.analysis import summary as summaries
 from loadtests.analysis import traffic as traffic_
 from loadtests.analysis.measures import Run, Watched
 from loadtests.analysis.method import EXIT_CODES
 from loadtests.cluster import api as api_
 from loadtests.cluster import clock as clock_
-from loadtests.cluster import follower, observations
+from loadtests.cluster import follower, observations, reporter, scraper
 from loadtests.cluster import process as watch
-from loadtests.cluster import watcher as cluster
-from loadtests.cluster.process import Watch
+from loadtests.cluster.process import WatcherProcess
 from loadtests.load import capacity, stub_server
 from loadtests.results import CLOSED, Cluster, ScalingTime, Summary
 from loadtests.scenario import BadScenario, Plan, Scenario
@@ -71,32 +69,34 @@ BURST = [
 ]
 
 
-class Seen:
+class LiveWatch:
     """A watch, from everything listed until it is stopped."""
 
     def __init__(self, api: KubernetesApi, path: Path, *options: str):
-        target = watch.Target(SERVICE, NAMESPACE, os.path.relpath(kubeconfig(api, path)))
-        self.watch, self.begin = Watch(target, 60, path, options), 0.0
+        target = watch.ClusterTarget(SERVICE, NAMESPACE, os.path.relpath(kubeconfig(api, path)))
+        self.watch, self.begin = WatcherProcess(target, 60, path, options), 0.0
 
     def wait(self) -> None:
         """Until everything is listed; the run's zero is a moment later."""
-        self.until(lambda _: self.watch.begun())
+        self.until(lambda _: self.watch.has_begun())
         self.begin = time.monotonic() + 0.2
 
-    def until(self, holds: Callable[[list[observations.AnyFact]], bool]) -> None:
-        """Wait until it holds for what was told."""
+    def until(self, holds: Callable[[list[observations.AnyObservation]], bool]) -> None:
+        """Wait until it holds for what was observed."""
         until = time.monotonic() + LISTED_SECONDS
-        while not holds(self.watch.facts()):
-            assert time.monotonic() < until, self.watch.facts()[-5:]
+        while not holds(self.watch.observations()):
+            assert time.monotonic() < until, self.watch.observations()[-5:]
             time.sleep(0.05)
 
-    def hear(self, kind: type[observations.Fact], /, **values: object) -> None:
-        """Wait until a fact of this kind was told that has these values."""
+    def hear(self, kind: type[observations.Observation], /, **values: object) -> None:
+        """Wait until an observation of this kind was made that has these values."""
 
-        def told(fact: observations.Fact) -> bool:
-            return isinstance(fact, kind) and all(getattr(fact, name) == value for name, value in values.items())
+        def matches(observation: observations.Observation) -> bool:
+            return isinstance(observation, kind) and all(
+                getattr(observation, name) == value for name, value in values.items()
+            )
 
-        self.until(lambda found: any(map(told, found)))
+        self.until(lambda found: any(map(matches, found)))
 
     def summary(self, plan: Plan, requests: results.Requests | None = None, revisions: Any = ("r1",)) -> Summary:
         until = time.monotonic() - self.begin
@@ -134,12 +134,12 @@ def api() -> Iterator[KubernetesApi]:
 
 
 @pytest.fixture
-def see(api: KubernetesApi, tmp_path: Path) -> Iterator[Callable[..., Seen]]:
+def see(api: KubernetesApi, tmp_path: Path) -> Iterator[Callable[..., LiveWatch]]:
     """Begin to watch `api`, with these options."""
-    made: list[Seen] = []
+    made: list[LiveWatch] = []
 
-    def begin(*options: str) -> Seen:
-        made.append(Seen(api, tmp_path, *options))
+    def begin(*options: str) -> LiveWatch:
+        made.append(LiveWatch(api, tmp_path, *options))
         made[-1].wait()
         return made[-1]
 
@@ -245,7 +245,7 @@ def test_every_measure_is_exact_for_facts_that_are_known() -> None:
                 about = {"kind": "Pod", "name": name, "part": "spec.containers{kserve-container}"}
                 found.append(observations.Event(at=at, stamp=None, reason="Pulled", message="", **about))
             found.append(pod(at, name, **so_far))
-    found.sort(key=lambda fact: fact.at)
+    found.sort(key=lambda observation: observation.at)
     summary = summarised(plan(BURST), Watched(SERVICE, found, 9.0))
     check_zero_to_four(summary, scripted, 1e-6)
     last = next(life for life in cluster_of(summary).pods if life.name.endswith("d"))
@@ -264,7 +264,7 @@ def over(changes: list[tuple[float, int]]) -> float:
 
 
 def test_zero_to_four_and_back_is_measured_as_it_was_played_though_watches_are_cut_off_and_expire(
-    api: KubernetesApi, see: Callable[..., Seen]
+    api: KubernetesApi, see: Callable[..., LiveWatch]
 ) -> None:
     api.gone_as_status, api.may = {"podautoscalers"}, {("get", "pods/proxy")}
     api.metrics = dict.fromkeys(LIVES, METRICS)
@@ -288,7 +288,9 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played_though_watches_are_c
     assert bookmarked
 
 
-def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_what_came_in_a_gap_has_the_times_that_it_says_itself(
+    api: KubernetesApi, see: Callable[..., LiveWatch]
+) -> None:
     """After a gap the watch goes on, or starts from a list where it can't; either way nothing is missed."""
     a, b, c = (f"{OLD}-{name}" for name in "abc")
     pods = {a: ScriptedPod(api, a, OLD).up()}
@@ -302,7 +304,7 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi
     steps = fleet.life(c, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
     play(time.monotonic(), *steps, (0.5, lambda: api.desire(OLD, 3)), (0.6, api.refuse))
     seen.until(
-        lambda told: {f.resource for f in told if isinstance(f, observations.Gap) and f.seconds} == troubled.keys()
+        lambda found: {f.resource for f in found if isinstance(f, observations.Gap) and f.seconds} == troubled.keys()
     )
     seen.hear(observations.Pod, name=c, ready=True)
     seen.hear(observations.Scale, name=OLD, desired=3)
@@ -324,22 +326,24 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(api: KubernetesApi
         assert getattr(lives[name], note) == pytest.approx(truth(api, seen.begin, name, note), abs=SAMPLE), (name, note)
     assert found.replicas[-1].desired == 3
     before = [replicas.ready or 0 for replicas in found.replicas if replicas.at < later - seen.begin]
-    assert before == sorted(before), "what was seen before the gap is not told again"
+    assert before == sorted(before), "what was seen before the gap is not reported again"
     interrupted = (text.partition(":")[0] for text in found.not_seen if "the watch was interrupted for" in text)
     assert set(", ".join(interrupted).split(", ")) == troubled.keys()
     assert not [text for text in found.not_seen if "to the end" in text]
 
 
-def test_a_gap_that_never_ends_is_said(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_a_gap_that_never_ends_is_said(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     seen = see()
     api.refuse(pods=401)
-    seen.until(lambda told: any(isinstance(fact, observations.Gap) and "401" in fact.why for fact in told))
+    seen.until(lambda found: any(isinstance(o, observations.Gap) and "401" in o.why for o in found))
     found = cluster_of(seen.summary(plan(BURST)))
     (text,) = (text for text in found.not_seen if "interrupted" in text)
     assert re.fullmatch(r"pods: the watch was interrupted from -?\d+\.\d s to the end \(\w+, HTTP 401\)", text)
 
 
-def test_what_was_there_before_has_the_times_that_it_says_itself(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_what_was_there_before_has_the_times_that_it_says_itself(
+    api: KubernetesApi, see: Callable[..., LiveWatch]
+) -> None:
     """Put on the run's axis although the API server's clock is an hour ahead."""
     pod = ScriptedPod(api, f"{OLD}-a", OLD)
     time.sleep(1.1)
@@ -356,7 +360,7 @@ def test_what_was_there_before_has_the_times_that_it_says_itself(api: Kubernetes
     assert found.cold_start_seconds is None
 
 
-def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     """Without autoscalers, the pods that there are say what was desired."""
     api.forbidden = {"podautoscalers", "events", "horizontalpodautoscalers", "deployments"}
     api.absent, api.autoscaler, api.refused = {"revisions"}, None, {"version": 403}
@@ -365,7 +369,7 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     unseen = api.forbidden | {"the pods' own metrics", "the autoscaler's metrics"}
     play(seen.begin, *fleet.life(f"{OLD}-a", 0.3, 0.4, 0.5, 0.6, 0.7, 1.3))
     seen.hear(observations.Pod, ready=True)
-    seen.until(lambda told: unseen <= {f.text.partition(":")[0] for f in told if isinstance(f, observations.Unseen)})
+    seen.until(lambda found: unseen <= {f.text.partition(":")[0] for f in found if isinstance(f, observations.Unseen)})
     found = cluster_of(seen.summary(plan(BURST)))
     (pod,) = found.pods
     assert pod.pulled is None
@@ -378,14 +382,14 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
 
 
 def test_without_the_pods_nobody_knows_how_many_there_are(
-    api: KubernetesApi, see: Callable[..., Seen], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: KubernetesApi, see: Callable[..., LiveWatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # which its process does not run in
     api.forbidden = {"pods"}
     seen = see()
     with pytest.raises(watch.BadCluster, match=r"pods: not allowed to .* \(HTTP 403\); expected a role"):
         seen.watch.replicas()
-    (unseen,) = (fact for fact in seen.watch.facts() if isinstance(fact, observations.Unseen) and fact.resource)
+    (unseen,) = (o for o in seen.watch.observations() if isinstance(o, observations.Unseen) and o.resource)
     assert unseen.resource == "pods"
 
 
@@ -397,7 +401,7 @@ def test_without_the_pods_nobody_knows_how_many_there_are(
     ],
 )
 def test_who_may_see_nothing_is_told_so(
-    api: KubernetesApi, see: Callable[..., Seen], refused: dict[str, int], problem: str
+    api: KubernetesApi, see: Callable[..., LiveWatch], refused: dict[str, int], problem: str
 ) -> None:
     api.refused = refused
     with pytest.raises(watch.BadCluster, match=rf"{problem}.*; expected a login"):
@@ -406,14 +410,15 @@ def test_who_may_see_nothing_is_told_so(
 
 def test_answers_that_refuse_have_a_time_too(api: KubernetesApi, tmp_path: Path) -> None:
     api.refused = {"version": 403}
-    client, namespace = api_.connect(watch.Target(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
-    watcher = cluster.Watcher(client, namespace, argparse.Namespace())
-    watcher._probe_clock()
-    assert watcher._clock.fact().answers == cluster.PROBES
-    assert watcher._clock.fact().skew == pytest.approx(AHEAD, abs=watcher._clock.fact().error + 0.05)
+    client, _ = api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(kubeconfig(api, tmp_path))))
+    reader = clock_.ClockReader(client, lambda _: None)
+    reader.probe()
+    found = reader.clock.observation()
+    assert found.answers == clock_.PROBES
+    assert found.skew == pytest.approx(AHEAD, abs=found.error + 0.05)
 
 
-def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     seen = see()
     meta = {"name": "odd", "labels": {observations.OF_SERVICE: SERVICE}}
     api.put("podautoscalers", {"metadata": meta, "status": {"desiredScale": "several"}})
@@ -430,7 +435,7 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
     assert {"podautoscalers: odd", "pods: odd"} <= set(unread)
 
 
-def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     seen = see()
     os.kill(seen.watch.pid, signal.SIGINT)  # of a Ctrl-C, which is for the run
     time.sleep(0.5)
@@ -444,7 +449,7 @@ def test_a_watcher_that_ends_early_is_no_secret(api: KubernetesApi, see: Callabl
     assert found.not_seen[-1].endswith("s: the watcher ended (-9)")
 
 
-def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     seen = see()
     fleet = Fleet(api)
     pulling, crashing = f"{OLD}-pulling", f"{OLD}-crashing"
@@ -472,7 +477,7 @@ def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, s
     assert "scale (burst): 4 were never ready together; expected at most 3 s" in summary.verdict.reasons
 
 
-def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     """HPA 1 → 3; its Deployment comes a moment before, and Knative is not installed."""
     api.absent = {"revisions", "podautoscalers"}
     api.serve_traffic({}, mode="Standard", canaryStatuses=[{"name": "new", "trafficPercent": 20}])
@@ -527,7 +532,7 @@ autoscaler_stable_request_concurrency{namespace_name="defects",revision_name="pa
 
 @pytest.mark.parametrize("named", [True, False], ids=["by its URL", "through the API server"])
 def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
-    api: KubernetesApi, see: Callable[..., Seen], named: bool
+    api: KubernetesApi, see: Callable[..., LiveWatch], named: bool
 ) -> None:
     api.may = {("get", "pods/proxy")}
     pod = f"{OLD}-a"
@@ -540,7 +545,7 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     for revision in (OLD, NEW):
         seen.hear(observations.Autoscaler, revision=revision)
     settled = api.when[pod, "ready"] + SAMPLE  # a sample of each second has seen it by then
-    seen.until(lambda told: any(isinstance(fact, observations.Inside) and fact.at > settled for fact in told))
+    seen.until(lambda found: any(isinstance(o, observations.Inside) and o.at > settled for o in found))
     summary = seen.summary(plan(BURST))
     found = cluster_of(summary)
     assert found.pods[0].startup == {"interpreter": 0.2, "model": 0.7, "ready": 1.1}
@@ -810,7 +815,7 @@ def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesAp
     assert found.lost_elsewhere < failed
 
 
-def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, see: Callable[..., Seen]) -> None:
+def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, see: Callable[..., LiveWatch]) -> None:
     api.may, deleted = {("delete", "pods")}, list[str]()
     api.on_delete = deleted.append
     ScriptedPod(api, f"{OLD}-a", OLD).up()
@@ -841,7 +846,7 @@ def test_a_disruption_does_not_outlive_who_ordered_it(api: KubernetesApi, tmp_pa
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert any(isinstance(fact, observations.Begun) for fact in observations.read(process.stdout))
+        assert any(isinstance(o, observations.Begun) for o in observations.read(process.stdout))
         process.stdin.write(f'{{"at": {time.monotonic() + 10}}}\n')
         process.stdin.close()  # as the system does it for a process that was killed
         assert process.wait(LISTED_SECONDS) == 0
@@ -915,7 +920,7 @@ def test_what_cannot_run_is_one_line_and_exit_code_3(
 def test_a_kubeconfig_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config").write_bytes(content)
     with pytest.raises(watch.BadCluster) as raised:
-        api_.connect(watch.Target(SERVICE, kubeconfig=str(tmp_path / "config")))
+        api_.connect(watch.ClusterTarget(SERVICE, kubeconfig=str(tmp_path / "config")))
     assert re.fullmatch(r"--kubeconfig: .+; expected one that kubectl can use", str(raised.value))
 
 
@@ -953,7 +958,7 @@ def test_scenarios_with_a_disruption_need_a_burst(tmp_path: Path) -> None:
         scenarios.load(str(file))
 
 
-# --- measures of facts that are known exactly ------------------------------------------------------------------------
+# --- measures of observations that are known exactly ----------------------------------------------------------------
 
 
 def pod(at: float, name: str = "p", *, live: bool = True, **changes: Any) -> observations.Pod:
@@ -1134,8 +1139,8 @@ def test_a_split_is_within_or_without_its_interval(share: float, within: bool) -
     requests = answered(p.times)
     requests["revision"] = np.random.default_rng(1).random(len(requests)) < share
     traffic = {OLD: 0.8, NEW: 0.2}
-    fact = observations.Service(at=-1.0, mode="Knative", conditions={}, traffic=traffic)
-    seen = cluster_of(summarised(p, Watched(SERVICE, [fact], 20.0), requests, (OLD, NEW)))
+    service = observations.Service(at=-1.0, mode="Knative", conditions={}, traffic=traffic)
+    seen = cluster_of(summarised(p, Watched(SERVICE, [service], 20.0), requests, (OLD, NEW)))
     old, new = seen.splits
     assert (new.revision, new.within, old.within) == (NEW, within, within)
     assert new.answers + old.answers == new.total == 1000
@@ -1148,7 +1153,7 @@ def test_wilsons_interval_has_the_bounds_that_define_it(total: int, data: st.Dat
     for bound in traffic_.wilson(count, total):
         if 0 < bound < 1:
             distance = abs(count / total - bound) / math.sqrt(bound * (1 - bound) / total)
-            assert distance == pytest.approx(traffic_.Z_99, rel=1e-6)
+            assert distance == pytest.approx(method.Z_99, rel=1e-6)
 
 
 @given(
@@ -1159,7 +1164,7 @@ def test_the_clocks_offset_lies_in_what_the_answers_leave(offset: float, answers
     clock = clock_.Clock()
     for asked, took, when in answers:
         clock.hear(math.floor(asked + when * took + offset), asked, asked + took)
-    found = clock.fact()
+    found = clock.observation()
     assert abs(found.offset - offset) <= found.error + 1e-6
     assert found.error <= (1 + min(took for _, took, _ in answers)) / 2 + 1e-6
 
@@ -1168,33 +1173,33 @@ def test_a_clock_that_was_set_is_learnt_anew() -> None:
     clock = clock_.Clock()
     clock.hear(100, 0.0, 0.1)
     clock.hear(200, 1.0, 1.1)
-    assert clock.fact().offset == pytest.approx(199.5, abs=0.1)
+    assert clock.observation().offset == pytest.approx(199.5, abs=0.1)
 
 
 def test_answers_in_other_parts_of_the_second_narrow_the_offset() -> None:
     clock = clock_.Clock()
     for number in range(10):
         clock.hear(math.floor(number * 0.1037 + 50.25), number * 0.1037, number * 0.1037 + 0.002)
-    assert clock.fact().error < 0.1
+    assert clock.observation().error < 0.1
 
 
 def test_what_ends_a_part_of_the_watch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = SimpleQueue[observations.Fact]()
-    watcher = cluster.Watcher(None, NAMESPACE, argparse.Namespace())
-    monkeypatch.setattr(watcher, "tell", told.put)
+    reported = SimpleQueue[observations.Observation]()
+    watch = reporter.Reporter()
+    monkeypatch.setattr(watch, "report", reported.put)
 
     def fails() -> None:
         raise RuntimeError("not thought\nof")
 
-    watcher._start("pods", fails)
-    fact = told.get(timeout=10)
-    assert isinstance(fact, observations.Unseen)
-    assert fact.text == "pods: watched no longer (RuntimeError: not thought of)"
+    watch.start("pods", fails)
+    found = reported.get(timeout=10)
+    assert isinstance(found, observations.Unseen)
+    assert found.text == "pods: watched no longer (RuntimeError: not thought of)"
 
 
 def test_an_address_of_ip_version_6_is_in_brackets() -> None:
-    assert cluster.metrics_url(pod(0.0, ip="10.1.2.3", port=3000)) == "http://10.1.2.3:3000/metrics"
-    assert cluster.metrics_url(pod(0.0, ip="fd00::7", port=3000)) == "http://[fd00::7]:3000/metrics"
+    assert scraper.metrics_url(pod(0.0, ip="10.1.2.3", port=3000)) == "http://10.1.2.3:3000/metrics"
+    assert scraper.metrics_url(pod(0.0, ip="fd00::7", port=3000)) == "http://[fd00::7]:3000/metrics"
 
 
 def test_percentages_of_one_revision_add_up() -> None:

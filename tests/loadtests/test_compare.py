@@ -14,9 +14,10 @@ import pytest
 from conftest import run
 from loadtests import results
 from loadtests.analysis import summary as summaries
-from loadtests.compare import comparison, intervals
+from loadtests.compare import comparison
+from loadtests.compare.intervals import Difference, bonferroni
 from loadtests.results import Summary
-from test_measures import ENVIRONMENT, PHASES, answered, plan, refuse
+from test_measures import ENVIRONMENT, LONG, PHASES, answered, plan, refuse
 from test_measures import run as run_of
 
 MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
@@ -24,7 +25,7 @@ MACHINE = {"cpu": "a processor", "cores": "2", "kernel": "Linux 6"}
 
 def one(number: int, latency_ms: float = 10.0, refused: int = 0, slow_until: float = 0.0, **more: Any) -> Summary:
     """A run whose latencies vary around `latency_ms`, as does their middle from run to run, by 2 %."""
-    p, random = plan(), np.random.default_rng(number)
+    p, random = plan(phases=LONG), np.random.default_rng(number)
     latency = latency_ms * random.normal(1, 0.02) * random.uniform(0.9, 1.1, len(p.times))
     requests = answered(p.times, np.where((p.times >= 8) & (p.times < slow_until), 90.0, latency))
     refuse(requests, slice(1000, 1000 + refused))
@@ -37,12 +38,12 @@ def group(first: int, *, size: int = 5, **more: Any) -> list[Summary]:
     return [one(number, **more) for number in range(first, first + size)]
 
 
-def words(rows: Sequence[comparison.Row]) -> dict[str, str]:
-    return {row.measure.name: row.word for row in rows}
+def findings(rows: Sequence[comparison.Row]) -> dict[str, str]:
+    return {row.measure.name: row.finding for row in rows}
 
 
 def test_runs_of_one_kind_show_no_difference() -> None:
-    found = words(comparison.compare(group(0), group(5)))
+    found = findings(comparison.compare(group(0), group(5)))
     assert set(found.values()) == {"no difference"}
     assert len(found) == 19
 
@@ -51,7 +52,7 @@ def test_slower_runs_are_worse_and_faster_ones_better() -> None:
     fast, slow = group(0), group(5, latency_ms=12)
     for a, b, expected in ((fast, slow, "worse"), (slow, fast, "better")):
         rows = comparison.compare(a, b)
-        found = words(rows)
+        found = findings(rows)
         assert {word for name, word in found.items() if name.endswith("ms")} == {expected}
         assert {word for name, word in found.items() if not name.endswith("ms")} == {"no difference"}
     (change,) = (row.change for row in rows if row.measure.name == "burst p50, ms")
@@ -64,7 +65,7 @@ def test_slower_runs_are_worse_and_faster_ones_better() -> None:
 
 def test_refusals_and_lost_goodput_are_worse() -> None:
     a, b = group(0), [one(number, refused=20 + number) for number in range(5, 10)]
-    found = words(comparison.compare(a, b))
+    found = findings(comparison.compare(a, b))
     worse = {name for name, word in found.items() if word == "worse"}
     assert worse == {"burst refused", "burst goodput/s", "time to recover, s"}  # refusals break the SLO too
 
@@ -72,18 +73,18 @@ def test_refusals_and_lost_goodput_are_worse() -> None:
 def test_recovery_is_compared_also_where_it_never_came() -> None:
     quick = [one(n, slow_until=11 + n / 10) for n in range(5)]
     slow = [one(n, slow_until=15 + n / 10) for n in range(5, 10)]
-    never = [one(n, slow_until=22) for n in range(10, 15)]
-    assert words(comparison.compare(quick, slow))["time to recover, s"] == "worse"
-    assert words(comparison.compare(quick, never))["time to recover, s"] == "worse"
-    assert words(comparison.compare(never, quick))["time to recover, s"] == "better"
+    never = [one(n, slow_until=32) for n in range(10, 15)]
+    assert findings(comparison.compare(quick, slow))["time to recover, s"] == "worse"
+    assert findings(comparison.compare(quick, never))["time to recover, s"] == "worse"
+    assert findings(comparison.compare(never, quick))["time to recover, s"] == "better"
     both = [*never[:3], *slow[:2]]
-    assert words(comparison.compare(never, both))["time to recover, s"] == "can't tell"
+    assert findings(comparison.compare(never, both))["time to recover, s"] == "can't tell"
 
 
 def test_with_few_runs_nothing_is_told() -> None:
     a, b = group(0, size=2), group(5, size=5, latency_ms=30)
     rows = comparison.compare(a, b)
-    assert set(words(rows).values()) == {"can't tell"}
+    assert set(findings(rows).values()) == {"can't tell"}
     assert all(row.change is not None and row.change.low is None for row in rows)
     text = comparison.report(a, b, rows, [])
     assert "No intervals, so no verdicts" in text
@@ -96,23 +97,42 @@ def test_what_was_not_measured_everywhere_is_not_told() -> None:
     requests["status"], requests["error"] = 0, results.CONNECT
     nothing = summaries.summarise(run_of(p, requests), "burst", ENVIRONMENT.model_copy(update={"machine": MACHINE}))
     found = {row.measure.name: row for row in comparison.compare(group(0), [*group(5, size=4), nothing])}
-    assert found["burst p50, ms"].word == "can't tell"
+    assert found["burst p50, ms"].finding == "can't tell"
     assert found["burst p50, ms"].change is None
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("freedom", "expected"), [(2, 4.303), (3, 3.182), (4, 2.776), (8, 2.306), (30, 2.042)])
-def test_students_quantile(freedom: float, expected: float) -> None:
-    assert intervals._student(1.959964, freedom) == pytest.approx(expected, rel=0.032)
+@pytest.mark.parametrize(("freedom", "expected"), [(2, 4.30265), (4, 2.77645), (8, 2.30600), (30, 2.04227)])
+def test_welchs_bounds_are_students_where_both_sides_vary_alike(freedom: float, expected: float) -> None:
+    """Two groups of equal size and variance: their degrees of freedom are those of both together."""
+    each = round(freedom / 2) + 1
+    a = np.linspace(0, 1, each)
+    low, high = Difference(a, a + 3).welch(0.95)
+    half = expected * math.sqrt(2 * a.var(ddof=1) / each)
+    assert (low, high) == pytest.approx((3 - half, 3 + half), rel=2e-4)
+
+
+def test_welchs_bounds_of_a_published_example() -> None:
+    """Sleep of two groups of ten, of `t.test(extra ~ group, data = sleep)` in R: t = -1.8608, df = 17.776."""
+    one = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+    two = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+    assert Difference(one, two).welch(0.95) == pytest.approx((-0.2054832, 3.3654832), abs=1e-6)
+
+
+@pytest.mark.parametrize(("a", "b"), [([2.0] * 3, [5.0] * 4), ([1e6 + 1e-9, 1e6, 1e6], [1e6 + 3] * 3)])
+def test_values_that_do_not_vary_have_narrow_bounds(a: list[float], b: list[float]) -> None:
+    difference = Difference(np.array(a), np.array(b))
+    for low, high in (difference.welch(0.99), difference.bootstrap(np.random.default_rng(1))):
+        assert (low, high) == pytest.approx((3, 3), abs=1e-6)
 
 
 def covered(draw: Callable[[np.random.Generator, int], Any], n: int, m: int, times: int = 400) -> float:
     """How often the interval has the true difference, which is 3."""
     random, hits = np.random.default_rng([n, m]), 0
     for _ in range(times):
-        low, high = intervals.interval(draw(random, n), draw(random, m) + 3, random)
+        low, high = Difference(draw(random, n), draw(random, m) + 3).bootstrap(random)
         hits += low <= 3 <= high
     return hits / times
 
@@ -125,20 +145,20 @@ def test_intervals_have_the_truth_as_often_as_they_say(n: int, m: int) -> None:
 def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
     random = np.random.default_rng(1)
     a, b = random.normal(0, 1, 8), random.normal(4, 1, 8)
-    low, high = intervals.interval(a, b, np.random.default_rng(2))
+    low, high = Difference(a, b).bootstrap(np.random.default_rng(2))
     assert 0 < low < b.mean() - a.mean() < high
-    assert intervals.interval(a, b, np.random.default_rng(2)) == (low, high)
-    assert intervals.interval(np.ones(3), np.ones(3), random) == (0, 0)
+    assert Difference(a, b).bootstrap(np.random.default_rng(2)) == (low, high)
+    assert Difference(np.ones(3), np.ones(3)).bootstrap(random) == (0, 0)
 
 
 @pytest.mark.parametrize("runs", [3, 5, 10])
 def test_of_many_measures_without_a_difference_hardly_any_seems_to_have_one(runs: int) -> None:
     """19 independent ones, 100 times: a false word in at most 5 % of comparisons, give or take 3 standard errors."""
-    random, level, wrong = np.random.default_rng(runs), intervals.sure(19), 0
+    random, level, wrong = np.random.default_rng(runs), bonferroni(19), 0
     nothing = comparison.Measure("x", lambda _: None)
     for _ in range(100):
         values = [[list(map(comparison.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
-        wrong += any(comparison.row(nothing, a, b, 1, level).word != "no difference" for a, b in values)
+        wrong += any(comparison.row(nothing, a, b, 1, level).finding != "no difference" for a, b in values)
     assert wrong <= 5 + 3 * math.sqrt(5 * 0.95)
 
 
@@ -146,13 +166,13 @@ def test_words_need_more_than_the_bounds_that_are_shown() -> None:
     random = np.random.default_rng(1)
     a, b = (list(map(comparison.Value, random.normal(middle, 1, 8))) for middle in (0, 1.6))
     measure = comparison.Measure("x", lambda _: None)
-    alone, among = (comparison.row(measure, a, b, 1, intervals.sure(count)) for count in (1, 1000))
+    alone, among = (comparison.row(measure, a, b, 1, bonferroni(count)) for count in (1, 1000))
     assert alone.change
     assert among.change
     assert alone.change[:3] == among.change[:3]
     assert among.change.low is not None
     assert among.change.low > 0
-    assert (alone.word, among.word) == ("worse", "no difference")
+    assert (alone.finding, among.finding) == ("worse", "no difference")
 
 
 # --- may they be compared? -------------------------------------------------------------------------------------------
@@ -187,6 +207,16 @@ def test_equal_groups_have_no_objections_but_the_same_run_twice_has() -> None:
     seeds: list[dict[str, Any]] = [{"seed": seed, "load_digest": f"sha256:{seed}"} for seed in (1, 2, 3)]
     a, b = ([one(first + n, **seeds[n]) for n in range(3)] for first in (0, 5))
     assert comparison.objections(a, b) == []
+
+
+def test_times_to_recover_of_two_rules_are_not_comparable() -> None:
+    """Runs from before later breaches counted, and runs since."""
+    now = group(0, size=3, slow_until=9.0)
+    older = [run.model_copy(update={"recovery": run.recovery.model_copy(update={"broken_again_at": None})})
+             for run in group(5, size=3, slow_until=9.0)]  # fmt: skip
+    (objection,) = comparison.objections(now, older)
+    assert objection.startswith("time to recover: some runs are from before later breaks counted")
+    assert comparison.objections(older[:1], older[1:]) == []
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     phases = [
         {"name": "baseline", "seconds": 1, "rate": 1},
         {"name": "burst", "seconds": 2, "rate": 6},
-        {"name": "recovery", "seconds": 6, "rate": 1},
+        {"name": "recovery", "seconds": 15, "rate": 1},
     ]
     file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 2})
     with stub_server.running("--capacity", 150) as url:
@@ -162,6 +162,23 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
     assert burst.queue.max == pytest.approx(2000, abs=300)
     assert burst.planned_per_s == 300
     assert burst.achieved_per_s == pytest.approx(300, rel=0.2), "an open loop does not slow down with the server"
+
+
+def test_a_server_that_freezes_again_has_not_recovered(tmp_path: Path) -> None:
+    """Three freezes in a burst, with 3 s between them: the time to recover ends after the last one."""
+    phases = [{"name": "baseline", "seconds": 1, "rate": 1}, {"name": "burst", "seconds": 24, "rate": 2}]
+    file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 8})
+    stalls = [argument for start in (2, 6, 10) for argument in ("--stall", f"{start}:1")]
+    with stub_server.running("--service-ms", 2, *stalls) as url:
+        code, summary, directory = load(url, file, tmp_path)
+    found = summary.recovery
+    assert found.breached_at == pytest.approx(2, abs=0.3)
+    assert found.broken_again_at == pytest.approx([6, 10], abs=0.3)
+    assert found.recovered_at == pytest.approx(11, abs=0.3)
+    assert found.seconds == pytest.approx(10, abs=0.3)
+    assert code in (1, 2), "a busy machine may make a run invalid"
+    said = (directory / "summary.md").read_text()
+    assert "it was broken again 2 times" in said
 
 
 def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:
@@ -374,14 +391,16 @@ def wait_for(true: Any, seconds: float = 30) -> None:
 
 def test_headers_that_an_ingress_needs_go_along_with_everything(tmp_path: Path) -> None:
     header = ("--header", "Path: a", "--heade", "Host: parcels.test")
+    urls = ("--autoscaler-metrics", "http://me:secret@h/m?token=secret", "--autoscaler=http://h/m?token=secret&a=b")
     with stub_server.running("--name", "parcels.test") as url:
         _, summary, directory = load(
-            url, scenario(tmp_path), tmp_path, *header, "--header=Authorization: Bearer secret"
+            url, scenario(tmp_path), tmp_path, *header, "--header=Authorization: Bearer secret", *urls
         )
         done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", scenario(tmp_path))
     assert [phase.counts.answered for phase in summary.phases] == [50, 300]
     assert {sample.problem for sample in summary.timeline} == {None}
     words = shlex.split(summary.environment.command)
+    assert words[-3:] == [urls[0], "http://…@h/m?token=…", "--autoscaler=http://h/m?token=…&a=…"]
     assert [word for word in words if ": " in word] == ["Path: …", "Host: …", "--header=Authorization: …"]
     assert (done.returncode, "no model answers at" in done.stderr) == (3, True)
     assert not [file for file in directory.glob("*.*") if b"secret" in file.read_bytes()]
@@ -528,3 +547,64 @@ def test_every_scenario_that_comes_along_is_sound() -> None:
             assert (loaded.payloads, loaded.slo.p95_ms) == (ramp.payloads, ramp.slo.p95_ms)
         assert len(plan.kinds) == len(plan.times) > 100
         assert set(plan.phase_of(plan.times)) == set(range(len(loaded.phases)))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.xlsx", "rows.csv.gz"])
+def test_a_payload_of_no_known_format_is_refused_with_those_that_are_known(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, "locust", *FILE, "--headless", "--host", NOBODY, "--payload", tmp_path / name)
+    assert done.returncode == 3
+    assert "is of no known format, by its name; expected .csv, .parquet or .json (a list of objects)" in done.stderr
+
+
+def test_make_load_takes_a_url_an_address_or_one_with_its_port(tmp_path: Path) -> None:
+    """Locust is a script here that writes its arguments."""
+    (tmp_path / "locust").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "locust").chmod(0o755)
+    for given, url in {
+        "localhost": "http://localhost:3000",
+        "localhost:4000": "http://localhost:4000",
+        "127.0.0.1:4000": "http://127.0.0.1:4000",
+        "::1": "http://[::1]:3000",
+        "[::1]": "http://[::1]:3000",
+        "[::1]:4000": "http://[::1]:4000",
+        "https://parcels.example.com/a": "https://parcels.example.com/a",
+    }.items():
+        command = ["make", "--old-file=.venv/.installed", "load", f"BIN={tmp_path}", f"HOST={given}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(tmp_path, MAKEFLAGS=""), capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split()[-2:] == ["--host", url]
+
+
+def test_the_verdict_and_its_exit_code_are_the_last_line(tmp_path: Path) -> None:
+    """`make` ends with 2 whatever the run's exit code is."""
+    failing = scenario(tmp_path, phases=BASELINE[1:], slo={"p95_ms": 500})
+    with stub_server.running("--fail-share", 0.5) as url:
+        done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", failing, "--out", tmp_path)
+    (found,) = tmp_path.glob("*/summary.json")
+    verdict, code = results.read_summary(found).verdict, done.returncode
+    assert code == {"Failed": 1, "Invalid": 2}[verdict.outcome]
+    *reasons, last = done.stderr.splitlines()[-1 - len(verdict.reasons) :]
+    assert reasons == [f"  {reason}" for reason in verdict.reasons]
+    assert last == f"{verdict.outcome}: test against {url} (exit code {code}); report: {found.parent}/report.html"
+    assert "Aggregated" in done.stderr + done.stdout
+
+
+def test_no_empty_tables_stand_above_an_error(tmp_path: Path) -> None:
+    done = run(tmp_path, "locust", *FILE, "--headless", "--host", NOBODY, "--out", tmp_path)
+    assert done.stderr.splitlines()[-1].startswith(f"error: no model answers at {NOBODY}/model")
+    assert done.stderr.splitlines()[-1].endswith("(exit code 3)")
+    assert "Aggregated" not in done.stderr + done.stdout
+
+
+def test_a_server_on_this_machine_is_reached_whatever_proxies_there_are(tmp_path: Path) -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    with stub_server.running() as url:
+        done = run(
+            tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", scenario(tmp_path), "--out", tmp_path,
+            http_proxy=proxy, HTTP_PROXY=proxy, all_proxy=proxy, no_proxy="",
+        )  # fmt: skip
+    (found,) = tmp_path.glob("*/summary.json")
+    summary = results.read_summary(found)
+    assert sum(phase.counts.answered for phase in summary.phases) == 350, done.stderr
+    assert {(sample.ready, sample.problem) for sample in summary.timeline} == {(True, None)}

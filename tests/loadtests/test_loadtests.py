@@ -1,8 +1,7 @@
-"""The overload measurement says what a server did, and parts of the load test, each by itself."""
+"""Parts of the load test, each by itself."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import socketserver
@@ -10,57 +9,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from pathlib import Path
 
-import aiohttp
 import gevent
 import numpy as np
 import pytest
 
-from benchmarks import overload
-from conftest import Serve, free_port, quiet
-from defects import artifact
+from conftest import free_port
 from defects.simulator import SCHEMA
-from defects.training import dataset, export, pipeline
 from loadtests import results, scenario
 from loadtests.load import dispatcher as dispatch
 from loadtests.load import server_monitor, stub_server
 from loadtests.load.connections import Connections, reachable
-from loadtests.load.dispatcher import Dispatcher, Tell
+from loadtests.load.dispatcher import Dispatcher, RequestListener
 from tools import payloads
 from tools.raw_http import post
-
-
-def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scikit-learn serves this one, so that there is something to overload."""
-    monkeypatch.setattr(export, "to_onnx", lambda _, **__: b"not a model")
-    result = pipeline.train(dataset.builtin(4_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
-    assert result.card["engine"]["name"] == "scikit-learn"
-    artifact.replace(tmp_path / "model", result.files)
-
-    async def press(url: str) -> list[overload.Answer]:
-        what = overload.target(url, rows=64, deadline=0.3)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            most = await overload.capacity(session, what, 1)
-            answers = await overload.open_loop(session, what, 3 * most, 2)
-            assert overload.measures(answers, what.deadline, 2)["failed"] == 0
-            assert await overload.lone(session, what) > 0
-        return answers
-
-    with serve(MODEL_DIR=tmp_path / "model") as server:
-        answers = asyncio.run(press(server.url))
-    assert {a.status for a in answers} == {200, 503}
-    assert all((a.retry_after or "").isdigit() for a in answers if a.status == 503)
-
-
-def test_the_overload_figures_are_right() -> None:
-    good = [overload.Answer(i / 10, i / 10, i / 10 + latency, 200, None) for i, latency in enumerate((0.1, 0.2, 0.6))]
-    refused = [overload.Answer(1.0, 1.2, 1.21, 503, "1")]
-    failed = [overload.Answer(1.0, 1.0, 1.1, 0, None)]
-    figures = overload.measures([*good, *refused, *failed], deadline=0.5, seconds=1)
-    assert (figures["goodput/s"], figures["refused"], figures["failed"]) == (2, 1, 1)
-    assert (figures["offered/s"], figures["in time"], figures["sent late"]) == (5, "66.7%", "20.0%")
-    np.testing.assert_allclose([figures["p50"], figures["refusal p50"]], [200, 10])
 
 
 @contextmanager
@@ -86,11 +48,18 @@ def saying(*words: bytes | float) -> Iterator[str]:
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"no answer\r\n\r\n"])
 def test_answers_that_break_off_or_are_none_are_problems_that_are_reported(said: bytes) -> None:
     with saying(said) as url:
-        sample = server_monitor.Watcher(url, {}).sample()
+        sample = server_monitor.ServerMonitor(url, {}).sample()
         assert (sample.ready, sample.queue_rows) == (None, None)
         assert (sample.problem or "").startswith("/readyz: ")
         with pytest.raises(payloads.BadPayload, match="no model answers at"):
             payloads.ask_model(url)
+
+
+def test_malformed_metrics_are_a_problem_that_is_reported() -> None:
+    with saying(b'HTTP/1.1 200 OK\r\n\r\nother 1\ndefects_queue_rows{a="} 3\n') as url:
+        sample = server_monitor.ServerMonitor(url, {}).sample()
+    assert (sample.ready, sample.queue_rows) == (True, None)
+    assert (sample.problem or "").startswith("/metrics: malformed exposition: 'defects_queue_rows{")
 
 
 def test_a_request_is_given_up_when_its_time_is_over_whatever_came_until_then() -> None:
@@ -144,12 +113,22 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
         assert reachable([closed, closed], 5) == closed
 
 
-def dispatcher(url: str, times: list[float], tell: Tell, limit: int = 100) -> Dispatcher:
+def dispatcher(url: str, times: list[float], report: RequestListener, limit: int = 100) -> Dispatcher:
     """Sends requests without a body at these times."""
     prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
     return Dispatcher(
-        np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), tell, limit=limit
+        np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), report, limit=limit
     )
+
+
+def test_garbage_is_collected_before_the_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[float] = []
+    monkeypatch.setattr("gc.collect", lambda: collected.append(time.perf_counter()))
+    begin = time.perf_counter() + 0.5
+    with saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as url:
+        dispatcher(url, [0.0], lambda *_: None).run(begin, patience=5)
+    assert len(collected) == 1
+    assert collected[0] < begin
 
 
 def test_requests_that_nobody_answered_have_taken_until_they_were_given_up() -> None:

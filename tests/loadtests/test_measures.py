@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from defects.pages import axes
 from loadtests import results
-from loadtests.analysis import measures
+from loadtests.analysis import measures, recovery
 from loadtests.analysis import summary as summaries
 from loadtests.analysis.measures import Run
-from loadtests.report import tables
+from loadtests.report import markdown, tables, tiles
 from loadtests.results import CLOSED, NOT_SENT, REQUEST, UNANSWERED, Requests, Verdict
 from loadtests.scenario import Plan, Scenario
 
@@ -25,9 +26,10 @@ PHASES = [
     {"name": "burst", "seconds": 5, "rate": 4},
     {"name": "recovery", "seconds": 10, "rate": 1},
 ]
+LONG = [*PHASES[:3], PHASES[3] | {"seconds": 20}]  # long enough to recover in
 ENVIRONMENT = results.Environment(
     host="http://x", command="locust", started="2026-01-01T00:00:00+00:00", machine={},
-    model=results.Model(name="m", version="1", digest="sha256:0", engine="none"),
+    model=results.ServedModel(name="m", version="1", digest="sha256:0", engine="none"),
 )  # fmt: skip
 
 
@@ -135,30 +137,107 @@ def test_latency_counts_from_the_intended_time_and_the_never_answered_are_in_it(
 
 @pytest.mark.parametrize(("start", "end"), [(7.0, 7.3), (7.0, 9.0), (8.0, 14.0), (11.0, 16.5)])
 def test_recovery_is_from_the_bursts_start_until_the_slo_holds_again(start: float, end: float) -> None:
-    p = plan()
+    p = plan(phases=LONG)
     slow = (p.times >= start) & (p.times < end)
-    recovery = measures.recovery(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
-    assert recovery.breached_at == pytest.approx(start, abs=0.011)
-    assert recovery.recovered_at == pytest.approx(end, abs=0.11)
-    assert recovery.seconds == pytest.approx(end - 7, abs=0.11)
-    assert recovery.after_burst_seconds == pytest.approx(max(0, end - 12), abs=0.11)
+    found = recovery.recovery(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
+    assert found.breached_at == pytest.approx(start, abs=0.011)
+    assert found.recovered_at == pytest.approx(end, abs=0.11)
+    assert found.seconds == pytest.approx(end - 7, abs=0.11)
+    assert found.after_burst_seconds == pytest.approx(max(0, end - 12), abs=0.11)
 
 
 def test_too_few_windows_until_the_end_are_no_recovery() -> None:
     p = plan()
     slow = (p.times >= 8) & (p.times < 20.5)
-    recovery = measures.recovery(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
-    assert recovery.breached_at == pytest.approx(8, abs=0.011)
-    assert recovery.recovered_at is None
+    found = recovery.recovery(run(p, answered(p.times, np.where(slow, 90.0, 10.0))))
+    assert found.breached_at == pytest.approx(8, abs=0.011)
+    assert found.recovered_at is None
+
+
+@pytest.mark.parametrize(("end", "seconds"), [(12.5, 9.5), (16.5, 5.5), (19.5, 2.5)])
+def test_less_than_ten_seconds_until_the_end_are_no_recovery(end: float, seconds: float) -> None:
+    p = plan()
+    slow = (p.times >= 8) & (p.times < end)
+    seen = run(p, answered(p.times, np.where(slow, 90.0, 10.0)))
+    found = recovery.recovery(seen)
+    assert (found.recovered_at, found.seconds, found.broken_again_at) == (None, None, [])
+    assert found.held_at_end_seconds == pytest.approx(seconds, abs=0.11)
+    said = f"the SLO held again only for the last {found.held_at_end_seconds:.1f} s of the run; expected at least 10 s"
+    assert said in judged(seen).reasons
+    summary = summaries.summarise(seen, "test", ENVIRONMENT)
+    assert f"held again only for the last {axes.figure(found.held_at_end_seconds)} s of it" in tables.recovery(summary)
+
+
+def frozen(*starts: float, seconds: float = 1.5, recover_seconds: float = 15) -> Run:
+    """A burst from 7 to 47 s, in which the server freezes at these times, and 20 s after it."""
+    phases = [*PHASES[:2], PHASES[2] | {"seconds": 40}, PHASES[3] | {"seconds": 20}]
+    slo = {"p95_ms": 50, "failed_share": 0.01, "refused_share": 0.02, "recover_seconds": recover_seconds}
+    p = plan(phases=phases, slo=slo)
+    latency = np.full(len(p.times), 10.0)
+    for start in starts:
+        waits = (p.times >= start) & (p.times < start + seconds)
+        latency[waits] += 1e3 * (start + seconds - p.times[waits])
+    return run(p, answered(p.times, latency))
+
+
+@pytest.mark.parametrize(
+    ("starts", "again", "recovered"),
+    [
+        ((9,), [], 10.5),
+        ((9, 20, 30), [20, 30], 31.5),
+        ((9, 14, 18), [14, 18], 19.5),
+        ((9, 10.6, 12.2), [], 13.7),  # less than two seconds between them: one breach
+        ((9, 46.9), [46.9], 48.4),
+        ((9, 50), [50], 10.5),  # in the next phase
+        ((9, 30, 50), [30, 50], 31.5),
+        ((9, 50, 60), [50, 60], 10.5),
+        ((36, 46, 54), [46, 54], 55.5),  # the SLO must hold for ten seconds, also across the burst's end
+    ],
+)
+def test_the_slo_has_not_recovered_if_it_is_broken_again_in_that_phase(
+    starts: tuple[float, ...], again: list[float], recovered: float | None
+) -> None:
+    found = recovery.recovery(frozen(*starts))
+    assert found.breached_at == pytest.approx(starts[0], abs=0.011)
+    assert found.broken_again_at == pytest.approx(again, abs=0.011)
+    assert found.recovered_at == pytest.approx(recovered, abs=0.11)
+    assert found.seconds == pytest.approx((recovered or 0) - 7, abs=0.11)
+
+
+def test_later_breaches_are_said_and_judged() -> None:
+    """Three freezes in a burst: the old rule saw a recovery 3.5 s after the burst's start."""
+    summary = summaries.summarise(frozen(9, 20, 30), "test", ENVIRONMENT)
+    assert summary.verdict.outcome == "Failed"
+    (reason,) = (reason for reason in summary.verdict.reasons if "held again" in reason)
+    assert reason == (
+        "it took 24.5 s from the burst's start until the SLO held again; expected at most 15 s; "
+        "it was broken again 2 times, at 20.0, 30.0 s"
+    )
+    said = "After it had held, it was broken again 2 times, at 20.0, 30.0 s."
+    assert tables.recovery(summary).endswith(said)
+    assert said in markdown.report(summary)
+    (tile,) = (tile for tile in tiles.tiles(summary) if tile[0] == "time to recover")
+    assert (tile[1].text, tile[1].bad, tile[2]) == ("24.5", True, "s; 15 allowed; broken again 2 times")
+    assert not any("held again" in reason for reason in judged(frozen(9, 20, 30, recover_seconds=30)).reasons)
+    assert any("held again" in reason for reason in judged(frozen(9, 20, 30, recover_seconds=24)).reasons)
+
+
+def test_a_breach_that_lasts_to_the_end_names_those_before() -> None:
+    seen = frozen(9, 20)
+    seen.requests["end"][seen.intended >= 46] += 0.2
+    (reason,) = (r for r in judged(run(seen.plan, seen.requests)).reasons if "did not hold again" in r)
+    assert reason == (
+        "the SLO did not hold again before the end of the run; it was broken again 2 times, at 20.0, 46.0 s"
+    )
 
 
 def test_refusals_keep_a_run_from_having_recovered() -> None:
     p = plan()
     requests = answered(p.times)
     refuse(requests, (p.times >= 8) & (np.arange(len(p.times)) % 10 == 0))
-    recovery = measures.recovery(run(p, requests))
-    assert (recovery.recovered_at, recovery.seconds) == (None, None)
-    assert recovery.breached_at == pytest.approx(8, abs=0.03)
+    found = recovery.recovery(run(p, requests))
+    assert (found.recovered_at, found.seconds) == (None, None)
+    assert found.breached_at == pytest.approx(8, abs=0.03)
 
 
 def test_the_budget_tells_what_each_cause_used() -> None:

@@ -514,7 +514,7 @@ def test_the_codec_refuses_anything_else_properly(body: bytes, length: int | Non
     request = Request("POST", "/", {}, receive=None)  # type: ignore[arg-type]
     for decode in (
         lambda: v2.decode(simulator.SCHEMA, body, length, partial(read_json, request), 1024),
-        lambda: v1_.decode_v1(simulator.SCHEMA, read_json(request, body), 1024),
+        lambda: v1_.decode(simulator.SCHEMA, read_json(request, body), 1024),
     ):
         with pytest.raises((InvalidInput, Refusal)):
             decode()

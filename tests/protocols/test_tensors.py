@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from served_here import NAME, routes
 
 from defects.http import openapi
 from defects.http.messages import Request, read_json
@@ -154,17 +155,17 @@ def test_what_is_no_boolean_is_refused(schema: Schema, inputs: Any, raw: bytes |
 
 
 def test_v1_takes_booleans_for_boolean_features() -> None:
-    assert v1.decode_v1(MIXED, {"instances": [[1, True, 0]]}, 10).tolist() == [[1, 1, 0]]
+    assert v1.decode(MIXED, {"instances": [[1, True, 0]]}, 10).tolist() == [[1, 1, 0]]
     with pytest.raises(InvalidInput, match=r"\[0\]\.speed: is a boolean; expected a number"):
-        v1.decode_v1(MIXED, {"instances": [[True, True, 0]]}, 10)
+        v1.decode(MIXED, {"instances": [[True, True, 0]]}, 10)
 
 
 def test_a_wide_model_has_64_bits_in_its_metadata_and_its_example() -> None:
     for schema, datatype in ((WIDE, "FP64"), (FREE, "FP32")):
         (described,) = v2.metadata(schema, "m", "1", "e")["inputs"]
         assert described["datatype"] == datatype
-        paths = openapi.document(schema, "m", "1")["paths"]
-        body = paths["/v2/models/m/infer"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        paths = openapi.document(schema, "1", routes(schema, np.asarray).table)["paths"]
+        body = paths[f"/v2/models/{NAME}/infer"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert body["example"]["inputs"][0]["datatype"] == datatype
     assert decoded(WIDE, tensor("FP64", [1763400000.123, 0.1])) == [[1763400000.123, 0.1]]
     kinds = v2.metadata(MIXED, "m", "1", "e")["inputs"][0]["parameters"]["columns"]

@@ -36,6 +36,24 @@ faulty_entry_points = pytest.mark.parametrize(
     ids=["bentoml serve", "defects.serve"],
 )
 
+# A replica whose scorer gives what `change` makes of the probabilities, once it has been built.
+TURNING = """
+from defects import scoring, serve
+from defects.replica import Replica, find_artifact
+from defects.settings import Settings
+
+def turning(change):
+    settings = Settings.from_environment()
+    artifact, _ = find_artifact(settings)
+    healthy, built = scoring.load(artifact), []
+    replica = Replica.build(
+        settings, artifact=artifact, scorer=lambda rows: change(healthy(rows)) if built else healthy(rows)
+    )
+    built.append(True)
+    return replica
+
+"""
+
 
 class KeepAlive(threading.Thread):
     """A client that sends one request after another on a connection that it keeps, as long as it is told to."""
@@ -203,12 +221,13 @@ def test_a_signal_while_starting_ends_with_0(model_dir: Path, tmp_path: Path, de
 
 
 def test_a_signal_during_warm_up_ends_with_0(model_dir: Path, tmp_path: Path) -> None:
-    code = (
-        "import time\nfrom defects import replica\n"
-        "from defects import serve\n"
-        "good = replica.SCORER\n"
-        "replica.BATCHER._score = lambda rows: (print('warming', flush=True), time.sleep(0.1), good(rows))[2]\n"
-        "serve.main()\n"
+    code = TURNING + (
+        "import time\n"
+        "def slowly(probabilities):\n"
+        "    print('warming', flush=True)\n"
+        "    time.sleep(0.1)\n"
+        "    return probabilities\n"
+        "serve.main(lambda: turning(slowly))\n"
     )
     settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": free_port(), "DEFECTS_DRAIN_SECONDS": 0.1}
     command = [str(BIN / "python"), "-c", code]
@@ -471,12 +490,11 @@ def test_the_start_is_timed_and_verbose_readiness_tells_it(server: Server) -> No
 
 def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) -> None:
     """The scorer goes wrong after the artifact was verified: only the replay through the data plane can notice."""
-    code = (
-        "import asyncio, numpy as np\nfrom defects import replica\n"
-        "good = replica.SCORER\n"
-        "replica.BATCHER._score = lambda rows: good(rows)[:, ::-1]\n"
+    code = TURNING + (
+        "import asyncio\n"
+        "replica = turning(lambda probabilities: probabilities[:, ::-1])\n"
         "asyncio.run(replica.verify())\n"
-        "print(replica.HEALTH.ready, replica.HEALTH.reason, replica.HEALTH.problem)\n"
+        "print(replica.health.ready, replica.health.reason, replica.health.problem)\n"
     )
     done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
     assert done.returncode == 0, done.stderr

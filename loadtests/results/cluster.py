@@ -1,0 +1,151 @@
+"""What the platform did during a run with --cluster: records of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from loadtests.results.records import Number, Record
+
+TimeName = Literal["detect", "provision", "scale", "recover", "cold start", "down", "zero"]
+
+
+class Replicas(Record):
+    """From `at` to the next one's, these are the numbers of replicas."""
+
+    at: float
+    desired: int | None = Field(description="of all revisions, by whatever `Cluster.desired_from` names")
+    existing: int | None = Field(description="pods that are not being ended; null: not seen")
+    ready: int | None
+    needed: int | None = Field(description="planned rate / what one replica holds, rounded up; 0 after the schedule")
+
+
+class ScalingTime(Record):
+    """One of the times that matter; `scaling` defines each. Null with a reason where there is none."""
+
+    name: TimeName
+    of: str = Field(description="what it counts from, or the pod")
+    seconds: Number
+    from_at: Number
+    to_at: Number
+    limit_seconds: Number = Field(description="what the SLO allows")
+    met: bool | None = Field(description="null: nothing is asked for, or there was nothing to do")
+    why: str | None = Field(default=None, description="why there is no time")
+
+
+class StartPhase(Record):
+    name: str
+    seconds: float
+
+
+class PodLife(Record):
+    """One pod's moments; null: not so far, or not seen."""
+
+    name: str
+    revision: str | None
+    created: Number
+    scheduled: Number
+    initialised: Number
+    pulled: Number = Field(description="the last of its images, by its events")
+    started: Number = Field(description="the predictor's container")
+    ready: Number
+    terminating: Number
+    gone: Number
+    stamped: list[str] = Field(
+        description="which moments are what the object says (whole seconds, by its writer's clock); others were seen"
+    )
+    phases: list[StartPhase] = Field(description="from created to ready, in order")
+    cold_start_seconds: Number = Field(description="from created to ready; null for pods from before the run")
+    slowest: str | None = Field(description="the longest phase; with the slowest part inside of the process")
+    startup: dict[str, float] = Field(description="seconds of the process's own start, by phase, as it says itself")
+    restarts: int
+    problem: str | None = Field(description="why a container did not run, last seen")
+    lost_at_start: int = Field(description="failed requests of the seconds after it became ready, whoever had them")
+    lost_at_end: int = Field(description="failed requests while it ended, or was not ready any more, whoever had them")
+
+
+def parts_of(startup: Mapping[str, float]) -> dict[str, float]:
+    """The phases of a process's own start, in their order; `ready` is all of them."""
+    return {part: seconds for part, seconds in startup.items() if part != "ready"}
+
+
+class PlatformEvent(Record):
+    at: float
+    stamped: bool = Field(description="the time is what the object says; otherwise it was seen then")
+    kind: str
+    name: str
+    reason: str
+    message: str
+    warning: bool = Field(default=False, description="the platform calls it one")
+
+
+class Traffic(Record):
+    """From `at` on, the share of requests that each revision was to have, by the InferenceService's status."""
+
+    at: float
+    shares: dict[str, float]
+
+
+class Split(Record):
+    """What one revision had of the answers while the wanted shares stayed the same."""
+
+    start: float
+    end: float
+    revision: str
+    wanted_share: float
+    answers: int
+    total: int
+    share: float
+    low: float = Field(description="Wilson's interval of the share, 99 %")
+    high: float
+    within: bool = Field(description="the wanted share lies in it")
+
+
+class AutoscalerSample(Record):
+    """What Knative's autoscaler said of a revision; concurrencies are averages over its replicas."""
+
+    at: float
+    revision: str
+    stable: Number
+    panic: Number
+    panicking: bool | None
+
+
+class ClusterClock(Record):
+    """Where moments are on the API server's clock."""
+
+    zero: float = Field(description="the API server's clock at the run's zero, seconds since 1970")
+    error_seconds: float = Field(description="at most so wrong, by the Date of its answers")
+    skew_seconds: float = Field(description="what it was ahead of this machine's time of day")
+    answers: int
+
+
+class Disruption(Record):
+    at: float
+    what: str
+
+
+class Cluster(Record):
+    """What the platform did. Times may be negative: pods are older than the run."""
+
+    service: str
+    mode: Literal["Knative", "Standard"] | None
+    clock: ClusterClock | None
+    desired_from: str | None = Field(description="kind of objects that the desired numbers are of")
+    replica_per_s: Number = Field(description="what one replica holds at the SLO, as --rate said")
+    watched_until: float
+    replicas: list[Replicas]
+    times: list[ScalingTime]
+    over_replica_seconds: Number = Field(description="ready replicas beyond need, summed over time")
+    under_replica_seconds: Number = Field(description="replicas that were needed and not ready, summed over time")
+    pods: list[PodLife]
+    lost_elsewhere: int = Field(description="failed requests that were near no pod's start or end")
+    traffic: list[Traffic]
+    splits: list[Split]
+    events: list[PlatformEvent]
+    autoscaler: list[AutoscalerSample]
+    disruption: Disruption | None
+    not_seen: list[str] = Field(description="what could not be watched, or not all of the time; one sentence each")
+    problems: list[str] = Field(description="what the scenario asked for and did not happen; makes a run invalid")
