@@ -8,7 +8,7 @@ SCENARIO ?= steady
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup serve train test check bento image push bench bench-start load lock
+.PHONY: help setup serve train test test-long check bento image push bench bench-start load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,14 +24,17 @@ serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is n
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
 	@$(BIN)/python train.py $(ARGS)
 
-test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for some
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for some, ARGS="-n 0 -s" for one at a time with its output
+	@$(BIN)/python -u -m pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
+
+test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, in half an hour
+	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/training/test_right_answers.py $(ARGS)
 
 check: setup .venv-clients/.installed  ## Lint, check types and manifests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_kserve.py
+	@$(BIN)/python -m pytest -q tests/kserve
 
 bento: setup model  ## Build a Bento with the newest model
 	@$(BIN)/bentoml build

@@ -54,11 +54,12 @@ KNOWN = tuple(
         ("defects/http/messages", "read|check_body|_announced|_with_constants", DECODING),
         ("defects/http/messages", "answer|compressed|error", ENCODING),
         ("defects/http/messages", "", "headers"),
-        ("defects/http/router", "headers|complete", "headers"),
-        ("defects/http/router", "account", "metrics"),
-        ("defects/http/router", "predictions|_answer", ENCODING),
-        ("defects/http/router", "", "routing"),
-        ("defects/http/fast_path|uvicorn/|asyncio/runners", "", HTTP),
+        ("defects/http/responses", "account", "metrics"),
+        ("defects/http/responses", "", "headers"),
+        ("defects/http/predictions", "encode|finish|_predict", ENCODING),
+        ("defects/serving/model", "", ENCODING),
+        ("defects/http/predictions|defects/http/router", "", "routing"),
+        ("defects/http/exchange|defects/http/fast_path|uvicorn/|asyncio/runners", "", HTTP),
     )
 )
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(:\d+)?\)")

@@ -1,6 +1,6 @@
 """Read every setting from the environment, typed and frozen; end the process with a pinned exit code where one is bad.
 
-`python -m defects.settings` prints the table that the README shows.
+`python -m defects.settings` prints the table in docs/settings.md.
 """
 
 from __future__ import annotations

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+
+# Read by scikit-learn and NumPy when they are imported. With more threads than free cores, OpenMP's spin, and small
+# models take many times as long. Servers are started without these.
+THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+os.environ |= THREAD_LIMITS
+
+# isort: split
+import fcntl
 import signal
 import subprocess
 import sys
@@ -11,11 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import httpx
 import hypothesis
 import joblib
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks import servers
 from defects import artifact
@@ -27,7 +38,15 @@ BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
-
+# Groups of files, by how their names start, whose tests never run beside one another with xdist: they share the images
+# and networks of this machine, start browsers, or measure time.
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "podman": ("image/test_image", "loadtests/test_load_image"),
+    "browser": ("loadtests/test_report", "loadtests/test_cluster_report"),
+    "timing": ("loadtests/test_load", "loadtests/test_cluster", "serving/test_lifecycle", "benchmarks/"),
+}
+# Files whose tests share nothing and take long.
+APART = ("training/test_right_answers.py", "training/test_export.py")
 
 hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
 
@@ -36,9 +55,71 @@ def quiet(_: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Keeps the tests of a file, which share fixtures, on one of xdist's workers, and those of `TOGETHER` as well."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    """Take the place of xdist's `loadgroup`, whose marks pytest 9.2 does not let through."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the group that takes longest, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: group_of(item.nodeid) != "timing")
+
+
+def group_of(nodeid: str) -> str:
+    """Return what is run by one worker together with this test: a group of `TOGETHER`, its file, or itself alone."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    if file in APART:
+        return nodeid
+    return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)
+
+
+Made = TypeVar("Made")
+
+
+def once(scratch: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes, which the first of xdist's workers that asks for `name` makes for all of them."""
+    folder = scratch.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = folder / f"{name}.joblib"
+        if not file.exists():
+            joblib.dump(make(), file)
+        made: Made = joblib.load(file)
+        return made
+
+
+def until(holds: Callable[[], Made | Literal[False]], seconds: float = 30) -> Made:
+    """Wait until something holds, and return it; fail after so many seconds.
+
+    A server that can't be reached is asked again.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(httpx.TransportError):
+            if found := holds():
+                return found
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="session")
-def trained() -> pipeline.Trained:
-    return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Trained:
+    def train() -> pipeline.Trained:
+        return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+
+    return once(tmp_path_factory, "trained", train)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +153,7 @@ class Server:
                 if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
                     return
             except httpx.TransportError:
-                time.sleep(0.1)
+                time.sleep(0.02)
         raise AssertionError(f"not ready in {START_SECONDS} s: {self.log.read_text()}")
 
     def stop(self) -> int:
@@ -87,6 +168,7 @@ class Server:
 
 Command = list[str | Path]
 MODULE: Command = [BIN / "python", "-m", "defects.serve"]
+BENTOML: Command = [BIN / "bentoml", "serve", "service:DefectClassifier"]
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
@@ -113,22 +195,26 @@ def run(home: Path, *command: object, **settings: object) -> subprocess.Complete
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Start `bentoml serve`, or `command`, with the given settings; a context manager that gives a ready `Server`."""
+    """Start `defects.serve`, `bentoml serve` with `target`, or `command`, with the given settings.
+
+    Gives a context manager of a ready `Server`. Where the entry point does not matter, `defects.serve` is the faster.
+    """
 
     @contextmanager
     def start(
-        target: str = "service:DefectClassifier", cwd: Path = ROOT, command: Command | None = None, **settings: object
+        target: str | None = None, cwd: Path = ROOT, command: Command | None = None, **settings: object
     ) -> Iterator[Server]:
         port, scratch = settings.get("PORT", free_port()), tmp_path_factory.mktemp("server")
         home = Path(str(settings.pop("BENTOML_HOME", scratch / "home")))
-        settings = {"DEFECTS_DRAIN_SECONDS": 0, "HOST": "127.0.0.1", "PORT": port} | settings
+        address = {"HOST": "127.0.0.1", "PORT": port, "BENTOML_HOST": "127.0.0.1", "BENTOML_PORT": port}
+        settings = {"DEFECTS_DRAIN_SECONDS": 0} | address | settings
         log = scratch / "log"
-        command = command or [BIN / "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+        command = command or ([BIN / "bentoml", "serve", target] if target else MODULE)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=environment(home, **settings),
+                env={k: v for k, v in environment(home, **settings).items() if k not in THREAD_LIMITS},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

@@ -1,4 +1,4 @@
-"""JSON bodies: what a document says, exactly. A key that appears twice is refused, and NaN or an infinity is named.
+"""Read JSON bodies exactly: a key that appears twice is refused, and NaN or an infinity is named.
 
 orjson reads the usual document. Python's own reader, which is slower, reads only what may be refused.
 """
@@ -27,9 +27,9 @@ class StrayConstant(ValueError):
 
 
 def read(text: bytes, stray: Callable[[Any], bool]) -> Any:
-    """The value of a JSON document, where `NaN` and the infinities may stand for numbers: they come as `Constant`.
+    """Read a JSON document, where `NaN` and the infinities may stand for numbers: they come as `Constant`.
 
-    `stray` says whether a value has one where it would not be looked at. Raises `NotJSON`, `StrayConstant`, or
+    `stray` tells whether a value has one where nobody would look at it. Raises `NotJSON`, `StrayConstant`, or
     `InvalidInput` where an object has a key twice.
     """
     try:
@@ -56,7 +56,7 @@ def has_constant(value: Any) -> bool:
 
 
 def _keys(value: Any, most: int) -> int:
-    """The keys of all objects in `value`, where there are at most `most`.
+    """Count the keys of all objects in `value`, up to `most`.
 
     A list is looked into where its first element says so: what is not counted only costs a second reading.
     """
@@ -74,7 +74,7 @@ def _keys(value: Any, most: int) -> int:
 
 
 def _colons(value: Any) -> int:
-    """The colons within the strings in `value`, as far as `_keys` looks, and in lists that begin with a string."""
+    """Count the colons within the strings of `value`, as far as `_keys` looks, and in lists that begin with one."""
     colons, items = 0, [value]
     for item in items:
         if type(item) is str:
@@ -88,7 +88,7 @@ def _colons(value: Any) -> int:
 
 
 class _Objects:
-    """What makes an object of its pairs, and notes a key that appears twice."""
+    """Makes objects of their pairs, and notes a key that appears twice."""
 
     def __init__(self) -> None:
         self.twice: str | None = None
@@ -117,7 +117,7 @@ def _read_again(text: bytes) -> None:
 
 
 def _with_constants(text: bytes, stray: Callable[[Any], bool], problem: ValueError) -> Any:
-    """What Python's own, laxer reader makes of the text where NaN or an infinity was all that was wrong with it."""
+    """Read the text with Python's own, laxer reader, where NaN or an infinity was all that was wrong with it."""
     found, objects = False, _Objects()
 
     def constant(name: str) -> Constant:

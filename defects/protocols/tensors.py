@@ -42,7 +42,7 @@ MAX_SIZES = 8  # of a shape, and of one that are shown
 
 @dataclass(slots=True)
 class Tensor:
-    """What a request says of a tensor. The shape has one or two sizes; `wrapped` more of 1 came before them."""
+    """What a request says of a tensor: `shape` has one or two sizes, and `wrapped` sizes of 1 came before them."""
 
     place: str  # in the request
     datatype: str
@@ -52,7 +52,7 @@ class Tensor:
 
 
 def described(tensor: dict[str, Any], place: str) -> Tensor:
-    """The tensor without its values; raises `InvalidInput`."""
+    """Read what a request says of a tensor, without its values; raises `InvalidInput`."""
     datatype, shape = tensor.get("datatype"), tensor.get("shape")
     if type(datatype) is not str or datatype not in _WIRE:
         raise invalid(f"{place}.datatype", f"is {quoted(datatype)}", f"one of {', '.join(_WIRE)}")
@@ -73,7 +73,7 @@ def described(tensor: dict[str, Any], place: str) -> Tensor:
 def values(
     tensor: Tensor, features: tuple[Feature, ...], reach: float, binary: memoryview
 ) -> tuple[NDArray[np.float64], memoryview]:
-    """The values of `features` in turn, flat and NaN where missing, and the binary data after the tensor's.
+    """Read the values of `features` in turn, flat and NaN where missing; return the binary data after the tensor's too.
 
     What is beyond `reach` is refused later: no feature allows it. Raises `InvalidInput`.
     """
@@ -110,7 +110,7 @@ def _binary_values(tensor: Tensor, size: Any, count: int, binary: memoryview) ->
 
 
 def _json_values(tensor: Tensor, features: tuple[Feature, ...], reach: float, count: int) -> NDArray[np.float64]:
-    """`data` as a flat array; it may be flat, or nested exactly as the shape says."""
+    """Read `data` as a flat array; it may be flat, or nested exactly as the shape says."""
     data = tensor.described.get("data")
     if type(data) is not list:
         raise invalid(f"{tensor.place}.data", "is missing or not a list", "a list of numbers")
@@ -127,7 +127,7 @@ def _json_values(tensor: Tensor, features: tuple[Feature, ...], reach: float, co
 
 
 def _flat(tensor: Tensor, data: list[Any]) -> list[Any]:
-    """Nested data as one list."""
+    """Return nested data as one list."""
     for _ in range(tensor.wrapped):
         if len(data) != 1 or type(data[0]) is not list:
             raise _misnested(tensor)
@@ -141,7 +141,7 @@ def _flat(tensor: Tensor, data: list[Any]) -> list[Any]:
 
 
 def _without_constants(tensor: Tensor, features: tuple[Feature, ...], data: list[Any]) -> list[Any]:
-    """The data with null for NaN, which says that an optional value is missing, and with booleans where they belong."""
+    """Return the data with null for the NaN of missing values; refuse what is neither a number nor a boolean."""
     allowed, numbers = _KINDS[tensor.datatype], tensor.datatype in ("FP16", "FP32", "FP64", BF16)
     problems: list[Problem] = []
     read: list[Any] = []
@@ -195,7 +195,7 @@ def _miscounted(tensor: Tensor, found: int, count: int) -> InvalidInput:
 
 
 def parameters(owner: dict[str, Any], place: str) -> dict[str, Any]:
-    """The parameters of a request, an input or an output, which may have none."""
+    """Read the parameters of a request, an input or an output, which may have none."""
     found = owner.get("parameters")
     if found is not None and type(found) is not dict:
         raise invalid(f"{place}.parameters", "is not an object", "an object")
@@ -203,13 +203,13 @@ def parameters(owner: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def shown(shape: list[Any]) -> str:
-    """A shape for people, as far as it helps and no longer."""
+    """Format a shape for people, as far as it helps and no longer."""
     sizes = ", ".join(map(quoted, shape[:MAX_SIZES]))
     return f"[{sizes}]" if len(shape) <= MAX_SIZES else f"[{sizes}, …] with {len(shape)} sizes"
 
 
 def quoted(value: Any) -> str:
-    """The caller's value, as far as it helps and no longer."""
+    """Format a caller's value for people, as far as it helps and no longer."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     if type(value) is int and value.bit_length() > 64:

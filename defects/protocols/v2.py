@@ -33,7 +33,7 @@ RoundedProbabilities = NDArray[np.float32]  # [n, classes], as answers have them
 
 
 class Output(NamedTuple):
-    """A requested output: whether as binary, and instead of all probabilities so many of the highest, if not 0."""
+    """A requested output. `binary`: not as JSON; `top`: so many of the highest probabilities, or all if it is 0."""
 
     name: str
     binary: bool = False
@@ -52,12 +52,12 @@ class Query(NamedTuple):
 
     @property
     def wants_ids(self) -> bool:
-        """Whether an output names the predictions."""
+        """Tell whether an output names the predictions."""
         return self.outputs is not _ALL_IN_JSON and any(output.name == PREDICTION_ID for output in self.outputs)
 
 
 def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, Any]:
-    """Model metadata: what `decode` takes and `encode` gives. `columns` of the input are ours, beyond the protocol."""
+    """Describe what `decode` takes and `encode` gives. `columns` of the input are ours, beyond the protocol."""
     columns = [
         {
             "name": f.name,
@@ -91,7 +91,7 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
 
 
 def datatype(schema: Schema) -> str:
-    """The datatype that holds every row: 64 bits where a feature is wide."""
+    """Return the datatype that holds every row: 64 bits where a feature is wide."""
     return "FP64" if schema.wide else "FP32"
 
 
@@ -99,7 +99,7 @@ def datatype(schema: Schema) -> str:
 
 
 def decode(schema: Schema, body: bytes, json_length: int | None, read_json: ReadJSON, max_rows: int) -> Query:
-    """A V2 infer request; raises `InvalidInput`, or what `read_json` raises."""
+    """Read a V2 infer request; raises `InvalidInput`, or what `read_json` raises."""
     if json_length is not None and json_length > len(body):
         raise invalid("Inference-Header-Content-Length", f"{json_length} is more than the body has", "its JSON part")
     request = read_json(body if json_length is None else body[:json_length])
@@ -131,7 +131,7 @@ def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Row
 
 
 def _names(schema: Schema, inputs: list[dict[str, Any]]) -> list[str]:
-    """The names of the inputs: any where there is one, else different ones of features."""
+    """Read the names of the inputs: any where there is one, else different ones of features."""
     names: dict[str, None] = {}
     for index, tensor in enumerate(inputs):
         name = tensor.get("name")
@@ -152,7 +152,7 @@ def _names(schema: Schema, inputs: list[dict[str, Any]]) -> list[str]:
 
 
 def _matrix(schema: Schema, tensor: tensors.Tensor, binary: memoryview, max_rows: int) -> tuple[Rows, memoryview]:
-    """The rows that one tensor has, and the binary data after it. A tensor with one size is a row, or a column."""
+    """Read the rows of one tensor; return the binary data after it too. One size makes a row, or a column."""
     width, shape = len(schema.names), tensor.shape
     if shape[-1] != width and (len(shape), width) != (1, 1):
         expected = f"[n, {width}], or one tensor for each feature by name"
@@ -166,7 +166,7 @@ def _matrix(schema: Schema, tensor: tensors.Tensor, binary: memoryview, max_rows
 def _columns(
     schema: Schema, names: list[str], given: list[tensors.Tensor], binary: memoryview, max_rows: int
 ) -> tuple[Rows, memoryview]:
-    """The rows of one tensor for each feature, NaN where there is none, and the binary data after them."""
+    """Read the rows of one tensor for each feature, NaN where there is none; return the binary data after them too."""
     _check_rows(given[0], max_rows)
     length = given[0].shape[0]
     rows = np.full((length, len(schema.names)), np.nan)
@@ -205,7 +205,7 @@ def _requested_outputs(request: dict[str, Any]) -> tuple[Output, ...]:
 
 
 def _top(given: dict[str, Any], name: str, place: str) -> int:
-    """How many classes the classification extension is asked for."""
+    """Read how many classes the classification extension is asked for."""
     place, top = f"{place}.parameters.classification", given["classification"]
     if name != "probabilities":
         raise invalid(place, f"is of {name}", "it of probabilities only")
@@ -222,7 +222,7 @@ def _flag(given: dict[str, Any], name: str, place: str, *, default: bool) -> boo
 
 
 def stray_constants(request: Any) -> bool:
-    """Whether a V2 request has NaN or an infinity where `decode` may not look: anywhere but in a tensor's data."""
+    """Tell whether a V2 request has NaN or an infinity where `decode` may not look: anywhere but in a tensor's data."""
     if type(request) is not dict:
         return False
     inputs = request.get("inputs")
@@ -249,7 +249,7 @@ def encode(
     *,
     ids: Sequence[str] = (),
 ) -> tuple[bytes, int | None]:
-    """The body of a V2 answer, and the length of its JSON part where binary tensors follow it.
+    """Make the body of a V2 answer; return the length of its JSON part too, where binary tensors follow it.
 
     `model` is how the answer begins; the rows have `probabilities` `[n, classes]`, the highest of which are at `best`,
     and `ids`, where an output asks for them.
@@ -275,7 +275,7 @@ def encode(
 def _output(
     classes: Sequence[str], output: Output, probabilities: RoundedProbabilities, best: Sequence[int], ids: Sequence[str]
 ) -> tuple[dict[str, Any], Any]:
-    """An output's description and its values, in the order of the rows."""
+    """Return an output's description and its values, in the order of the rows."""
     name = output.name
     if output.top:
         top = min(output.top, len(classes))
@@ -291,7 +291,7 @@ def _output(
 
 
 def _ranked(classes: Sequence[str], top: int, probabilities: RoundedProbabilities, best: Sequence[int]) -> list[str]:
-    """Triton's classification: `value:index:label` of the `top` most probable classes of each row, equal ones in order.
+    """Rank the classes as Triton does: `value:index:label` of each row's `top` most probable ones, equal ones in order.
 
     The one at `best`, which was found before the probabilities were rounded, is always the first.
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md
@@ -305,7 +305,7 @@ def _ranked(classes: Sequence[str], top: int, probabilities: RoundedProbabilitie
 
 
 def _bytes(datatype: str, data: Any) -> bytes:
-    """The wire form of an output's values."""
+    """Return the wire form of an output's values."""
     if datatype == "BYTES":
         return b"".join(len(element).to_bytes(4, "little") + element for element in map(str.encode, data))
     return np.asarray(data, DATATYPES[datatype]).tobytes()

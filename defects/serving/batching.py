@@ -114,16 +114,16 @@ class Batcher:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows that were accepted and are not yet scored."""
+        """Return the number of rows that were accepted and are not yet scored."""
         return self._waiting_rows
 
     @property
     def batch_seconds(self) -> float:
-        """How long a thread has been at the batch in work; 0 when there is none."""
+        """Return the seconds that a thread has been at the batch in work; 0 when there is none."""
         return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def admit(self, rows: int, timeout: float) -> float:
-        """The expected seconds until `rows` more rows are answered; raises `Overloaded` if that is not in time.
+        """Return the expected seconds until `rows` more rows are answered; raises `Overloaded` if that is not in time.
 
         Also called with one row before a body is read, so that most refusals cost next to nothing.
         """
@@ -138,7 +138,7 @@ class Batcher:
         return expected
 
     async def score(self, rows: ModelRows, timeout: float) -> Probabilities:
-        """The probabilities of `rows`; raises `Overloaded`, or what the scorer raises."""
+        """Return the probabilities of `rows`; raises `Overloaded`, or what the scorer raises."""
         done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
         self.submit(rows, timeout, done)
         return await done
@@ -161,7 +161,7 @@ class Batcher:
         return job
 
     def _work(self, rows: int) -> int:
-        """What is done when `rows` more are answered, in rows."""
+        """Return the work that is done when `rows` more are answered, in rows."""
         return self._waiting_rows + rows + (self._waiting_jobs + 1) * REQUEST_ROWS
 
     async def close(self) -> None:
@@ -210,11 +210,11 @@ class Batcher:
             self._on_death(repr(death))
 
     def _expected_seconds(self, rows: int) -> float:
-        """What a batch of so many rows takes: a call may cost far more than its rows do."""
+        """Return the seconds that a batch of so many rows takes: a call may cost far more than its rows do."""
         return self._seconds_by_size.get(rows.bit_length(), rows * self._row_seconds)
 
     def _take(self) -> list[Slice]:
-        """A slice of each waiting request in turn, until the batch is full."""
+        """Take a slice of each waiting request in turn, until the batch is full."""
         batch: list[Slice] = []
         room = self._max_batch_rows
         now = time.perf_counter()
@@ -233,7 +233,7 @@ class Batcher:
         return batch
 
     def _timed(self, parts: list[ModelRows], rows: ModelRows) -> tuple[list[Probabilities | Exception], float]:
-        """The result of each part of `rows`, and the seconds that scoring took."""
+        """Score `rows`; return the result of each part, and the seconds that it took."""
         started = time.perf_counter()
         scores = self._scored(rows)
         seconds = time.perf_counter() - started

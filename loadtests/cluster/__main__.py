@@ -50,7 +50,7 @@ def main() -> None:
         api, namespace = connect(target)
         ClusterWatcher(api, namespace, options).run()
     except process.BadCluster as error:
-        sys.stdout.write(observations.Problem(at=time.monotonic(), text=str(error)).model_dump_json() + "\n")
+        sys.stdout.write(observations.WatchProblem(at=time.monotonic(), text=str(error)).model_dump_json() + "\n")
         sys.stdout.flush()
         os._exit(1)
 

@@ -38,9 +38,9 @@ class Clock:
         self._low, self._high = (low, high) if low < high else (date - came, date + 1 - asked)
         return self._high - self._low != before
 
-    def observation(self) -> observations.Clock:
+    def observation(self) -> observations.ClockReading:
         now, offset = time.monotonic(), (self._low + self._high) / 2
-        return observations.Clock(
+        return observations.ClockReading(
             at=now,
             offset=offset,
             error=(self._high - self._low) / 2,

@@ -59,7 +59,7 @@ class Pod(Observation):
         return not self.gone and not self.ended and self.deleted_stamp is None
 
 
-class Scale(Observation):
+class ReplicaCount(Observation):
     """An object that decides on the number of replicas; for Knative, one for each revision."""
 
     what: Literal["scale"] = "scale"
@@ -86,7 +86,7 @@ class Revision(Observation):
     conditions: dict[str, str]
 
 
-class Event(Observation):
+class KubernetesEvent(Observation):
     what: Literal["event"] = "event"
     stamp: Stamp
     kind: str
@@ -114,10 +114,12 @@ class Inside(Observation):
     name: str
     startup: dict[str, float]
     queue_rows: float | None
+    queue_rows_max: float | None = Field(default=None, description="highest within the 15 s before; None: not exported")
     in_flight: float | None
+    in_flight_max: float | None = Field(default=None, description="highest within the 15 s before; None: not exported")
 
 
-class Clock(Observation):
+class ClockReading(Observation):
     """The API server's clock is `time.monotonic` + `offset`, give or take `error`; `skew`: what it is ahead of ours."""
 
     what: Literal["clock"] = "clock"
@@ -158,7 +160,7 @@ class Disrupted(Observation):
     problem: str | None = None
 
 
-class Problem(Observation):
+class WatchProblem(Observation):
     """Nothing can be watched at all."""
 
     what: Literal["problem"] = "problem"
@@ -166,7 +168,19 @@ class Problem(Observation):
 
 
 AnyObservation = (
-    Pod | Scale | Service | Revision | Event | Autoscaler | Inside | Clock | Unseen | Gap | Begun | Disrupted | Problem
+    Pod
+    | ReplicaCount
+    | Service
+    | Revision
+    | KubernetesEvent
+    | Autoscaler
+    | Inside
+    | ClockReading
+    | Unseen
+    | Gap
+    | Begun
+    | Disrupted
+    | WatchProblem
 )
 _ANY: TypeAdapter[AnyObservation] = TypeAdapter(Annotated[AnyObservation, Field(discriminator="what")])
 
@@ -181,7 +195,7 @@ def read(lines: Iterable[str]) -> Iterator[AnyObservation]:
 def shifted(observation: AnyObservation, begin: float) -> AnyObservation:
     """Return the same with times in seconds since `begin`; a clock's offset is what the API server's clock was then."""
     changes = {"at": observation.at - begin}
-    if isinstance(observation, Clock):
+    if isinstance(observation, ClockReading):
         changes["offset"] = observation.offset + begin
     return observation.model_copy(update=changes)
 
@@ -280,24 +294,24 @@ def _port(thing: KubernetesObject) -> int | None:
     return ports[0].get("containerPort") if ports else None
 
 
-def pod_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
+def pod_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> ReplicaCount:
     status, name = thing.get("status", {}), thing["metadata"]["name"]
     desired, ready = (
         number if number is None or number >= 0 else None  # -1: not decided, or not known yet
         for number in (status.get("desiredScale"), status.get("actualScale"))
     )
-    return Scale(at=at, live=live, gone=gone, kind="PodAutoscaler", name=name, desired=desired, ready=ready)
+    return ReplicaCount(at=at, live=live, gone=gone, kind="PodAutoscaler", name=name, desired=desired, ready=ready)
 
 
-def horizontal_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
+def horizontal_autoscaler(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> ReplicaCount:
     name, desired = thing["metadata"]["name"], thing.get("status", {}).get("desiredReplicas")
-    return Scale(at=at, live=live, gone=gone, kind="HorizontalPodAutoscaler", name=name, desired=desired)
+    return ReplicaCount(at=at, live=live, gone=gone, kind="HorizontalPodAutoscaler", name=name, desired=desired)
 
 
-def deployment(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Scale:
+def deployment(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> ReplicaCount:
     name, desired = thing["metadata"]["name"], thing.get("spec", {}).get("replicas", 1)
     ready = thing.get("status", {}).get("readyReplicas", 0)
-    return Scale(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired, ready=ready)
+    return ReplicaCount(at=at, live=live, gone=gone, kind="Deployment", name=name, desired=desired, ready=ready)
 
 
 def revision(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Revision:
@@ -318,12 +332,12 @@ def service(thing: KubernetesObject, at: float, live: bool, gone: bool = False) 
     return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic, canaries=canaries)
 
 
-def event(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> Event | None:
+def event(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> KubernetesEvent | None:
     if gone:  # forgotten, not taken back
         return None
     about = thing.get("involvedObject") or {}
     stamp = thing.get("eventTime") or thing.get("lastTimestamp") or thing.get("firstTimestamp")
-    return Event(
+    return KubernetesEvent(
         at=at,
         live=live,
         stamp=seconds(stamp),

@@ -79,7 +79,7 @@ class WatcherProcess:
         ended = self._process.poll() is not None  # asked first: what it wrote is complete then
         found = self.observations()
         for observation in found:
-            if isinstance(observation, observations.Problem):
+            if isinstance(observation, observations.WatchProblem):
                 raise BadCluster(observation.text)
         if ended:
             lines = self._file.read_text("utf-8", "replace").strip().splitlines()

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from wrong_server import PAGE, Damage, Exchange, on, wrong_server
 
-from conftest import CI, MODULE, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
+from conftest import BENTOML, CI, MODULE, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
 from defects import artifact
 from defects.check import overload, table
 from defects.check.checks import Run
@@ -58,7 +58,7 @@ def loaded(model_dir: Path) -> artifact.Artifact:
 # --- right -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [None, MODULE], ids=["bentoml serve", "defects.serve"])
+@pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 def test_it_passes_where_all_is_right(serve: Serve, model_dir: Path, tmp_path: Path, command: Command | None) -> None:
     with serve(
         command=command,

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import BIN, Serve, Server
+from conftest import BENTOML, BIN, Serve, Server
 from defects import simulator
 
 EXAMPLE = json.dumps(simulator.SCHEMA.example).encode()
@@ -37,7 +37,7 @@ def either(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Ite
     if request.param == "defects.serve":
         yield request.getfixturevalue("server")
         return
-    with serve(MODEL_DIR=model_dir) as running:
+    with serve(command=BENTOML, MODEL_DIR=model_dir) as running:
         yield running
 
 

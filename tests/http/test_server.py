@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import STEEL_PLATES, Serve, Server, quiet, run
+from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, quiet, run
 from defects import artifact, scoring, simulator
 from defects.training import dataset, pipeline
 
@@ -328,9 +328,12 @@ def test_callers_mistakes_leave_no_traceback_in_the_log(server: Server, client: 
     assert "Traceback" not in server.log.read_text()
 
 
-def test_the_served_process_imports_no_training_library(server: Server) -> None:
-    processes = [server.process.pid, *(p.pid for p in psutil.Process(server.process.pid).children(recursive=True))]
-    mapped = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in processes)
+@pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
+def test_the_served_process_imports_no_training_library(serve: Serve, model_dir: Path, command: Command) -> None:
+    with serve(command=command, MODEL_DIR=model_dir) as started:
+        leader = started.process.pid
+        processes = [leader, *(p.pid for p in psutil.Process(leader).children(recursive=True))]
+        mapped = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in processes)
     assert "onnxruntime" in mapped
     for library in ("sklearn", "scipy", "pandas", "pyarrow", "skl2onnx"):
         assert f"site-packages/{library}/" not in mapped, library

@@ -121,10 +121,18 @@ def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 def render(directory: str | Path) -> list[Document]:
-    """The documents of a folder, which is given absolutely or below `kserve/`."""
-    done = kustomize(ROOT / "kserve" / directory)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    """The documents of a folder, which is given absolutely or below `kserve/`; each kustomization is rendered once."""
+    folder = ROOT / "kserve" / directory
+    of_ours = str(folder) if folder.is_relative_to(ROOT) else ""  # an overlay of a test is all in its file
+    key = of_ours + (folder / "kustomization.yaml").read_text("utf-8")
+    if key not in _RENDERED:
+        done = kustomize(folder)
+        assert done.returncode == 0, done.stderr
+        _RENDERED[key] = done.stdout
+    return list(yaml.load_all(_RENDERED[key], Loader=yaml.CSafeLoader))
+
+
+_RENDERED: dict[str, str] = {}
 
 
 def overlay(scratch: Path, *components: str, **fields: Any) -> Path:

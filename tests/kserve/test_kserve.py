@@ -95,19 +95,16 @@ def test_the_deployment_mode_is_always_said(rendered: dict[str, list[Document]])
         assert mode == ("Standard" if "standard" in name or name == "local" else "Knative"), name
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "problem"),
-    [
+def test_the_check_of_types_notices_mistakes(service: Document) -> None:
+    box = ("spec", "predictor", "containers", 0)
+    mistakes: list[tuple[tuple[Any, ...], Any, str]] = [
         (("spec", "predictr"), {}, "InferenceService.spec.predictr: unknown field"),
-        (("spec", "predictor", "containers", 0, "imagee"), "x", "containers[0].imagee: unknown field"),
-        (("spec", "predictor", "containers", 0, "ports", 0, "containerPort"), "3000", "containerPort: expected int"),
-    ],
-)
-def test_the_check_of_types_notices_mistakes(
-    service: Document, path: tuple[Any, ...], value: Any, problem: str
-) -> None:
-    ((found,),) = manifests.sdk_problems([changed(service, path, value)])
-    assert found.endswith(problem)
+        ((*box, "imagee"), "x", "containers[0].imagee: unknown field"),
+        ((*box, "ports", 0, "containerPort"), "3000", "containerPort: expected int"),
+    ]
+    found = manifests.sdk_problems([changed(service, path, value) for path, value, _ in mistakes])
+    for (problem,), (*_, expected) in zip(found, mistakes, strict=True):
+        assert problem.endswith(expected)
 
 
 def changed(document: Document, path: tuple[Any, ...], value: Any) -> Document:
@@ -244,8 +241,11 @@ def test_images_are_rewritten_and_a_changed_setting_is_a_new_revision(tmp_path: 
 
 def test_every_revision_gets_settings_that_the_server_takes(rendered: dict[str, list[Document]]) -> None:
     for documents in rendered.values():
-        given = {v["name"]: v.get("value", "from-a-field") for v in container(documents)["env"]}
-        Settings.from_environment(settings(documents) | given)
+        box = container(documents)
+        given = {v["name"]: v.get("value", "from-a-field") for v in box["env"]}
+        taken = Settings.from_environment(settings(documents) | given)
+        assert taken.served_name == box["image"].rpartition("/")[2].partition(":")[0]
+        assert [port["containerPort"] for port in box["ports"]] == [taken.port]
 
 
 def test_a_replica_has_the_time_that_its_end_takes(rendered: dict[str, list[Document]]) -> None:

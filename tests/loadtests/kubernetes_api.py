@@ -407,10 +407,10 @@ class ScriptedPod:
         return self
 
 
-Step = tuple[float, Callable[[], object]]
+ScriptedStep = tuple[float, Callable[[], object]]
 
 
-def play(begin: float, *steps: Step) -> None:
+def play(begin: float, *steps: ScriptedStep) -> None:
     """Take each step at its time after `begin` on `time.monotonic`."""
     for at, step in sorted(steps, key=lambda one: one[0]):
         time.sleep(max(0.0, begin + at - time.monotonic()))

@@ -25,9 +25,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Step, kubeconfig, play, serving
+from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, ScriptedStep, kubeconfig, play, serving
 
-from conftest import BIN, ROOT, environment, free_port, run
+from conftest import BIN, ROOT, environment, free_port, run, until
 from loadtests import results
 from loadtests import scenario as scenarios
 from loadtests.analysis import method, scaling
@@ -154,7 +154,7 @@ class Fleet:
     def __init__(self, api: KubernetesApi):
         self.api, self.pods = api, dict[str, ScriptedPod]()
 
-    def life(self, name: str, at: float, *later: float, revision: str = OLD) -> list[Step]:
+    def life(self, name: str, at: float, *later: float, revision: str = OLD) -> list[ScriptedStep]:
         """Created at `at`; then, at the times of `later`: scheduled, initialised, pulled, started, ready and so on."""
 
         def create() -> None:
@@ -162,7 +162,7 @@ class Fleet:
 
         return [(at, create), *(self.step(name, when, what) for when, what in zip(later, LATER, strict=False))]
 
-    def step(self, name: str, at: float, what: str) -> Step:
+    def step(self, name: str, at: float, what: str) -> ScriptedStep:
         """One of a pod that may not be there yet."""
 
         def take() -> None:
@@ -181,10 +181,10 @@ LIVES = {  # created, and LATER; a run that waits for zero ends as the last one'
 }
 
 
-def zero_to_four_and_back(api: KubernetesApi) -> list[Step]:
+def zero_to_four_and_back(api: KubernetesApi) -> list[ScriptedStep]:
     """0 → 1 with the first request, → 4 with the burst at 2.5 s, → 0 after its end at 6.5 s."""
     fleet = Fleet(api)
-    steps: list[Step] = [(at, partial(api.desire, OLD, replicas)) for at, replicas in DESIRED.items()]
+    steps: list[ScriptedStep] = [(at, partial(api.desire, OLD, replicas)) for at, replicas in DESIRED.items()]
     return [*steps, *(step for name, times in LIVES.items() for step in fleet.life(name, *times))]
 
 
@@ -232,7 +232,9 @@ def test_every_measure_is_exact_for_facts_that_are_known() -> None:
             return next(at for at, replicas in DESIRED.items() if note == f"desired {replicas}")
         return LIVES[name][("created", *LATER).index(note)]
 
-    found: list[Any] = [observations.Scale(at=t, kind="PodAutoscaler", name=OLD, desired=n) for t, n in DESIRED.items()]
+    found: list[Any] = [
+        observations.ReplicaCount(at=t, kind="PodAutoscaler", name=OLD, desired=n) for t, n in DESIRED.items()
+    ]
     stamps = {name: f"{name}_stamp" for name in ("created", "scheduled", "initialised", "started", "ready")}
     for name, moments in LIVES.items():
         so_far: dict[str, Any] = {}
@@ -243,7 +245,7 @@ def test_every_measure_is_exact_for_facts_that_are_known() -> None:
             so_far["ready"] = note == "ready"
             if note == "pulled":
                 about = {"kind": "Pod", "name": name, "part": "spec.containers{kserve-container}"}
-                found.append(observations.Event(at=at, stamp=None, reason="Pulled", message="", **about))
+                found.append(observations.KubernetesEvent(at=at, stamp=None, reason="Pulled", message="", **about))
             found.append(pod(at, name, **so_far))
     found.sort(key=lambda observation: observation.at)
     summary = summarised(plan(BURST), Watched(SERVICE, found, 9.0))
@@ -269,10 +271,10 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played_though_watches_are_c
     api.gone_as_status, api.may = {"podautoscalers"}, {("get", "pods/proxy")}
     api.metrics = dict.fromkeys(LIVES, METRICS)
     seen = see()
-    steps: list[Step] = [(1.5, lambda: api.cut("pods")), (1.6, lambda: api.cut("podautoscalers"))]
+    steps: list[ScriptedStep] = [(1.5, lambda: api.cut("pods")), (1.6, lambda: api.cut("podautoscalers"))]
     steps += [(3.6, lambda: api.expire("pods")), (5.5, lambda: api.expire("podautoscalers"))]
     play(seen.begin, *zero_to_four_and_back(api), *steps)
-    seen.hear(observations.Scale, name=OLD, desired=0)
+    seen.hear(observations.ReplicaCount, name=OLD, desired=0)
     for name in LIVES:
         seen.hear(observations.Pod, name=name, gone=True)
     summary = seen.summary(plan(BURST))
@@ -307,7 +309,7 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(
         lambda found: {f.resource for f in found if isinstance(f, observations.Gap) and f.seconds} == troubled.keys()
     )
     seen.hear(observations.Pod, name=c, ready=True)
-    seen.hear(observations.Scale, name=OLD, desired=3)
+    seen.hear(observations.ReplicaCount, name=OLD, desired=3)
     time.sleep(2 * follower.CATCH_UP_SECONDS)
     later = time.monotonic()
     fleet.pods[b].terminating()
@@ -426,7 +428,7 @@ def test_an_object_that_is_not_as_expected_ends_nothing(api: KubernetesApi, see:
     api.put("pods", {"metadata": meta, "status": {"conditions": "none"}})
     ScriptedPod(api, f"{OLD}-a", OLD).up()
     seen.hear(observations.Pod, ready=True)
-    seen.hear(observations.Scale, desired=2)
+    seen.hear(observations.ReplicaCount, desired=2)
     assert seen.watch.replicas() == 1
     found = cluster_of(seen.summary(plan(BURST)))
     assert [(pod.name, pod.ready is not None) for pod in found.pods] == [(f"{OLD}-a", True)]
@@ -497,7 +499,7 @@ def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, se
     unseen = "the pods' own metrics: not allowed to get pods/proxy (HTTP 403)"
     play(seen.begin, (1.2, lambda: scale(3)), *steps)
     seen.hear(observations.Pod, name=f"{name}-c", ready=True)
-    seen.hear(observations.Scale, kind="HorizontalPodAutoscaler", desired=3)
+    seen.hear(observations.ReplicaCount, kind="HorizontalPodAutoscaler", desired=3)
     seen.hear(observations.Unseen, text=unseen)
     phases = [{"name": "baseline", "seconds": 0.5, "rate": 1}, {"name": "burst", "seconds": 2, "rate": 3}]
     found = cluster_of(seen.summary(plan(phases)))
@@ -519,7 +521,9 @@ defects_startup_seconds{phase="interpreter"} 0.2
 defects_startup_seconds{phase="model"} 0.7
 defects_startup_seconds{phase="ready"} 1.1
 defects_queue_rows 12
+defects_queue_rows_max 700
 defects_requests_in_flight 3
+defects_requests_in_flight_max 40
 """
 AUTOSCALER = """\
 kn_revision_concurrency_stable{k8s_namespace_name="defects",kn_revision_name="parcels-predictor-00001"} 2.5
@@ -554,6 +558,7 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     assert said == {(OLD, 2.5, 9.0, True), (NEW, 1.0, None, None)}
     last = summary.timeline[-1]
     assert (last.queue_rows, last.in_flight, last.replicas_ready, last.ready) == (12, 3, 1, True)
+    assert (last.queue_rows_max, last.in_flight_max) == (700, 40)
     assert not_seen(found) == []
 
 
@@ -630,7 +635,7 @@ def zero_of(found: Cluster, api: KubernetesApi) -> float:
 
 
 @contextmanager
-def when_load_begins(url: str, *steps: Step) -> Iterator[None]:
+def when_load_begins(url: str, *steps: ScriptedStep) -> Iterator[None]:
     """Play the steps, from the stub's first prediction on, in the background."""
     over = threading.Event()
 
@@ -1008,7 +1013,9 @@ def test_without_pods_what_depends_on_them_is_not_known() -> None:
     asked = {f"{name}_seconds": 1 for name in ("detect", "provision", "scale", "cold_start", "down", "zero")}
     p = plan(BURST, slo={"p95_ms": 50} | asked, cluster={"to_zero_seconds": 5})
     for scales, detect in (([], None), ([(-1.0, 1), (3.0, 4)], 0.5)):
-        found = [observations.Scale(at=at, kind="PodAutoscaler", name=OLD, desired=desired) for at, desired in scales]
+        found = [
+            observations.ReplicaCount(at=at, kind="PodAutoscaler", name=OLD, desired=desired) for at, desired in scales
+        ]
         summary = summarised(p, Watched(SERVICE, [blind, *found], 9.0))
         seen = cluster_of(summary)
         assert {t.name: t.seconds for t in seen.times if t.seconds is not None} == (
@@ -1029,7 +1036,7 @@ def test_without_pods_whoever_scales_them_says_how_many_are_ready() -> None:
         None,
     )
     found = [
-        observations.Scale(at=at, kind="Deployment", name=OLD, desired=desired, ready=ready)
+        observations.ReplicaCount(at=at, kind="Deployment", name=OLD, desired=desired, ready=ready)
         for at, desired, ready in ((-1.0, 1, 1), (3.0, 4, 1), (5.0, 4, 4))
     ]
     seen = cluster_of(summarised(plan(BURST), Watched(SERVICE, [blind, *found], 9.0)))
@@ -1061,7 +1068,7 @@ def test_a_pod_that_never_gets_ready_breaks_what_is_asked_of_a_start() -> None:
 
 def test_moments_keep_their_order_where_clocks_differ() -> None:
     """It came during an interruption; the node's clock is 3 s behind the API server's."""
-    clock = observations.Clock(at=-1.0, offset=1000.0, error=0.1, skew=0.0, answers=5)
+    clock = observations.ClockReading(at=-1.0, offset=1000.0, error=0.1, skew=0.0, answers=5)
     stamps = {"created_stamp": 1003.5, "started_stamp": 1001.5, "ready_stamp": 1002.5}
     late = observations.Pod.model_validate(pod(5.0, live=False, ready=True).model_dump() | stamps)
     (life,) = cluster_of(summarised(plan(BURST), Watched(SERVICE, [clock, late], 9.0))).pods
@@ -1324,9 +1331,7 @@ def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesAp
     with stub_server.running() as url:
         options[host] = f"--host={url}"
         with job(api, tmp_path, options) as process:
-            until = time.monotonic() + 60
-            while not list((tmp_path / "results").glob("*")) and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: list((tmp_path / "results").glob("*")), 60)
             command = take("", tmp_path / "results", tmp_path / "load")
             subprocess.run(command, shell=True, timeout=60, check=True)  # noqa: S602 - our own
             code = process.wait(30)
@@ -1351,9 +1356,7 @@ def test_how_results_are_taken_is_said_alike_everywhere() -> None:
 
 def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path: Path) -> None:
     with stub_server.running() as url, job(api, tmp_path, ["--", "--host", url, "--scenario", "steady"]) as process:
-        until = time.monotonic() + 60
-        while not list((tmp_path / "results").glob("*/timeline.jsonl")) and time.monotonic() < until:
-            time.sleep(0.1)
+        until(lambda: list((tmp_path / "results").glob("*/timeline.jsonl")), 60)
         (tmp_path / "results" / "taken").touch()
         time.sleep(2)
         process.terminate()

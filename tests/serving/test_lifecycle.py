@@ -11,7 +11,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run
+from conftest import BENTOML, BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run, until
 from defects import artifact, simulator
 from defects.serving.drain import CRASHED
 
@@ -29,7 +28,7 @@ EXAMPLE = simulator.SCHEMA.example
 BODY = json.dumps(EXAMPLE)
 JSON = {"content-type": "application/json"}
 
-entry_points = pytest.mark.parametrize("command", [None, MODULE], ids=["bentoml serve", "defects.serve"])
+entry_points = pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 faulty_entry_points = pytest.mark.parametrize(
     ("target", "command"),
     [("tests.faulty:DefectClassifier", None), ("", [BIN / "python", "tests/faulty.py"])],
@@ -101,10 +100,7 @@ def clients(server: Server, count: int = 32) -> list[KeepAlive]:
     threads = [KeepAlive(server.url) for _ in range(count)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 20
-    while not all(t.statuses for t in threads):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: all(t.statuses for t in threads))
     return threads
 
 
@@ -115,9 +111,8 @@ def test_a_drain_under_load_loses_nothing(serve: Serve, model_dir: Path, command
         threads = clients(server)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        answer = httpx.get(f"{server.url}/readyz")
-        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        answer = until(lambda: (got := httpx.get(f"{server.url}/readyz")).status_code == 503 and got)
+        assert answer.headers["connection"] == "close"
         assert answer.json() == {"error": "not ready: this replica is shutting down; expected another try"}
         assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
         assert httpx.get(f"{server.url}/livez").status_code == 200
@@ -138,7 +133,7 @@ def test_new_connections_are_refused_not_hung_while_the_last_answers_are_given(
     serve: Serve, command: Command | None, model_dir: Path
 ) -> None:
     """The slow request holds the process for a while after it stopped listening."""
-    slow = [BIN / "python", "tests/faulty.py"] if command else None
+    slow = [BIN / "python", "tests/faulty.py"] if command == MODULE else None
     with serve("tests.faulty:DefectClassifier", command=slow, MODEL_DIR=model_dir) as server:
         answers: list[httpx.Response] = []
 
@@ -150,11 +145,11 @@ def test_new_connections_are_refused_not_hung_while_the_last_answers_are_given(
                 )
             )
 
-        asking = threading.Thread(target=ask)
+        asking, idle = threading.Thread(target=ask), in_flight(server)
         asking.start()
-        time.sleep(0.2)
+        until(lambda: in_flight(server) > idle)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        until(lambda: is_refused(server))
         assert server.process.poll() is None
         began = time.monotonic()
         with pytest.raises(ConnectionRefusedError):
@@ -183,30 +178,45 @@ def test_a_caller_who_goes_away_is_not_scored(serve: Serve, model_dir: Path) -> 
 
         post()  # after this one, such batches are scored in a thread
         before = rows_scored(server)
-        asking = threading.Thread(target=post)
+        asking, idle = threading.Thread(target=post), in_flight(server)
         asking.start()
-        time.sleep(0.3)
+        until(lambda: in_flight(server) > idle)
         for _ in range(5):
             with connect(server) as gone:
                 head = f"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n"
                 gone.sendall(head.encode() + BODY.encode())
                 time.sleep(0.02)
         asking.join(30)
-        wait_for(lambda: 'code="499",route="/classify"} 5.0' in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: 'code="499",route="/classify"} 5.0' in httpx.get(f"{server.url}/metrics").text)
         assert rows_scored(server) - before <= 1024 + 1  # one may be in a batch before it is seen to have gone
 
 
 def rows_scored(server: Server) -> float:
-    found = re.search(r"^defects_batch_rows_sum (\S+)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
+    return metric(server, "defects_batch_rows_sum")
+
+
+def in_flight(server: Server) -> float:
+    return metric(server, "defects_requests_in_flight")
+
+
+def metric(server: Server, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
     assert found
     return float(found[1])
+
+
+def is_refused(server: Server) -> bool:
+    try:
+        connect(server).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_ctrl_c_drains_and_a_second_one_hurries(serve: Serve, model_dir: Path) -> None:
     with serve(command=MODULE, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=60) as server:
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(10) == 0
 
@@ -278,10 +288,10 @@ def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Pat
             )
 
         ask()  # after this, such batches go to a thread
-        threads = [threading.Thread(target=ask) for _ in range(4)]
+        threads, idle = [threading.Thread(target=ask) for _ in range(4)], in_flight(server)
         for thread in threads:
             thread.start()
-        wait_for(lambda: "defects_requests_in_flight 4.0" in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: in_flight(server) == idle + len(threads))
         server.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)
@@ -292,7 +302,7 @@ def test_who_can_not_be_answered_in_time_is_told_so(serve: Serve, model_dir: Pat
 def test_a_worker_ends_with_its_arbiter(serve: Serve, model_dir: Path) -> None:
     port = free_port()
     for _ in range(2):
-        with serve(MODEL_DIR=model_dir, PORT=port) as server:
+        with serve(command=BENTOML, MODEL_DIR=model_dir, PORT=port) as server:
             (worker,) = workers(server)
             server.process.kill()
             worker.wait(10)
@@ -357,7 +367,7 @@ def workers(server: Server) -> list[psutil.Process]:
 
 
 def test_bentoml_serve_ends_when_its_worker_is_killed(serve: Serve, model_dir: Path) -> None:
-    with serve(MODEL_DIR=model_dir) as server:
+    with serve(command=BENTOML, MODEL_DIR=model_dir) as server:
         (worker,) = workers(server)
         worker.kill()
         with pytest.raises(httpx.HTTPError):
@@ -376,10 +386,7 @@ def test_a_dead_scorer_ends_the_process_tree(
             answer = httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.DIE}, timeout=10)
             assert answer.status_code == 503
         assert server.process.wait(10) == (CRASHED if command else -signal.SIGKILL)
-        deadline = time.monotonic() + 5
-        while any(map(psutil.pid_exists, tree)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not any(map(psutil.pid_exists, tree))
+        until(lambda: not any(map(psutil.pid_exists, tree)), 5)
         assert "the scorer was told to die" in server.log.read_text()
 
 
@@ -404,18 +411,19 @@ def test_a_wedged_event_loop_turns_liveness_off(
             target=lambda: httpx.post(f"{server.url}/classify", json=EXAMPLE | {"weight_g": faulty.WEDGE}, timeout=30)
         )
         wedge.start()
-        time.sleep(0.5)
+        until(lambda: is_wedged(server))
         with pytest.raises(httpx.TimeoutException):
             httpx.get(f"{server.url}/livez", timeout=1)
         wedge.join()
-        wait_for(lambda: httpx.get(f"{server.url}/livez").status_code == 200)
+        until(lambda: httpx.get(f"{server.url}/livez").status_code == 200)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def is_wedged(server: Server) -> bool:
+    try:
+        httpx.get(f"{server.url}/livez", timeout=0.3)
+    except httpx.TimeoutException:
+        return True
+    return False
 
 
 def failing(tmp_path: Path, *command: object, **settings: object) -> tuple[int, str]:
@@ -431,9 +439,7 @@ def damaged(model_dir: Path, tmp_path: Path) -> dict[str, object]:
     return {"MODEL_DIR": tmp_path / "damaged"}
 
 
-@pytest.mark.parametrize(
-    "command", [[BIN / "bentoml", "serve", "service:DefectClassifier"], MODULE], ids=["bentoml serve", "defects.serve"]
-)
+@pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import BIN, Serve, Server
+from conftest import BENTOML, MODULE, Serve, Server
 from defects import artifact, simulator
 from defects.serving.logs import AccessLog, JSONLines, Readable
 
@@ -25,9 +25,7 @@ def scrape(server: Server) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for s in samples}
 
 
-@pytest.fixture(
-    scope="module", params=[None, [BIN / "python", "-m", "defects.serve"]], ids=["bentoml", "defects.serve"]
-)
+@pytest.fixture(scope="module", params=[BENTOML, MODULE], ids=["bentoml", "defects.serve"])
 def logged(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Any:
     with serve(
         command=request.param, MODEL_DIR=model_dir, DEFECTS_ACCESS_LOG_SHARE=1, K_REVISION="parcels-00002"

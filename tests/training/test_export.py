@@ -301,6 +301,13 @@ def test_a_row_without_finite_scores_has_none_and_harms_no_other(column: int, va
     assert np.isnan(score(rows[7:8])).all()
 
 
+def test_probes_of_many_small_trees_are_asked_together() -> None:
+    parts = [np.full((size, 2), number) for number, size in enumerate([3, 1, export.CHUNK, 2, export.CHUNK - 2, 7])]
+    blocks = list(export._blocks(iter(parts)))
+    assert [len(block) for block in blocks] == [export.CHUNK + 4, export.CHUNK, 7]
+    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(parts))
+
+
 def test_probes_are_rows_that_the_schema_allows() -> None:
     data = dataset.builtin(2_000, 1)
     result = pipeline.train(data, "hist-gradient-boosting", 1, 0.2, quiet)

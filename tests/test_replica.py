@@ -1,0 +1,60 @@
+"""A replica is built, of what settings ask for or of parts that are given; nothing is built by an import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import run
+
+PARTS = """
+import asyncio
+from defects import scoring
+from defects.artifact import BadArtifact
+from defects.replica import Replica, find_artifact
+from defects.settings import Settings
+
+def settings(name):
+    return Settings.from_environment({"MODEL_DIR": %r, "DEFECTS_MODEL_NAME": name})
+
+artifact, _ = find_artifact(settings("a"))
+healthy = scoring.load(artifact)
+"""
+
+
+def test_importing_builds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from defects import replica, serve;"
+        "print({'bentoml', 'onnxruntime', 'pydantic_core'} & set(sys.modules))"
+    )
+    done = run(tmp_path, "python", "-c", code, DEFECTS_TYPO=1, MODEL_DIR="/nowhere")
+    assert (done.returncode, done.stdout.strip()) == (0, "{'pydantic_core'}"), done.stderr
+
+
+def test_two_replicas_live_side_by_side(model_dir: Path, tmp_path: Path) -> None:
+    code = PARTS + (
+        "one = Replica.build(settings('one'))\n"
+        "two = Replica.build(settings('two'), artifact=artifact, scorer=lambda rows: healthy(rows))\n"
+        "async def verify():\n"
+        "    await one.verify()\n"
+        "    print(one.health.ready, two.health.ready)\n"
+        "    await two.verify()\n"
+        "    print(one.health.ready, two.health.ready)\n"
+        "asyncio.run(verify())\n"
+        "for replica in (one, two):\n"
+        "    print(*sorted(path for path in replica.routes.table if path.endswith(':predict')))\n"
+    )
+    done = run(tmp_path, "python", "-c", code % str(model_dir))
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if not line.startswith("{")]
+    assert said == ["True False", "True True", "/v1/models/one:predict", "/v1/models/two:predict"]
+
+
+def test_a_scorer_that_is_given_is_verified_too(model_dir: Path, tmp_path: Path) -> None:
+    code = PARTS + (
+        "try:\n"
+        "    Replica.build(settings('a'), artifact=artifact, scorer=lambda rows: healthy(rows)[:, ::-1])\n"
+        "except BadArtifact as problem:\n"
+        "    print(problem.exit_code, problem)\n"
+    )
+    done = run(tmp_path, "python", "-c", code % str(model_dir))
+    assert done.stdout.startswith("65 golden answers differ by "), done.stderr
