@@ -42,7 +42,7 @@ CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failur
 # and networks of this machine, start browsers, or measure time.
 TOGETHER: dict[str, tuple[str, ...]] = {
     "podman": ("image/test_image", "loadtests/test_load_image"),
-    "browser": ("loadtests/test_report", "loadtests/test_cluster_report"),
+    "browser": ("http/test_page", "loadtests/test_cluster_report", "loadtests/test_report", "loadtests/test_web_page"),
     "timing": ("loadtests/test_load", "loadtests/test_cluster", "serving/test_lifecycle", "benchmarks/"),
 }
 # Files whose tests share nothing and take long.
