@@ -16,8 +16,9 @@ help:  ## Show the targets
 setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
 serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
+	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -c 'from defects import serve, settings; \
+	    s = settings.Settings.or_exit(); serve.listen(s.host, s.port)'
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
-	@$(BIN)/python -c 'import sys; from defects.serve import listen; listen(sys.argv[1], int(sys.argv[2]))' $(HOST) $(PORT)
 	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
@@ -75,7 +76,7 @@ lock:  ## Resolve the dependencies anew
 
 .PHONY: model
 model: setup
-	@$(BIN)/bentoml models get defect_classifier:latest >/dev/null 2>&1 || $(BIN)/python train.py
+	@$(BIN)/python train.py --if-missing
 
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt

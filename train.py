@@ -25,6 +25,8 @@ STILL_WORKING_SECONDS = 5.0
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
+    if options.if_missing and _has_model():
+        return
     try:
         if options.output is not None:
             artifact.check_replaceable(options.output)
@@ -33,9 +35,22 @@ def main(arguments: list[str] | None = None) -> None:
         trained = pipeline.train(table, options.estimator, options.seed, options.test_share, progress)
         with progress("saving"):
             place = _save(trained, options.output)
+    except artifact.BadArtifact as error:
+        error.exit()
     except (dataset.BadData, FileExistsError) as error:
         sys.exit(f"train.py: {error}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+
+
+def _has_model() -> bool:
+    """Whether the BentoML model store has a model; ends the process where it has a damaged one."""
+    try:
+        artifact.locate(None, None, Path())
+    except artifact.NoModel:
+        return False
+    except artifact.BadArtifact as error:
+        error.exit()
+    return True
 
 
 def _table(options: argparse.Namespace) -> dataset.Table:
@@ -53,6 +68,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of data, split and estimator (default: %(default)s)")
     parser.add_argument("--test-share", type=_share, default=0.2, help="rows held out (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing where the model store has a model")
     options = parser.parse_args(arguments)
     if (options.data is None) != (options.label is None):
         parser.error("--data and --label go together")
@@ -108,7 +124,7 @@ def _say(text: str) -> None:
 
 
 def report(card: dict[str, Any], place: str, digest: str) -> str:
-    """What was trained, how good it is and how it will be served."""
+    """Report what was trained, how good it is and how it will be served."""
     metrics, engine = card["metrics"], card["engine"]
     width = max(len(name) for name in (*metrics["classes"], "class"))
     lines = [

@@ -1,4 +1,4 @@
-"""The trained model as files: a directory that says what it holds and proves that it still does.
+"""Read and write a trained model as files: a directory that lists what it holds, with digests.
 
 `schema.json`, `card.json`, `reference.json` (the training distribution), `golden.json` (inputs with expected
 probabilities), `model.onnx` or `model.skops`, and `digests.json` with the SHA-256 of each of them. The artifact's own
@@ -50,7 +50,7 @@ class Golden:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], schema: Schema) -> Golden:
-        """Raises `ValueError`, `TypeError` or `KeyError` where `data` is not golden inputs for `schema`."""
+        """Read golden inputs; raises `ValueError`, `TypeError` or `KeyError` where they are not of this schema."""
         rows, probabilities = np.array(data["rows"], np.float64), np.array(data["probabilities"], np.float64)
         classes, count = np.array(data["classes"], np.int64), len(rows)
         if not 1 <= count <= MAX_GOLDEN or rows.shape != (count, len(schema.names)):
@@ -83,16 +83,17 @@ class Artifact:
 
 
 def dump(value: Any) -> bytes:
-    """JSON as the artifact holds it: readable, and the same bytes for the same value."""
+    """Return a value as JSON in the artifact's form: readable, and the same bytes for the same value."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def digest_of(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, as `sha256:…`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def listing(files: Mapping[str, bytes]) -> bytes:
-    """The content of `digests.json`; its digest is the artifact's."""
+    """Return the content of `digests.json`; its digest is the artifact's."""
     return dump({name: digest_of(content) for name, content in sorted(files.items())})
 
 
@@ -194,29 +195,37 @@ def _read(directory: Path, name: str) -> bytes:
 
 
 def store(files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
-    """Put an artifact into the BentoML model store; returns its tag."""
+    """Put an artifact into the BentoML model store and return its tag.
+
+    Raises `BadArtifact` where another model in the store is damaged.
+    """
     import bentoml
 
     engine, metrics = card["engine"]["name"], card["metrics"]
-    with bentoml.models.create(
-        f"{NAME}:{card['version']}",
-        module=engine,  # the one column of `bentoml models list` that is ours to fill
-        labels={"engine": engine, "estimator": card["estimator"]["name"]},
-        metadata={
-            "digest": digest_of(listing(files)),
-            "data": card["data"]["source"],
-            **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
-        },
-    ) as model:
-        write(Path(model.path), files)
+    try:
+        with bentoml.models.create(
+            f"{NAME}:{card['version']}",
+            module=engine,  # the one column of `bentoml models list` that is ours to fill
+            labels={"engine": engine, "estimator": card["estimator"]["name"]},
+            metadata={
+                "digest": digest_of(listing(files)),
+                "data": card["data"]["source"],
+                **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
+            },
+        ) as model:
+            write(Path(model.path), files)
+    except Exception as error:
+        if damaged := _damaged_models():  # it looks at the others to find the newest
+            raise damaged from error
+        raise
     return str(model.tag)
 
 
 def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, str | None]:
-    """The directory of the artifact to serve, and its exact tag where it comes from a model store.
+    """Return the directory of the artifact to serve, and its exact tag where it comes from a model store.
 
     In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
-    (a store holds newer ones too); the newest in the store. Raises `NoModel`.
+    (a store holds newer ones too); the newest in the store. Raises `NoModel`, or `BadArtifact` for a damaged one.
     """
     if model_dir is not None:
         return model_dir, None
@@ -232,11 +241,35 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
         model = bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
         raise NoModel(f"no model: {tag} is not in the BentoML model store; run train.py, or set MODEL_DIR") from None
+    except Exception as error:  # it has many for a model that it can't read
+        problem = f"{tag}: the BentoML model store can't give it: {_first_line(error)}; expected one model's tag"
+        raise _damaged_models() or BadArtifact(problem) from None
     return Path(model.path), str(model.tag)
 
 
+def _damaged_models() -> BadArtifact | None:
+    """Find a damaged model in the BentoML model store, and say what to do; `None` when all can be read."""
+    import bentoml
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    directory = Path(BentoMLContainer.model_store_dir.get()) / NAME
+    for version in sorted(directory.iterdir() if directory.is_dir() else ()):
+        if version.is_dir():
+            try:
+                bentoml.models.get(f"{NAME}:{version.name}")
+            except Exception as error:
+                problem = f"half-written or damaged: {_first_line(error)}"
+                return BadArtifact(f"{NAME}:{version.name} in the BentoML model store is {problem}; delete {version}")
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def _packed_tag(bento: Path) -> str | None:
-    """The tag of the model that a built Bento names; `None` outside a Bento or where it was built without a model."""
+    """Return the tag of the model that a built Bento names; `None` outside a Bento, or in one without a model."""
     description = bento / "bento.yaml"
     if not description.is_file():
         return None

@@ -10,13 +10,13 @@ from typing import Any
 
 import bentoml
 import numpy as np
-from bentoml._internal.configuration.containers import BentoMLContainer
 
 from defects.artifact import NAME
 from defects.http.messages import App
+from defects.pydantic_models import answer_model, request_model
 from defects.replica import DESCRIPTION, Replica
+from defects.serving import arbiter
 from defects.serving.model import prediction_objects
-from defects.settings import BadSetting
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # the image has the one that trained and was tested
 # Packages come from wheels that `make image` puts into the Bento, if they are there, and from no index then.
@@ -46,7 +46,7 @@ def routed(replica: Replica) -> type[bentoml.Service[Any]]:
     class RoutedService(bentoml.Service[Any]):
         def to_asgi(self, is_main: bool = True) -> App:  # noqa: ARG002 - there is but one service
             if bentoml.server_context.worker_index is not None:  # a worker of `bentoml serve`
-                replica.health.arbiter = os.getppid()
+                replica.drain.arbiter = os.getppid()
                 replica.url = self.url or replica.url
             return replica.routes
 
@@ -55,7 +55,8 @@ def routed(replica: Replica) -> type[bentoml.Service[Any]]:
 
 def classifier(replica: Replica) -> bentoml.Service[Any]:
     """Make the service around `replica`."""
-    Scan, Prediction = replica.model.schema.request_model, replica.model.schema.answer_model  # noqa: N806 - types
+    schema = replica.model.schema
+    Scan, Prediction = request_model(schema), answer_model(schema)  # noqa: N806 - types
 
     async def classified(scans: list[Any]) -> list[Any]:
         """Classify for callers in this process; over HTTP the routes answer first."""
@@ -88,13 +89,10 @@ def classifier(replica: Replica) -> bentoml.Service[Any]:
         @bentoml.on_deployment
         @staticmethod
         def check_the_arbiter() -> None:
-            """Check that `bentoml serve` has one worker; have its arbiter end with a worker that is killed."""
-            workers = BentoMLContainer.config.services[NAME].workers.get()
-            if workers != 1:
-                BadSetting(
-                    f"workers: is {workers}; expected 1: scale by replicas, for each worker has its own batches"
-                ).exit()
-            os.environ["BENTOML_CONTAINERIZED"] = "true"
+            """In `bentoml serve`'s arbiter: allow one worker, and let the arbiter end with it."""
+            arbiter.check_workers(NAME)
+            arbiter.install()
+            os.environ["BENTOML_CONTAINERIZED"] = "true"  # where nobody starts a killed worker again
 
     return DefectClassifier
 

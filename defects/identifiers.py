@@ -1,4 +1,4 @@
-"""Names of requests and predictions: UUIDs of version 7 (RFC 9562), as 32 hexadecimal digits.
+"""Make ids of requests and predictions: UUIDs of version 7 (RFC 9562), as 32 hexadecimal digits.
 
 They sort by when they were made, so a database that keeps predictions by id appends them. Those of one process do so
 even within a millisecond, and when the clock steps back.
@@ -16,7 +16,7 @@ ENTROPY = 12 * 512  # bytes at a time: to ask the kernel costs more than all the
 
 
 def identifiers(clock: Callable[[], int] = time.time_ns) -> Iterator[str]:
-    """Identifiers by a clock that counts nanoseconds.
+    """Yield identifiers; `clock` returns nanoseconds since 1970.
 
     48 bits are the millisecond; 12 are random and stay for the millisecond; 30 count from anywhere in the lower half of
     their range; 32 are random (RFC 9562, section 6.2, method 1). The last millisecond counts on while the clock is

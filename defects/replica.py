@@ -21,9 +21,10 @@ from defects.http import fast_path
 from defects.http.router import Routes, Table
 from defects.scoring import Scorer
 from defects.serving.batching import Batcher
-from defects.serving.health import Health, die
+from defects.serving.drain import Drain, die
+from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
-from defects.serving.metrics import Metrics
+from defects.serving.metrics import Metrics, Peak
 from defects.serving.model import Limits, ServedModel, body_bytes
 from defects.settings import Fatal, Settings
 
@@ -49,7 +50,9 @@ class Replica:
             on_death=self.end,
             on_doubt=lambda: asyncio.get_running_loop().create_task(self.end_if_wrong()),
         )
-        self.health = Health(settings.drain_seconds, settings.finish_seconds, lambda: self.batcher.batch_seconds)
+        self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
+        self.drain = Drain(self.health, settings.drain_seconds)
+        self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
         self.routes = Routes(
             start=self.start,
             stop=self.stop,
@@ -108,6 +111,7 @@ class Replica:
         writer = configure_logs(self.settings.log_level, always)
         read, health = self.metrics.read, self.health
         read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": self.batcher.waiting_rows})
+        self.metrics.add_peak("defects_queue_rows", "Rows waiting to be scored.", self._queue_peak)
         read("defects_ready", "1 when ready; why, or why not.", lambda: {health.reason: health.ready}, "reason")
         read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
         read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": writer.dropped})
@@ -115,10 +119,11 @@ class Replica:
     async def start(self) -> None:
         """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
         startup.done("application")
-        self.health.take_over()
-        if self.health.server is not None:
-            fast_path.install(self.health.server.config, self.routes)
-        self._background.extend(map(asyncio.create_task, (self.health.beat(), self.metrics.watch_loop())))
+        self.drain.handle_signals()
+        if self.drain.server is not None:
+            fast_path.install(self.drain.server.config, self.routes)
+        watching = (self.health.beat(), self.drain.watch_arbiter(), self.metrics.watch_loop())
+        self._background.extend(map(asyncio.create_task, watching))
         await self.verify()
         gc.enable()
 
@@ -132,20 +137,22 @@ class Replica:
     async def verify(self) -> None:
         """Become ready once the golden inputs are answered as they should be."""
         if self._golden is None:
-            self.health.became("no_model", "there is no model")
+            self.health.set_verification("no_model", "there is no model")
             return
         problem = await self.replay(self._golden)
         for _ in range(WARM_UPS):
             await self.batcher.score(self._golden.rows[:WARM_UP_ROWS], timeout=60)
         startup.done("warm_up")
         if problem:
-            self.health.became("wrong_answers", problem)
+            self.health.set_verification("wrong_answers", problem)
             logger.error("not ready: %s", problem)
             return
         self.batcher.on_batch = self.metrics.batch_rows.observe
+        self.batcher.on_rise = self._queue_peak.observe
+        self._queue_peak.reset()  # the golden inputs were nobody's requests
         self.tune_gc()
         startup.done("ready")
-        self.health.became("ready")
+        self.health.set_verification("ready")
         phases = {f"{phase}_seconds": round(seconds, 3) for phase, seconds in startup.seconds.items()}
         logger.info("ready", extra={"fields": phases})
         self.log_example()
@@ -174,7 +181,7 @@ class Replica:
 
     def end(self, problem: str) -> None:
         """End this process, and `bentoml serve`'s arbiter with it."""
-        die(problem, self.health.arbiter)
+        die(problem, self.drain.arbiter)
 
     async def end_if_wrong(self) -> None:
         """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""

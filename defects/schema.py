@@ -1,4 +1,4 @@
-"""What a model expects and answers, as data: its features and its classes.
+"""Describe what a model expects and answers: its features and its classes, as data.
 
 The schema travels inside the artifact. Training writes it, and serving builds everything that depends on the
 model's shape from it: validation, the typed request model, the OpenAPI document, protocol metadata, load payloads.
@@ -18,19 +18,29 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from defects.problems import (
+    MAX_NAME,
+    MAX_PROBLEMS,
+    NUMBER_OR_MISSING,
+    Constant,
+    InvalidInput,
+    Problem,
+    as_float,
+    field_name,
+    is_number,
+    kind_of,
+    row_name,
+    short,
+)
 
 # Larger values would become infinite when they are cast to what the model was trained on.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
-
-# A caller who sends a thousand bad rows needs the first few problems, not a megabyte of them.
-MAX_PROBLEMS = 50
-MAX_NAME = 100
 
 NUMBER, BOOLEAN = "number", "boolean"  # kinds of a feature
 TEXT, INTEGER = "text", "integer"  # types of a label, besides those two
@@ -38,26 +48,6 @@ TEXT, INTEGER = "text", "integer"  # types of a label, besides those two
 Rows = NDArray[np.float64]  # [rows, features]; NaN where a value is missing
 ModelRows = NDArray[np.float32] | NDArray[np.float64]  # the same, as the model takes them: see `Schema.held`
 Label = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with one field of a request."""
-
-    field: str
-    problem: str
-    expected: str
-
-
-class InvalidInput(ValueError):
-    """The caller's input breaks the schema; `problems` names the fields concerned, at most `MAX_PROBLEMS` of them."""
-
-    def __init__(self, problems: Sequence[Problem]):
-        self.problems = tuple(problems[:MAX_PROBLEMS])
-        first, more = problems[0], len(problems) - 1
-        text = f"{first.field}: {first.problem}; expected {first.expected}"
-        at_least = "at least " if len(problems) > MAX_PROBLEMS else ""
-        super().__init__(f"{text} (and {at_least}{more} more)" if more else text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +103,28 @@ class Feature:
         return inside or (self.optional and math.isnan(value))
 
     def shown(self, value: float) -> Any:
-        """A value as a caller would send it: the fewest digits that mean it."""
+        """Return a value as a caller would send it: the fewest digits that mean it."""
         if self.kind == BOOLEAN:
             return value >= 0.5
         return value if self.wide else float(str(np.float32(value)))
+
+    @property
+    def observed(self) -> str:
+        """What training saw, to be put after other words; empty where that is not known."""
+        if self.observed_low is None or self.observed_high is None:
+            return ""
+        return f"; training saw {short(self.shown(self.observed_low))} to {short(self.shown(self.observed_high))}"
+
+    def problem_with(self, value: Any) -> str:
+        """Return what is wrong with a number, or a missing one, that a row may not have."""
+        number = as_float(value)
+        if type(value) is Constant:
+            return f"is {value}"
+        if math.isnan(number):
+            return "is missing"
+        if math.isinf(number):
+            return "is infinite"
+        return f"is {short(number)}" if self.kind == BOOLEAN else f"{short(number)} is out of range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,7 @@ class Schema:
         return np.flatnonzero([not feature.wide for feature in self.features])
 
     def held(self, rows: Rows) -> ModelRows:
-        """Rows as the model takes them: float32, or float64 where a feature is wide, the others rounded to 32 bits.
+        """Return rows as the model takes them: float32, or float64 with all but the wide features rounded to 32 bits.
 
         Each value is rounded once, to nearest; `rows` is left as it is.
         """
@@ -211,7 +219,7 @@ class Schema:
         return {f.name: None if f.example is None else f.shown(f.example) for f in self.features}
 
     def observe(self, rows: ModelRows) -> Schema:
-        """This schema with the observed ranges, and the example where there is none, taken from training rows."""
+        """Return this schema with the observed ranges, and an example where there is none, of training rows."""
         low, high, middle = (
             np.nanmin(rows, axis=0),
             np.nanmax(rows, axis=0),
@@ -233,7 +241,7 @@ class Schema:
     # --- validation: one path for every protocol -----------------------------------------------------------------
 
     def rows_from_objects(self, objects: Sequence[Any], *, single: bool = False) -> Rows:
-        """Objects by feature name as `[rows, features]`, validated.
+        """Return objects by feature name as rows `[rows, features]`, validated.
 
         `single` leaves the row number out of the field names. Raises `InvalidInput`.
         """
@@ -244,27 +252,27 @@ class Schema:
             if problems := list(islice(found, MAX_PROBLEMS + 1)):
                 raise InvalidInput(problems) from None
             # Only NaN, which JSON does not know, where a value may be missing.
-            rows = np.array([[_as_float(item.get(name)) for name in self.names] for item in objects])
+            rows = np.array([[as_float(item.get(name)) for name in self.names] for item in objects])
         return self.check(rows, single=single)
 
     def _values(self, item: Any) -> list[float | None]:
-        """The row's values in model order; the fast path, which says only that something is wrong."""
+        """Return the row's values in model order; raises `_Malformed`, which says no more than that."""
         if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
             raise _Malformed
         values = [*map(item.get, self.names)]
-        if not _NUMBER_OR_MISSING.issuperset(map(type, values)) and not self._booleans_in_place(values):
+        if not NUMBER_OR_MISSING.issuperset(map(type, values)) and not self._booleans_in_place(values):
             raise _Malformed
         return values
 
     def _booleans_in_place(self, values: list[Any]) -> bool:
         """Whether all that is no number or missing are booleans, of features that are."""
         return all(
-            type(value) in _NUMBER_OR_MISSING or (type(value) is bool and feature.kind == BOOLEAN)
+            type(value) in NUMBER_OR_MISSING or (type(value) is bool and feature.kind == BOOLEAN)
             for value, feature in zip(values, self.features, strict=True)
         )
 
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
-        """`rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
+        """Return `rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
         if len(rows) == 1 and self._allows(rows.tolist()[0]):
             return rows
         low, high, required = self.limits
@@ -275,14 +283,14 @@ class Schema:
             bad[:, self._booleans] |= (values != 0) & (values != 1) & ~np.isnan(values)
         if bad.any():
             problems = (
-                _problem_with_value(_field(row, self.names[column], single), self.features[column], rows[row, column])
+                _problem(field_name(row, self.names[column], single), self.features[column], rows[row, column])
                 for row, column in zip(*bad.nonzero(), strict=True)
             )
             raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1)))
         return rows
 
     def _allows(self, row: list[float]) -> bool:
-        """The same of one row, for which this takes a quarter of NumPy's time."""
+        """Whether every value of one row is allowed; takes a quarter of NumPy's time."""
         for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
@@ -306,9 +314,8 @@ class Schema:
             column = self._most_suspicious(rows[row])
             feature = self.features[column]
             problem = f"{short(rows[row, column])} makes the model's scores infinite"
-            problems.append(
-                Problem(_field(int(row), feature.name, single), problem, f"{feature.expected}{_seen(feature)}")
-            )
+            expected = f"{feature.expected}{feature.observed}"
+            problems.append(Problem(field_name(int(row), feature.name, single), problem, expected))
         raise InvalidInput(problems)
 
     def _most_suspicious(self, row: NDArray[np.floating[Any]]) -> int:
@@ -325,71 +332,32 @@ class Schema:
 
     def _problems_of(self, item: Any, row: int, single: bool) -> Iterable[Problem]:
         if type(item) is not dict:
-            yield Problem(_place(row, single), f"is {_kind(item)}", "an object with one value for each feature")
+            yield Problem(row_name(row, single), f"is {kind_of(item)}", "an object with one value for each feature")
             return
         unknown = (name for name in item if name not in self.index)
         for count, name in enumerate(unknown):
-            yield Problem(_field(row, name, single), "unknown field", self.known_features(name, suggest=not count))
+            yield Problem(field_name(row, name, single), "unknown field", self.known_features(name, suggest=not count))
         for feature in self.features:
-            place, value = _field(row, feature.name, single), item.get(feature.name)
-            if not (_is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
-                yield Problem(place, f"is {_kind(value)}", feature.expected)
-            elif not feature.allows(_as_float(value)):
-                yield _problem_with_value(place, feature, value)
+            place, value = field_name(row, feature.name, single), item.get(feature.name)
+            if not (is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
+                yield Problem(place, f"is {kind_of(value)}", feature.expected)
+            elif not feature.allows(as_float(value)):
+                yield _problem(place, feature, value)
 
     def known_features(self, unknown: str, *, suggest: bool) -> str:
+        """Say which features there are, and which one an unknown name may stand for."""
         close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
         return f"one of the {len(self.names)} features{f'; did you mean {close[0]}?' if close else ''}"
-
-    # --- types ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def request_model(self) -> type[BaseModel]:
-        """The pydantic model of one row. Field names are aliases, so any column name of a CSV works."""
-        fields: dict[str, Any] = {
-            f"feature_{i}": (_request_type(feature), _request_field(feature)) for i, feature in enumerate(self.features)
-        }
-        config = ConfigDict(
-            extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"example": self.example}
-        )
-        return create_model("Scan", __config__=config, __doc__=f"One row of the {self.title}.", **fields)
-
-    @cached_property
-    def answer_model(self) -> type[BaseModel]:
-        """The pydantic model of one prediction."""
-        names = list(self.class_names)
-        label: Any = {TEXT: str, INTEGER: int, NUMBER: float, BOOLEAN: bool}[self.label_type]
-        meanings = "; ".join(f"`{c.name}`: {c.description}" for c in self.classes if c.description)
-        return create_model(
-            "Prediction",
-            __doc__="What the service says of one row.",
-            defect=(
-                label,
-                Field(
-                    description=f"The most probable class. {meanings}".strip(),
-                    json_schema_extra={"enum": list[Any](self.labels)},
-                ),
-            ),
-            confidence=(float, Field(ge=0, le=1, description="The probability of that class.")),
-            probabilities=(
-                dict[str, float],
-                Field(
-                    description="Every class's probability; they sum to 1.",
-                    json_schema_extra={"example": dict.fromkeys(names, round(1 / len(names), 4))},
-                ),
-            ),
-            prediction_id=(str, Field(description="Names this prediction.")),
-            model_version=(str, Field(description="The version of the model that answered.")),
-        )
 
     # --- as JSON -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
+        """Return the schema as `schema.json` has it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Schema:
-        """Raises `TypeError`, `KeyError` or `ValueError` where `data` is not a schema."""
+        """Read a schema; raises `TypeError`, `KeyError` or `ValueError` where `data` is none."""
         return cls(
             features=tuple(Feature(**feature) for feature in data["features"]),
             classes=tuple(DefectClass(**defect) for defect in data["classes"]),
@@ -399,19 +367,8 @@ class Schema:
 
 
 class _Malformed(Exception):
-    """The fast path met something that it does not explain."""
+    """A row is malformed; `_problems_of` finds out in which way."""
 
-
-_NUMBER_OR_MISSING = frozenset({float, int, type(None)})
-
-_KINDS = {bool: "a boolean", str: "text", list: "a list", dict: "an object", type(None): "null", int: "a number"}
-
-
-class Constant(str):
-    """`NaN`, `Infinity` or `-Infinity` where JSON was expected to have a number."""
-
-
-NAN = Constant("NaN")
 
 _LABELS: dict[str, Callable[[str], Label]] = {
     TEXT: str,
@@ -421,75 +378,5 @@ _LABELS: dict[str, Callable[[str], Label]] = {
 }
 
 
-def short(number: float) -> str:
-    """A number for people, with as many digits as matter."""
-    return f"{number:.15g}"
-
-
-def _kind(value: Any) -> str:
-    return str(value) if type(value) is Constant else _KINDS.get(type(value), "a number")
-
-
-def _place(row: int, single: bool) -> str:
-    return "body" if single else f"[{row}]"
-
-
-def _field(row: int, name: str, single: bool) -> str:
-    name = name[:MAX_NAME]  # it may be the caller's invention
-    return name if single else f"[{row}].{name}"
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number or a missing one; NaN is the latter."""
-    return type(value) in _NUMBER_OR_MISSING or (type(value) is Constant and value == NAN)
-
-
-def _as_float(value: Any) -> float:
-    try:
-        return math.nan if value is None else float(value)
-    except OverflowError:
-        return -math.inf if value < 0 else math.inf
-
-
-def _problem_with_value(field: str, feature: Feature, value: Any) -> Problem:
-    number = _as_float(value)
-    if type(value) is Constant:
-        problem = f"is {value}"
-    elif math.isnan(number):
-        problem = "is missing"
-    elif math.isinf(number):
-        problem = "is infinite"
-    elif feature.kind == BOOLEAN:
-        problem = f"is {short(number)}"
-    else:
-        problem = f"{short(number)} is out of range"
-    return Problem(field, problem, feature.expected)
-
-
-def _request_type(feature: Feature) -> Any:
-    kind: Any = bool | Literal[0, 1] if feature.kind == BOOLEAN else float
-    return kind | None if feature.optional else kind
-
-
-def _seen(feature: Feature) -> str:
-    if feature.observed_low is None or feature.observed_high is None:
-        return ""
-    return (
-        f"; training saw {short(feature.shown(feature.observed_low))} to {short(feature.shown(feature.observed_high))}"
-    )
-
-
-def _request_field(feature: Feature) -> Any:
-    unit = f" ({feature.unit})" if feature.unit else ""
-    return Field(
-        None if feature.optional else ...,
-        alias=feature.name,
-        title=feature.name,
-        description=f"{feature.description or feature.name}{unit}{'' if feature.kind == BOOLEAN else _seen(feature)}",
-        ge=feature.low if feature.kind == NUMBER else None,
-        le=feature.high if feature.kind == NUMBER else None,
-        json_schema_extra={
-            "example": None if feature.example is None else feature.shown(feature.example),
-            **({"x-unit": feature.unit} if feature.unit else {}),
-        },
-    )
+def _problem(field: str, feature: Feature, value: Any) -> Problem:
+    return Problem(field, feature.problem_with(value), feature.expected)

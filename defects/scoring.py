@@ -1,4 +1,4 @@
-"""`[n, features]` in, `[n, classes]` probabilities out, by the engine that the artifact names.
+"""Score rows `[n, features]`: return probabilities `[n, classes]`, by the engine that the artifact names.
 
 The same row gets the same bytes alone, at any place of any batch, and with any number of cores: nothing here may
 depend on how many rows there are. Probabilities are float64, so that the class is the one that scikit-learn predicts
@@ -39,7 +39,7 @@ TRUSTED_TYPES = (
 
 
 def load(artifact: Artifact) -> Scorer:
-    """The scorer of a verified artifact; raises `BadArtifact` where its engine can't load it."""
+    """Return the scorer of a verified artifact; raises `BadArtifact` where its engine can't load it."""
     if artifact.engine not in _LOADERS:
         raise BadArtifact(f"card.json: engine {artifact.engine!r} is unknown; expected one of {', '.join(_LOADERS)}")
     file, loader = _LOADERS[artifact.engine]
@@ -84,8 +84,8 @@ LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
 }  # fmt: skip
 
 
-def linked(scores: Scores, link: str) -> Probabilities:
-    """The probabilities of scores, the highest of which is at the class that scikit-learn predicts of them.
+def apply_link(scores: Scores, link: str) -> Probabilities:
+    """Return the probabilities of scores; the highest is that of the class that scikit-learn predicts.
 
     That is the class with the highest score, or the first of them: where two scores are so near that their
     probabilities are the same float64, the winner's is raised by its last bit. Scores beyond 32 bits give NaN: they say
@@ -96,16 +96,16 @@ def linked(scores: Scores, link: str) -> Probabilities:
         if not finite.all():
             probabilities = np.full((len(scores), max(2, scores.shape[1])), np.nan)
             if finite.any():
-                probabilities[finite] = linked(scores[finite], link)
+                probabilities[finite] = apply_link(scores[finite], link)
             return probabilities
     probabilities, close = LINKS[link](scores)
     if not close:
         return probabilities
-    return _with_winners(probabilities, scores[:, 0] > 0 if link == "sigmoid" else scores.argmax(axis=1))
+    return _raise_winners(probabilities, scores[:, 0] > 0 if link == "sigmoid" else scores.argmax(axis=1))
 
 
-def _with_winners(probabilities: Probabilities, winners: NDArray[Any]) -> Probabilities:
-    """Probabilities whose first highest is at `winners`; those there are at most a bit too low."""
+def _raise_winners(probabilities: Probabilities, winners: NDArray[Any]) -> Probabilities:
+    """Raise the probabilities at `winners` until they are the first highest; they are at most one bit too low."""
     for row in np.flatnonzero(probabilities.argmax(axis=1) != winners):
         probabilities[row, int(winners[row])] = np.nextafter(probabilities[row].max(), 2.0)
     return probabilities
@@ -128,13 +128,13 @@ def onnx_scorer(model: bytes) -> Scorer:
     name = session.get_inputs()[0].name
 
     def score(rows: ModelRows) -> Probabilities:
-        return linked(session.run(["scores"], {name: rows})[0], link)
+        return apply_link(session.run(["scores"], {name: rows})[0], link)
 
-    return in_slices(score, cpus())
+    return sliced_scorer(score, cpus())
 
 
-def in_slices(score: Scorer, threads: int) -> Scorer:
-    """A scorer that has slices of large batches scored in threads of its own; smaller ones, in the caller's."""
+def sliced_scorer(score: Scorer, threads: int) -> Scorer:
+    """Return a scorer that scores slices of large batches in threads of its own, and small batches in the caller's."""
     if threads == 1:
         return score
     pool = ThreadPoolExecutor(threads - 1, "slice")
@@ -155,25 +155,27 @@ def in_slices(score: Scorer, threads: int) -> Scorer:
 
 
 def sklearn_scorer(model: bytes) -> Scorer:
-    """What scikit-learn answers, a block of rows at a time."""
+    """Return a scorer that asks scikit-learn, one block of rows at a time."""
     import skops.io
     import threadpoolctl
 
     pipeline: Any = skops.io.loads(model, trusted=list(TRUSTED_TYPES))
-    in_order(pipeline)
+    use_one_thread(pipeline)
     threadpoolctl.threadpool_limits(1, "blas")  # how a product is split depends on the cores
-    return Blocks(pipeline)
+    return BlockScorer(pipeline)
 
 
-def in_order(pipeline: Any) -> None:
-    """Have a pipeline predict in one thread: forests add their trees in the order in which threads are done."""
+def use_one_thread(pipeline: Any) -> None:
+    """Make a pipeline predict in one thread: forests add up their trees in the order in which threads end."""
     names = [name for name in pipeline.get_params() if name.rpartition("__")[2] == "n_jobs"]
     pipeline.set_params(**dict.fromkeys(names, 1))
 
 
-class Blocks:
-    """A pipeline as a scorer that gives scikit-learn `BLOCK_ROWS` rows at a time, the last one repeated where they are
-    fewer: a kernel's number of rows doesn't vary then."""
+class BlockScorer:
+    """A scorer that gives a pipeline `BLOCK_ROWS` rows at a time, so that its kernels always see as many rows.
+
+    The last row is repeated where there are fewer.
+    """
 
     def __init__(self, pipeline: Any):
         self._pipeline = pipeline
@@ -181,41 +183,43 @@ class Blocks:
 
     def __call__(self, rows: ModelRows) -> Probabilities:
         values = rows.astype(np.float64)
-        return np.concatenate([self._block(values[i : i + BLOCK_ROWS]) for i in range(0, len(values), BLOCK_ROWS)])
+        return np.concatenate(
+            [self._score_block(values[i : i + BLOCK_ROWS]) for i in range(0, len(values), BLOCK_ROWS)]
+        )
 
-    def _block(self, rows: NDArray[np.float64]) -> Probabilities:
+    def _score_block(self, rows: NDArray[np.float64]) -> Probabilities:
         try:
-            probabilities = self._asked("predict_proba", rows)
+            probabilities = self._call("predict_proba", rows)
         except ValueError:  # scikit-learn refuses what became infinite on its way
-            return np.concatenate([self._single(rows[i : i + 1]) for i in range(len(rows))])
+            return np.concatenate([self._score_one(rows[i : i + 1]) for i in range(len(rows))])
         self._good = rows[:1]
-        return self._decided(rows, probabilities)
+        return self._settle_ties(rows, probabilities)
 
-    def _single(self, row: NDArray[np.float64]) -> Probabilities:
-        """NaN where it is this row that can't be scored; raises what scikit-learn does where no row can."""
+    def _score_one(self, row: NDArray[np.float64]) -> Probabilities:
+        """Score one row; NaN where this row can't be scored. Raises scikit-learn's error where no row can be."""
         try:
-            probabilities = self._asked("predict_proba", row)
+            probabilities = self._call("predict_proba", row)
         except ValueError:
             if self._good is None:
                 raise
-            return np.full_like(self._asked("predict_proba", self._good), np.nan)
-        return self._decided(row, probabilities)
+            return np.full_like(self._call("predict_proba", self._good), np.nan)
+        return self._settle_ties(row, probabilities)
 
-    def _decided(self, rows: NDArray[np.float64], probabilities: Probabilities) -> Probabilities:
-        """Ties as scikit-learn decides them; NaN where the scores are no 32-bit numbers, which gives certainty."""
+    def _settle_ties(self, rows: NDArray[np.float64], probabilities: Probabilities) -> Probabilities:
+        """Settle ties as scikit-learn does; put NaN where scores beyond 32 bits have made a class certain."""
         highest = probabilities == probabilities.max(axis=1, keepdims=True)
         tied = highest.sum(axis=1) > 1
         if tied.any():
-            probabilities = _with_winners(
-                probabilities, np.where(tied, self._asked("predict", rows), probabilities.argmax(axis=1))
+            probabilities = _raise_winners(
+                probabilities, np.where(tied, self._call("predict", rows), probabilities.argmax(axis=1))
             )
         certain = (probabilities == 1).any(axis=1)
         if certain.any() and hasattr(self._pipeline, "decision_function"):
-            scores = np.abs(self._asked("decision_function", rows)).reshape(len(rows), -1)
+            scores = np.abs(self._call("decision_function", rows)).reshape(len(rows), -1)
             probabilities[~(scores <= FLOAT32_MAX).all(axis=1)] = np.nan
         return probabilities
 
-    def _asked(self, method: str, rows: NDArray[np.float64]) -> Any:
+    def _call(self, method: str, rows: NDArray[np.float64]) -> Any:
         padding = np.repeat(rows[-1:], BLOCK_ROWS - len(rows), axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
             answer = getattr(self._pipeline, method)(np.concatenate([rows, padding]))
@@ -223,7 +227,7 @@ class Blocks:
 
 
 def cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use: its affinity, and the quota of its cgroup (v2 or v1) and of those above it.
+    """Count the CPUs that this process may use: by its affinity, and by the quotas of its cgroups (v2 or v1).
 
     The host's core count says nothing: with a quota of one CPU, a thread for each of 64 cores means being throttled.
     """
@@ -264,7 +268,7 @@ _LOADERS = {"onnxruntime": (ONNX, onnx_scorer), "scikit-learn": (SKOPS, sklearn_
 
 
 def golden_difference(golden: Golden, answered: Probabilities) -> str | None:
-    """What is wrong with the probabilities answered for the golden inputs; `None` when nothing is."""
+    """Say what is wrong with the probabilities answered for the golden inputs; `None` when nothing is."""
     if answered.shape != golden.probabilities.shape:
         return f"golden answers have shape {list(answered.shape)}; expected {list(golden.probabilities.shape)}"
     largest = float(np.abs(answered - golden.probabilities).max())
@@ -278,7 +282,7 @@ def golden_difference(golden: Golden, answered: Probabilities) -> str | None:
 
 
 def varies(score: Scorer, rows: ModelRows) -> str | None:
-    """Where a row's answer depends on the rows around it, in words; `None` when it doesn't."""
+    """Say where a row's answer depends on the rows around it; `None` when it doesn't."""
     whole = score(rows)
     parts: list[Any] = np.array_split(rows[::-1], min(7, len(rows)))
     backwards = np.concatenate([score(part) for part in parts])[::-1]

@@ -1,6 +1,6 @@
-"""Every setting, typed and frozen, from the environment; and the errors that end the process with a pinned exit code.
+"""Read every setting from the environment, typed and frozen; end the process with a pinned exit code where one is bad.
 
-`python -m defects.settings` prints the table that the README shows.
+`python -m defects.settings` prints the table in docs/settings.md.
 """
 
 from __future__ import annotations
@@ -8,18 +8,32 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic.fields import FieldInfo
 
 PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
-# What Kubernetes adds to every pod for each Service of its namespace, such as one that is called defects-db.
-SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
+# What Kubernetes adds to every pod for each Service of its namespace, such as one that is called defects-db: the ends
+# of the names, and the values. Kubernetes calls these variables service links.
+SERVICE_LINKS = (
+    (re.compile(r"_SERVICE_HOST$|_PORT_\d+_(TCP|UDP|SCTP)_ADDR$"), re.compile(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*")),
+    (re.compile(r"_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)_PORT$"), re.compile(r"\d{1,5}")),
+    (re.compile(r"_PORT(_\d+_(TCP|UDP|SCTP))?$"), re.compile(r"(tcp|udp|sctp)://\S+:\d{1,5}")),
+    (re.compile(r"_PORT_\d+_(TCP|UDP|SCTP)_PROTO$"), re.compile(r"tcp|udp|sctp")),
+)
 MAX_TIMEOUT_MS = 600_000
 SANE = r"^[A-Za-z0-9._-]{1,100}$"  # goes into headers and URLs
+TAG = r"^[a-z0-9._-]+(:[a-z0-9._-]+)?$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+PATTERNS_IN_WORDS = {
+    SANE: "1 to 100 letters, digits, dots, dashes or underscores",
+    TAG: "a name or name:version of lower-case letters, digits, dots, dashes and underscores",
+    DIGEST: "sha256: followed by 64 lower-case hexadecimal digits",
+}
 
 
 class Fatal(Exception):
@@ -29,7 +43,9 @@ class Fatal(Exception):
 
     def exit(self) -> NoReturn:
         """End the process with one line on standard error."""
-        os.write(2, f"defects: {self}\n".encode())  # unbuffered: SystemExit may be the last thing that happens
+        os.write(
+            2, f"defects: {self}\n".encode(errors="backslashreplace")
+        )  # unbuffered: SystemExit may be the last thing that happens
         raise SystemExit(self.exit_code)
 
 
@@ -41,34 +57,37 @@ def _setting(name: str, default: Any, description: str, **limits: Any) -> Any:
     return Field(default, alias=name, description=description, **limits)
 
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=SANE)]
+Tag = Annotated[str, StringConstraints(pattern=TAG)]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
 
 
 class Settings(BaseModel):
-    """The settings of a serving process. Any `DEFECTS_` setting can be read from a file: `<NAME>_FILE`."""
+    """The settings of a serving process. Any `DEFECTS_` setting can be read from a file: `<NAME>_FILE`.
+
+    The value of a setting of type `SecretStr` is in no message and no table.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model_dir: Path | None = _setting(
         "MODEL_DIR", None, "Directory with the artifact to serve; without it, the BentoML model store."
     )
-    model: str | None = _setting(
+    model: Tag | None = _setting(
         "DEFECTS_MODEL",
         None,
         "Tag in the BentoML model store; default: the model a Bento was built with, else `defect_classifier:latest`.",
-        pattern=r"^[a-z0-9._-]+(:[a-z0-9._-]+)?$",
     )
     model_digest: Digest | None = _setting(
         "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
     )
-    model_name: str | None = _setting(
+    model_name: Name | None = _setting(
         "DEFECTS_MODEL_NAME",
         None,
         "Name of the model in V1 and V2 URLs; default: `INFERENCE_SERVICE_NAME`, else `defect-classifier`.",
-        pattern=SANE,
     )
-    inference_service_name: str | None = _setting(
-        "INFERENCE_SERVICE_NAME", None, "Name of the InferenceService; KServe sets it.", pattern=SANE
+    inference_service_name: Name | None = _setting(
+        "INFERENCE_SERVICE_NAME", None, "Name of the InferenceService; KServe sets it."
     )
     request_timeout_ms: int = _setting(
         "DEFECTS_REQUEST_TIMEOUT_MS",
@@ -110,10 +129,8 @@ class Settings(BaseModel):
     access_log_share: float = _setting(
         "DEFECTS_ACCESS_LOG_SHARE", 0.01, "Share of answers with a log line; errors always have one.", ge=0, le=1
     )
-    k_revision: str | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.", pattern=SANE)
-    named_revision: str = _setting(
-        "DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.", pattern=SANE
-    )
+    k_revision: Name | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.")
+    named_revision: Name = _setting("DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.")
     build: bool = _setting(
         "DEFECTS_BUILD",
         False,
@@ -127,31 +144,46 @@ class Settings(BaseModel):
 
     @property
     def revision(self) -> str:
+        """The name of this revision: Knative's, else the setting's."""
         return self.k_revision or self.named_revision
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Raises `BadSetting`, whose one line names the variable and what was expected."""
-        values = {name: value for name in _names() if (value := _read(name, environment))}
-        for name in environment:
-            if (
-                name.startswith(PREFIX)
-                and name.removesuffix(FROM_FILE) not in _names()
-                and not SERVICE_LINK.search(name)
-            ):
-                raise BadSetting(f"{name}: unknown setting{_suggestion(name)}")
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings; raises `BadSetting`, whose one line names the variable and what was expected."""
+        fields = {str(field.alias): field for field in cls.model_fields.values()}
+        values = {name: value for name, field in fields.items() if (value := _read(name, field, environment))}
+        for name, value in environment.items():
+            known = not name.startswith(PREFIX) or name.removesuffix(FROM_FILE) in fields
+            if not known and not _is_service_link(name, value):
+                raise BadSetting(f"{name}: unknown setting{_suggestion(name, list(fields))}")
         try:
             return cls(**values)
         except ValidationError as error:
-            raise BadSetting("; ".join(_describe(e, values) for e in error.errors())) from None
+            problems = ((str(e["loc"][0]), e) for e in error.errors(include_input=False))
+            raise BadSetting("; ".join(_describe(e, fields[n], values.get(n)) for n, e in problems)) from None
+
+    @classmethod
+    def or_exit(cls) -> Self:
+        """Read the settings, or end the process with one line and the pinned exit code."""
+        try:
+            return cls.from_environment()
+        except BadSetting as problem:
+            problem.exit()
 
 
-def _names() -> list[str]:
-    return [str(field.alias) for field in Settings.model_fields.values()]
+def is_secret(field: FieldInfo) -> bool:
+    """Whether nobody may see the field's value: its type is `SecretStr`, or a union with it."""
+    return SecretStr in _parts(field.annotation)
 
 
-def _read(name: str, environment: Mapping[str, str]) -> str:
-    """The value of one setting; empty means unset, as an unset ConfigMap key or Make variable gives."""
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+def _read(name: str, field: FieldInfo, environment: Mapping[str, str]) -> str:
+    """Return the value of one setting; empty means unset, as an unset ConfigMap key or Make variable gives."""
     value, file = environment.get(name, ""), environment.get(name + FROM_FILE, "")
     if not file or not name.startswith(PREFIX):
         return value
@@ -159,28 +191,40 @@ def _read(name: str, environment: Mapping[str, str]) -> str:
         raise BadSetting(f"{name}: set both directly and by {name + FROM_FILE}; expected one of them")
     try:
         return Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSetting(f"{name + FROM_FILE}: can't read {file}: {error}") from None
+    except (OSError, ValueError) as error:
+        # Somebody may have put the secret itself where its file's name belongs.
+        problem = "the file that it names" if is_secret(field) else f"{file}: {error}"
+        raise BadSetting(f"{name + FROM_FILE}: can't read {problem}") from None
 
 
-def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, _names(), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(_names())}"
+def _is_service_link(name: str, value: str) -> bool:
+    return any(names.search(name) and values.fullmatch(value) for names, values in SERVICE_LINKS)
 
 
-def _describe(error: Any, values: Mapping[str, str]) -> str:
-    name = str(error["loc"][0])
-    return f"{name}: {error['msg'].lower().replace('input should be', 'expected')}, got {values.get(name)!r}"
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    platforms = name.removeprefix(PREFIX).removesuffix(FROM_FILE)  # PORT, for who writes DEFECTS_PORT
+    close = [platforms] if platforms in known else difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
 
 
-def table() -> str:
-    """The settings as a Markdown table."""
+def _describe(error: Any, field: FieldInfo, value: str | None) -> str:
+    """Say what is wrong with one setting, without pydantic's words where these may quote a secret."""
+    if is_secret(field):
+        return f"{field.alias}: its value, which is secret and so not shown, is not valid; {field.description}"
+    if error["type"] == "string_pattern_mismatch":
+        expected = f"expected {PATTERNS_IN_WORDS[error['ctx']['pattern']]}"
+    else:
+        expected = error["msg"].replace("Input should be", "expected")
+    return f"{field.alias}: {expected[:1].lower()}{expected[1:]}, got {value!r}"
+
+
+def table(settings: type[Settings] = Settings) -> str:
+    """Return the settings as a Markdown table."""
     rows = ["| Setting | Default | What it does |", "| --- | --- | --- |"]
-    for field in Settings.model_fields.values():
-        default = (
-            "" if field.default is None else f"`{int(field.default) if field.default is False else field.default}`"
-        )
-        rows.append(f"| `{field.alias}` | {default} | {field.description} |")
+    for field in settings.model_fields.values():
+        default = int(field.default) if field.default is False else field.default
+        shown = "" if default is None or is_secret(field) else f"`{default}`"
+        rows.append(f"| `{field.alias}` | {shown} | {field.description} |")
     return "\n".join(rows)
 
 

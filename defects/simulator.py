@@ -1,4 +1,4 @@
-"""The built-in data: a simulated scan tunnel that measures parcels on a conveyor belt.
+"""Make the built-in data: a simulated scan tunnel measures parcels on a conveyor belt.
 
 THIS IS SIMULATED DATA. No parcel was measured. It exists so that everything can be trained, served, loaded and
 monitored out of the box, and so that drift can be produced on demand. What it models, and how:
@@ -26,11 +26,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import DefectClass, Feature, Rows, Schema
 
 BLOCK = 1 << 16  # parcels made at a time
 
-Column = NDArray[np.float64]
+Column = NDArray[np.float64]  # one value for each parcel
 
 
 class Scans(NamedTuple):
@@ -170,7 +170,7 @@ class Tunnel:
             raise ValueError("class_mix: shares must not be negative and must not all be zero")
 
     def scans(self, rows: int) -> Scans:
-        """The first `rows` parcels."""
+        """Return the first `rows` parcels."""
         blocks = [self._block(i) for i in range(-(-rows // BLOCK))]
         if not blocks:
             return Scans(np.empty((0, len(SCHEMA.names)), np.float32), np.empty(0, np.int64))
@@ -179,7 +179,7 @@ class Tunnel:
         )
 
     def stream(self) -> Iterator[Scans]:
-        """Parcels without end, `BLOCK` at a time."""
+        """Yield parcels without end, `BLOCK` at a time."""
         index = 0
         while True:
             yield self._block(index)
@@ -203,14 +203,14 @@ class Tunnel:
         shares = np.array([self.class_mix.get(defect.name, 0.0) for defect in CLASSES])
         return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], rng.random(BLOCK), side="right")
 
-    def _drift(self, features: Column) -> None:
+    def _drift(self, features: Rows) -> None:
         for column, name in enumerate(SCHEMA.names):
             amount = self.drift.get(_SENSOR_OF[name], 0.0)
             if amount:
                 spread = np.subtract(*np.percentile(features[:, column], [75, 25])) / 1.35
                 features[:, column] += amount * spread
 
-    def _fail(self, features: Column, rng: np.random.Generator) -> None:
+    def _fail(self, features: Rows, rng: np.random.Generator) -> None:
         lost = rng.random(BLOCK) < 1 / 3
         for column, name in enumerate(SCHEMA.names):
             if _SENSOR_OF[name] == self.faulty_sensor:
@@ -225,7 +225,7 @@ def _one_of(knob: str, value: str, known: Mapping[str, object]) -> None:
 
 
 def _measure(rng: np.random.Generator, labels: NDArray[np.int64], site: Site) -> dict[str, Column]:
-    """Every sensor's reading of each parcel, before drop-out."""
+    """Return every sensor's reading of each parcel, before drop-out."""
     n = len(labels)
 
     def normal(mean: float, spread: float) -> Column:
@@ -277,8 +277,8 @@ def _measure(rng: np.random.Generator, labels: NDArray[np.int64], site: Site) ->
     }
 
 
-def _sides(rng: np.random.Generator, site: Site) -> Column:
-    """Bounding boxes `[BLOCK, 3]` in mm, longest first on the belt: length, width, height."""
+def _sides(rng: np.random.Generator, site: Site) -> NDArray[np.float64]:
+    """Return bounding boxes `[BLOCK, 3]` in mm, longest first on the belt: length, width, height."""
     families = np.array([[240, 170, 40], [300, 220, 110], [400, 300, 210], [600, 400, 390]], dtype=float)
     shares = np.array([0.25, 0.3, 0.3, 0.15 * site.large_cartons])
     family = np.searchsorted(np.cumsum(shares / shares.sum())[:-1], rng.random(BLOCK), side="right")
@@ -287,7 +287,7 @@ def _sides(rng: np.random.Generator, site: Site) -> Column:
     return sides
 
 
-def _drop_out(features: Column, rng: np.random.Generator) -> None:
+def _drop_out(features: Rows, rng: np.random.Generator) -> None:
     """Lose readings in place: whole devices at random, and the contrast of labels that do not decode."""
     names = SCHEMA.names
     for sensor in SENSORS.values():

@@ -30,8 +30,8 @@ async def _nothing() -> None:
 def routes(schema: Schema, score: Scorer) -> router.Routes:
     """The application of a ready replica."""
     batcher = Batcher(score)
-    health = Health(0, 1, lambda: batcher.batch_seconds)
-    health.became("ready")
+    health = Health(1, lambda: batcher.batch_seconds)
+    health.set_verification("ready")
     return router.Routes(
         start=_nothing,
         stop=batcher.close,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defects.schema import FLOAT32_MAX, MAX_PROBLEMS, Constant, DefectClass, Feature, InvalidInput, Schema
+from defects.problems import MAX_PROBLEMS, Constant, InvalidInput
+from defects.pydantic_models import request_model
+from defects.schema import FLOAT32_MAX, DefectClass, Feature, Schema
 
 SCHEMA = Schema(
     (
@@ -70,7 +72,7 @@ def test_problems_are_counted_but_not_all_listed() -> None:
 
 
 def test_the_request_model_agrees_with_validation() -> None:
-    model = SCHEMA.request_model
+    model = request_model(SCHEMA)
     model.model_validate({"weight": 1, "moisture": None, "free": 2})
     for wrong in (
         {"weight": 101},
@@ -87,7 +89,7 @@ def test_the_request_model_agrees_with_validation() -> None:
 def test_any_column_name_can_be_a_field() -> None:
     names = ("model_dump", "_private", "a b", "class", "Größe", "json")
     schema = Schema(tuple(Feature(n, example=1.0) for n in names), SCHEMA.classes)
-    properties = schema.request_model.model_json_schema()["properties"]
+    properties = request_model(schema).model_json_schema()["properties"]
     assert tuple(properties) == names
 
 

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import BOOLEAN, Constant, Feature, InvalidInput, ModelRows, Schema
+from defects.problems import Constant, InvalidInput
+from defects.schema import BOOLEAN, Feature, ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers

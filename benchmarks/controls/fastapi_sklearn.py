@@ -15,12 +15,13 @@ import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from defects.pydantic_models import request_model
 from defects.schema import Schema
 
 SCHEMA = Schema.from_json(json.loads(Path(os.environ["MODEL_DIR"], "schema.json").read_text("utf-8")))
 PIPELINE = joblib.load(os.environ["PIPELINE"])
 
-Scan: Any = SCHEMA.request_model
+Scan: Any = request_model(SCHEMA)
 
 
 class Prediction(BaseModel):

@@ -14,9 +14,10 @@ import bentoml
 import numpy as np
 
 from defects import artifact, scoring
+from defects.pydantic_models import request_model
 
 ARTIFACT = artifact.load(Path(os.environ["MODEL_DIR"]))
-Scan: Any = ARTIFACT.schema.request_model
+Scan: Any = request_model(ARTIFACT.schema)
 
 
 def scorer() -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""Is what runs there right? Asks a deployed service for everything that it promises, and prints a row for each promise.
+"""Check that a deployed service does everything that it promises; prints a row for each check.
 
 python -m defects.check URL [--model-dir DIR] [--overload] [--host-header NAME]
 
@@ -32,7 +32,7 @@ HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
 
 
 def _address(text: str) -> SplitResult:
-    """A URL, as an argument."""
+    """Read a URL given as an argument."""
     try:
         url = urlsplit(text)
         plain = not (url.username or url.query or url.fragment) and re.fullmatch(r"[!-~]*", url.path)
@@ -44,7 +44,7 @@ def _address(text: str) -> SplitResult:
 
 
 def _matching(pattern: str, expected: str) -> Callable[[str], str]:
-    """Arguments that are such texts."""
+    """Return a function that reads arguments that match `pattern`."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text):
@@ -97,7 +97,7 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 def main() -> int:
-    """Print the rows as they come, and a sum; returns the exit code."""
+    """Print the rows as they come, and a sum; return the exit code."""
     options = _arguments()
     client = _client(options)
     try:
@@ -109,12 +109,14 @@ def main() -> int:
     for row in rows(Run(client, loaded, options.name), overload=options.overload):
         states[row.state] += 1
         _print(f"{row.state:7}  {row.name:21}  {row.text}")
-    _print(f"{states['ok']} ok, {states['FAILED']} failed, {states['skipped']} skipped; {len(client.answers)} answers")
+    _print(
+        f"{states['ok']} ok, {states['FAILED']} failed, {states['skipped']} skipped; {len(client.responses)} answers"
+    )
     return 1 if states["FAILED"] else 0
 
 
 def _print(line: str) -> None:
-    """At once, and also where standard output does not take every character."""
+    """Print a line at once, also where standard output does not take every character."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
     sys.stdout.flush()

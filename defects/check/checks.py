@@ -1,4 +1,4 @@
-"""What the deploy check checks: a function for each promise, which says what it saw, or raises `Wrong` or `Skipped`."""
+"""The checks: each returns what it saw, in words, or raises `Failed` or `Skipped`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from pydantic import BaseModel, Field
 
 from defects import scoring
 from defects.artifact import Artifact, Golden
-from defects.check import protocols
-from defects.check.client import Answer, Client, Skipped, Wrong, difference, parsed, read_json
+from defects.check import agreement, protocols
+from defects.check.agreement import TOLERANCE, ProtocolAnswers, Sample
+from defects.check.client import Client, Failed, Response, Skipped, difference, parsed, read_json
 from defects.check.overload import Burst
-from defects.check.protocols import TOLERANCE, WAYS, Asked, Call, Rows, Sample, json_call, post, v1, v2
+from defects.check.protocols import CODECS, Call, json_call, post, v1, v2
 from defects.http import openapi
 from defects.http.messages import SANE_ID
+from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
-from defects.schema import FLOAT32_MAX, MAX_NAME, Schema
+from defects.schema import FLOAT32_MAX, ModelRows, Schema
 from defects.serving.model import ServedModel, body_bytes
 from defects.settings import SANE
 
@@ -34,6 +36,9 @@ METRICS = {
     "defects_phase_duration_seconds_count": ("phase",),
     "defects_batch_rows_count": (),
     "defects_queue_rows": (),
+    "defects_queue_rows_max": (),
+    "defects_requests_in_flight": (),
+    "defects_requests_in_flight_max": (),
     "defects_refused_total": ("reason",),
     "defects_ready": ("reason",),
     "defects_model_info": ("version", "digest", "engine"),
@@ -48,19 +53,19 @@ INSANE_ID = "has a space"
 
 @dataclass
 class Run:
-    """What is to be checked, and what has been found out so far: checks go from one to the next."""
+    """What is to be checked, and what earlier checks have found out for later ones."""
 
     client: Client
     artifact: Artifact | None = None
-    name: str | None = None  # of the model in URLs, where it is not the one that /model tells
-    told: Described | None = None
-    found: ServedModel | None = None
+    name: str | None = None  # of the model in URLs, where it is not the one in /model
+    described: Described | None = None
+    served: ServedModel | None = None
 
     @property
     def model(self) -> ServedModel:
-        if self.found is None:
+        if self.served is None:
             raise Skipped("needs GET /model, or --model-dir and --name")
-        return self.found
+        return self.served
 
     @property
     def golden(self) -> Golden | None:
@@ -71,15 +76,15 @@ class Run:
 
     @cached_property
     def samples(self) -> tuple[Sample, Sample]:
-        return protocols.samples(self.model.schema, self.golden)
+        return agreement.samples(self.model.schema, self.golden)
 
     @cached_property
-    def complete(self) -> Asked:
-        return Asked(self.client, self.model, self.samples[0])
+    def complete(self) -> ProtocolAnswers:
+        return ProtocolAnswers(self.client, self.model, self.samples[0])
 
     @cached_property
-    def missing(self) -> Asked:
-        return Asked(self.client, self.model, self.samples[1])
+    def missing(self) -> ProtocolAnswers:
+        return ProtocolAnswers(self.client, self.model, self.samples[1])
 
     @cached_property
     def burst(self) -> Burst:
@@ -113,15 +118,15 @@ class Described(BaseModel):
     card: _Card
 
 
-def says(path: str, expected: dict[str, Any], run: Run) -> str:
+def check_json(path: str, expected: dict[str, Any], run: Run) -> str:
     _same(read_json(run.client.get(path)), expected, f"GET {path}: ")
     return f"GET {path}: {_listed(expected)}"
 
 
 def _same(seen: Any, expected: Any, what: str = "") -> None:
-    """Raise `Wrong` where two JSON values are not the same."""
+    """Raise `Failed` where two JSON values are not the same."""
     if problem := difference(seen, expected):
-        raise Wrong(what + problem)
+        raise Failed(what + problem)
 
 
 def _listed(content: dict[str, Any]) -> str:
@@ -129,45 +134,47 @@ def _listed(content: dict[str, Any]) -> str:
 
 
 def v2_health(run: Run) -> str:
-    return f"{says('/v2/health/live', {'live': True}, run)}, {says('/v2/health/ready', {'ready': True}, run)}"
+    return (
+        f"{check_json('/v2/health/live', {'live': True}, run)}, {check_json('/v2/health/ready', {'ready': True}, run)}"
+    )
 
 
 def model_described(run: Run) -> str:
     if run.artifact and run.name:  # where /model can't be read, these do as well
-        run.found = ServedModel(run.artifact.schema, run.name, run.artifact.version, run.artifact.engine, {})
+        run.served = ServedModel(run.artifact.schema, run.name, run.artifact.version, run.artifact.engine, {})
     answer = run.client.get("/model")
-    if run.found and answer.status in HIDDEN:
+    if run.served and answer.status in HIDDEN:
         raise Skipped(f"{answer.status}: not for everybody there")
     value = read_json(answer)
-    told = run.told = parsed(Described, value)
-    version, engine = told.card.version, told.card.engine.name
-    run.found = ServedModel(told.features_and_classes, run.name or told.name, version, engine, value)
-    _same({"version": told.version, "engine": told.engine}, {"version": version, "engine": engine}, "its ")
-    if run.name not in (None, told.name):
-        raise Wrong(f"its name is {told.name}; expected {run.name}")
-    counts = f"{len(run.found.schema.names)} features, {len(run.found.schema.class_names)} classes"
-    return f"{told.name} {version}, {engine}, {counts}"
+    described = run.described = parsed(Described, value)
+    version, engine = described.card.version, described.card.engine.name
+    run.served = ServedModel(described.features_and_classes, run.name or described.name, version, engine, value)
+    _same({"version": described.version, "engine": described.engine}, {"version": version, "engine": engine}, "its ")
+    if run.name not in (None, described.name):
+        raise Failed(f"its name is {described.name}; expected {run.name}")
+    counts = f"{len(run.served.schema.names)} features, {len(run.served.schema.class_names)} classes"
+    return f"{described.name} {version}, {engine}, {counts}"
 
 
 def artifact_served(run: Run) -> str:
     if run.artifact is None:
         raise Skipped("needs --model-dir")
-    if run.told is None:
+    if run.described is None:
         raise Skipped("needs GET /model")
-    told = run.model.description
+    described = run.model.description
     expected = {"version": run.artifact.version, "digest": run.artifact.digest}
-    _same({name: told[name] for name in expected}, expected)
-    described = {"schema": run.artifact.schema.to_json(), "card": run.artifact.card}
-    _same({name: told[name] for name in described}, orjson.loads(orjson.dumps(described)))
+    _same({name: described[name] for name in expected}, expected)
+    content = {"schema": run.artifact.schema.to_json(), "card": run.artifact.card}
+    _same({name: described[name] for name in content}, orjson.loads(orjson.dumps(content)))
     return run.artifact.digest
 
 
 def v2_server(run: Run) -> str:
-    told = read_json(run.client.get("/v2"))
+    described = read_json(run.client.get("/v2"))
     extensions = [*openinference.EXTENSIONS]
     expected = {"name": "warehouse-defects", "version": run.model.version, "extensions": extensions}
-    _same(told, expected)
-    return f"{told['name']} with {', '.join(told['extensions'])}"
+    _same(described, expected)
+    return f"{described['name']} with {', '.join(described['extensions'])}"
 
 
 def v2_metadata(run: Run) -> str:
@@ -182,30 +189,30 @@ def model_ready(run: Run) -> str:
     model = run.model
     expected = {"name": model.name, "ready": True}
     for path in (v1(model), f"{v2(model)}/ready", f"{v2(model, versioned=True)}/ready"):
-        says(path, expected, run)
+        check_json(path, expected, run)
     return f"V1 and V2: {_listed(expected)}"
 
 
 # --- predictions ---------------------------------------------------------------------------------------------------
 
 
-def agrees(way: str, run: Run) -> str:
-    run.complete.judge(way)
+def protocol_agrees(name: str, run: Run) -> str:
+    run.complete.judge(name)
     return f"{len(run.complete.sample.rows)} rows; the protocols agree to {TOLERANCE:g}"
 
 
 def missing_values(run: Run) -> str:
     if not len(run.samples[1].rows):
         raise Skipped("every feature is required")
-    ways = [way.name for way in WAYS if run.complete.right(way.name)]  # of the others, their own rows tell
-    if not ways:
+    names = [codec.name for codec in CODECS if run.complete.right(codec.name)]  # of the others, their own rows tell
+    if not names:
         raise Skipped("no protocol answers rightly where nothing is missing")
-    for way in ways:
+    for name in names:
         try:
-            run.missing.judge(way)
-        except Wrong as problem:
-            raise Wrong(f"{way}: {problem}") from None
-    return f"{len(run.missing.sample.rows)} rows; null, NaN and left out are the same in {len(ways)} protocols"
+            run.missing.judge(name)
+        except Failed as problem:
+            raise Failed(f"{name}: {problem}") from None
+    return f"{len(run.missing.sample.rows)} rows; null, NaN and left out are the same in {len(names)} protocols"
 
 
 def golden_answers(run: Run) -> str:
@@ -218,11 +225,11 @@ def golden_answers(run: Run) -> str:
     for asked in (run.complete, run.missing):
         if asked.sample.golden is None:
             continue
-        if asked.agreed is None:
+        if asked.median is None:
             raise Skipped("no protocol answered")
         expected = Golden(asked.sample.rows, asked.sample.golden, golden.tolerance)
-        if problem := scoring.golden_difference(expected, asked.agreed.astype(np.float32)):
-            raise Wrong(problem)
+        if problem := scoring.golden_difference(expected, asked.median.astype(np.float32)):
+            raise Failed(problem)
         count += len(expected.rows)
     return f"{count} golden inputs have their golden answers, to {golden.tolerance:g}"
 
@@ -230,33 +237,33 @@ def golden_answers(run: Run) -> str:
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-def _refused(answer: Answer, status: int) -> openapi.Error:
-    """The error that an answer is."""
+def _refused(answer: Response, status: int) -> openapi.Error:
+    """Read an error with this status."""
     return parsed(openapi.Error, read_json(answer, status))
 
 
 def _refused_field(run: Run, call: Call, field: str, what: str) -> None:
-    """Raise `Wrong` where the call is not refused for this field."""
+    """Raise `Failed` where the call is not refused for this field."""
     try:
         error = _refused(post(run.client, call), 400)
-    except Wrong as problem:
-        raise Wrong(f"{what}: {problem}") from None
+    except Failed as problem:
+        raise Failed(f"{what}: {problem}") from None
     fields = [problem.field for problem in error.fields or ()]
     if not any(name.endswith(field[:MAX_NAME]) for name in fields):
-        raise Wrong(f"{what}: fields name {', '.join(fields) or 'nothing'}; expected {field}")
+        raise Failed(f"{what}: fields name {', '.join(fields) or 'nothing'}; expected {field}")
 
 
 def invalid_value(run: Run) -> str:
-    """Every protocol refuses a value out of range, and a missing one where it is required, as null or as NaN."""
+    """Check that every protocol refuses a value out of range, and a missing one where it is required (null or NaN)."""
     names = run.model.schema.names
     required = [column for column, feature in enumerate(run.model.schema.features) if not feature.optional]
     changes = [(0, 10 * FLOAT32_MAX, "out of range"), *((column, np.nan, "missing") for column in required[:1])]
-    for way in WAYS:
+    for codec in CODECS:
         for column, value, what in changes:
-            changed: Rows = run.samples[0].rows[:1].astype(np.float64)
+            changed: ModelRows = run.samples[0].rows[:1].astype(np.float64)
             changed[0, column] = value
-            _refused_field(run, way.calls(run.model, changed)[0], names[column], f"{way.name}, {what}")
-    return f"400 with the field's name, in {len(WAYS)} protocols"
+            _refused_field(run, codec.calls(run.model, changed)[0], names[column], f"{codec.name}, {what}")
+    return f"400 with the field's name, in {len(CODECS)} protocols"
 
 
 def unknown_field(run: Run) -> str:
@@ -268,7 +275,7 @@ def unknown_field(run: Run) -> str:
 
 
 def refusal(method: str, path: str, status: int, run: Run, body: bytes | None = None, **headers: str) -> str:
-    answer = run.client.ask(method, path, body, content_type="application/json", **headers)
+    answer = run.client.send(method, path, body, content_type="application/json", **headers)
     return f"{status}: {_refused(answer, status).error}"
 
 
@@ -279,19 +286,19 @@ def not_found(run: Run) -> str:
 
 def wrong_method(run: Run) -> str:
     text = refusal("GET", "/classify", 405, run)
-    if (allowed := run.client.answers[-1].headers.get("allow")) != "POST":
-        raise Wrong(f"the header allow is {allowed}; expected POST")
+    if (allowed := run.client.responses[-1].headers.get("allow")) != "POST":
+        raise Failed(f"the header allow is {allowed}; expected POST")
     return text
 
 
 def wrong_type(run: Run) -> str:
-    answer = run.client.ask("POST", "/classify", b"{}", content_type="text/plain")
+    answer = run.client.send("POST", "/classify", b"{}", content_type="text/plain")
     return f"415: {_refused(answer, 415).error}"
 
 
 def too_large(run: Run) -> str:
     size = body_bytes(run.model.schema) + 1
-    answer = run.client.ask("POST", "/classify", b" " * size, content_type="application/json")
+    answer = run.client.send("POST", "/classify", b" " * size, content_type="application/json")
     if answer.status == 400:
         raise Skipped(f"{size} bytes are not too many there: DEFECTS_MAX_BODY_BYTES is set to more")
     return f"413: {_refused(answer, 413).error}"
@@ -305,61 +312,67 @@ def metrics(run: Run) -> str:
     if answer.status in HIDDEN:
         raise Skipped(f"{answer.status}: not for everybody there")
     if answer.status != 200 or answer.content_type != "text/plain":
-        raise Wrong(f"{answer.excerpt}; expected 200 text/plain")
+        raise Failed(f"{answer.excerpt}; expected 200 text/plain")
     try:
         families = list(text_string_to_metric_families(answer.body.decode()))
     except Exception as problem:  # what the parser raises for what is no metrics is its own affair
-        raise Wrong(f"can't be read as metrics: {problem}") from None
+        raise Failed(f"can't be read as metrics: {problem}") from None
     samples = [sample for family in families for sample in family.samples]
     for name, labels in METRICS.items():
         if not any(s.name == name and set(s.labels) == set(labels) for s in samples):
-            raise Wrong(f"there is no {name} with the labels {', '.join(labels) or 'none'}; expected it")
-    if run.told:
-        info = {"version": run.told.card.version, "digest": run.told.digest, "engine": run.told.card.engine.name}
+            raise Failed(f"there is no {name} with the labels {', '.join(labels) or 'none'}; expected it")
+    if run.described:
+        info = {
+            "version": run.described.card.version,
+            "digest": run.described.digest,
+            "engine": run.described.card.engine.name,
+        }
         _same(next(s.labels for s in samples if s.name == "defects_model_info"), info, "of defects_model_info: ")
     return f"{len(METRICS)} pinned metrics among {len(samples)} samples"
 
 
-def _every(run: Run, header: str, right: Callable[[Answer, str | None], bool], expected: str) -> list[str]:
-    """The values of a header, which all answers so far have to have."""
-    answers = list(run.client.answers)
+def _check_header(run: Run, header: str, right: Callable[[Response, str | None], bool], expected: str) -> list[str]:
+    """Return the values of a header, which all responses so far must have."""
+    answers = list(run.client.responses)
     if not answers:
         raise Skipped("nothing was answered")
     wrong = [a for a in answers if not right(a, a.headers.get(header))]
     if wrong:
         value = wrong[0].headers.get(header, "missing")
-        raise Wrong(f"{len(wrong)} of {len(answers)} answers, first {wrong[0].asked}: {value}; expected {expected}")
+        raise Failed(f"{len(wrong)} of {len(answers)} answers, first {wrong[0].request}: {value}; expected {expected}")
     return [answer.headers[header] for answer in answers]
 
 
 def request_id(run: Run) -> str:
     run.client.get("/livez", x_request_id=INSANE_ID)
 
-    def new(answer: Answer, value: str | None) -> bool:
+    def new(answer: Response, value: str | None) -> bool:
         return value is not None and value != answer.request_id and bool(SANE_ID.fullmatch(value))
 
-    def kept(answer: Answer, value: str | None) -> bool:
+    def kept(answer: Response, value: str | None) -> bool:
         return new(answer, value) if answer.request_id == INSANE_ID else value == answer.request_id
 
-    answers = run.client.answers
+    answers = run.client.responses
     ingress = run.client.host_header or any("x-envoy-upstream-service-time" in a.headers for a in answers)
     if ingress and all(new(a, a.headers.get("x-request-id")) for a in answers):
         raise Skipped("the ingress gives its own, as Envoy does where preserve_external_request_id is not set")
-    ids = _every(run, "x-request-id", kept, "the one sent, or a new one where that was not sane")
+    ids = _check_header(run, "x-request-id", kept, "the one sent, or a new one where that was not sane")
     return f"the one sent, on {len(ids)} answers"
 
 
 def model_version(run: Run) -> str:
     version = run.model.version
-    return _counted(_every(run, "x-model-version", lambda _, value: value == version, version))
+    return _counted(_check_header(run, "x-model-version", lambda _, value: value == version, version))
 
 
 def revision(run: Run) -> str:
-    return _counted(_every(run, "x-revision", lambda _, value: bool(re.match(SANE, value or "")), "a revision's name"))
+    return _counted(
+        _check_header(run, "x-revision", lambda _, value: bool(re.match(SANE, value or "")), "a revision's name")
+    )
 
 
 def server_timing(run: Run) -> str:
-    return _every(run, "server-timing", lambda _, v: bool(TIMING.search(v or "")), "queue, score and total")[-1]
+    return _check_header(run, "server-timing", lambda _, v: bool(TIMING.search(v or "")), "queue, score and total")[-1]
 
 
 def _counted(values: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""One request of the deploy check, bounded in time and size whatever comes back, and what its answer has to look like.
+"""Send the deploy check's requests, bounded in time and size whatever comes back, and read their responses.
 
-Anything that is not as expected (no connection, no HTTP, half an answer, a proxy's page, other types) raises `Wrong`.
+Anything that is not as expected (no connection, no HTTP, half a response, a proxy's page, other types) raises
+`Failed`.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ EXCERPT = 80  # characters of what was not expected
 T = TypeVar("T")
 
 
-class Wrong(Exception):
-    """What was seen and what was expected instead."""
+class Failed(Exception):
+    """A check has failed; the message says what was seen and what was expected."""
 
 
 class Skipped(Exception):
-    """A check was not made, and why."""
+    """A check could not be made; the message says why."""
 
 
 class Unreachable(Fatal):
     exit_code = 69
 
 
-class Answer(NamedTuple):
-    asked: str  # method and path
+class Response(NamedTuple):
+    """A whole HTTP response."""
+
+    request: str  # method and path
     status: int
     headers: Mapping[str, str]  # by name in lower case
     body: bytes
@@ -50,18 +53,19 @@ class Answer(NamedTuple):
 
     @property
     def content_type(self) -> str:
+        """The media type in lower case, without parameters; `none` where there is none."""
         return self.headers.get("content-type", "none").partition(";")[0].strip().lower()
 
     @property
     def excerpt(self) -> str:
-        """What it is, for people."""
+        """The request, the status and the beginning of the body, for people."""
         text = " ".join(self.body[:EXCERPT].decode("utf-8", "replace").split())
-        return f"{self.asked}: {self.status} {self.content_type} {text!r}"
+        return f"{self.request}: {self.status} {self.content_type} {text!r}"
 
 
 @dataclass(frozen=True)
 class Client:
-    """Where requests go, and how. `answers` has every answer so far.
+    """Sends requests to one server. `responses` has every response so far.
 
     `host_header` is for an ingress, which routes by it (with TLS it is also the name in the certificate); `prefix` goes
     before every path. `timeout` is in seconds, for the connection and then for all the rest.
@@ -73,7 +77,7 @@ class Client:
     prefix: str = ""
     host_header: str | None = None
     timeout: float = 10.0
-    answers: list[Answer] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
     def reach(self) -> None:
         """Raise `Unreachable` where nothing can be connected to."""
@@ -88,27 +92,28 @@ class Client:
             finally:
                 connection.timer.cancel()
 
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.ask("GET", path, None, **headers)
+    def get(self, path: str, **headers: str) -> Response:
+        """Send a GET request."""
+        return self.send("GET", path, None, **headers)
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """The answer to a request; in names of headers, `_` stands for `-`. Raises `Wrong` where none comes whole."""
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Response:
+        """Send a request; in names of headers, `_` stands for `-`. Raises `Failed` where no whole response comes."""
         fields = {"x-request-id": f"check-{secrets.token_hex(8)}"}
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         if self.host_header is not None:
             fields["host"] = self.host_header
-        asked = f"{method} {path}"
+        request = f"{method} {path}"
         started = time.perf_counter()
         with closing(self._connection()) as connection:
             try:
                 status, received, content = _exchange(connection, method, self.prefix + path, body, fields)
             except (OSError, ValueError, http.client.HTTPException) as problem:
-                raise Wrong(f"{asked}: {self._reason(connection, problem)}") from None
+                raise Failed(f"{request}: {self._reason(connection, problem)}") from None
             finally:
                 connection.timer.cancel()
-        answer = Answer(asked, status, received, content, fields["x-request-id"], time.perf_counter() - started)
-        self.answers.append(answer)
-        return answer
+        response = Response(request, status, received, content, fields["x-request-id"], time.perf_counter() - started)
+        self.responses.append(response)
+        return response
 
     def _connection(self) -> _Connection:
         named = urlsplit(f"//{self.host_header or ''}").hostname
@@ -163,37 +168,37 @@ def _exchange(
         return response.status, {name.lower(): response.headers[name] for name in response.headers}, content
 
 
-def read_json(answer: Answer, status: int = 200) -> Any:
-    """The value of a JSON answer that has this status."""
-    if answer.status != status:
-        raise Wrong(f"{answer.excerpt}; expected {status}")
-    if answer.content_type != "application/json":
-        raise Wrong(f"{answer.excerpt}; expected application/json")
-    return json_value(answer.body)
+def read_json(response: Response, status: int = 200) -> Any:
+    """Return the value of a JSON response that has this status."""
+    if response.status != status:
+        raise Failed(f"{response.excerpt}; expected {status}")
+    if response.content_type != "application/json":
+        raise Failed(f"{response.excerpt}; expected application/json")
+    return json_value(response.body)
 
 
 def json_value(text: bytes) -> Any:
-    """The value of a JSON document."""
+    """Return the value of a JSON document."""
     try:
         value = orjson.loads(text)
         orjson.dumps(value)  # refuses what nests too deep for all that comes later
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as problem:
-        raise Wrong(f"not JSON ({problem}): {text[:EXCERPT]!r}") from None
+        raise Failed(f"not JSON ({problem}): {text[:EXCERPT]!r}") from None
     return value
 
 
 def parsed(kind: type[T], value: Any) -> T:
-    """A JSON value as a `kind`, without converting one type to another."""
+    """Return a JSON value as a `kind`, without converting one type to another."""
     try:
         return TypeAdapter(kind).validate_json(orjson.dumps(value), strict=True)
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the answer"
-        raise Wrong(f"{place}: {first['msg']}, got {str(first['input'])[:EXCERPT]}") from None
+        raise Failed(f"{place}: {first['msg']}, got {str(first['input'])[:EXCERPT]}") from None
 
 
 def difference(seen: Any, expected: Any, place: str = "") -> str | None:
-    """Where two JSON values differ first; `None` where they are the same."""
+    """Say where two JSON values differ first; `None` where they are the same."""
     if isinstance(seen, dict) and isinstance(expected, dict) and seen.keys() == expected.keys():
         pairs = [(f"{place}.{key}".lstrip("."), seen[key], expected[key]) for key in expected]
     elif isinstance(seen, list) and isinstance(expected, list) and len(seen) == len(expected):

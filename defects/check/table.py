@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from defects.check import checks as promises
+from defects.check import checks
 from defects.check.checks import Run
-from defects.check.client import Skipped, Wrong
-from defects.check.protocols import WAYS
+from defects.check.client import Failed, Skipped
+from defects.check.protocols import CODECS
 
 MAX_TEXT = 240
 
@@ -23,29 +23,29 @@ class Row(NamedTuple):
 
 
 CHECKS: tuple[Check, ...] = (
-    ("readyz", partial(promises.says, "/readyz", {"ready": True})),
-    ("livez", partial(promises.says, "/livez", {"live": True})),
-    ("V2 health", promises.v2_health),
-    ("model", promises.model_described),
-    ("artifact", promises.artifact_served),
-    ("V2 server", promises.v2_server),
-    ("V2 metadata", promises.v2_metadata),
-    ("model ready", promises.model_ready),
-    *((way.name, partial(promises.agrees, way.name)) for way in WAYS),
-    ("missing values", promises.missing_values),
-    ("golden answers", promises.golden_answers),
-    ("400 invalid value", promises.invalid_value),
-    ("400 unknown field", promises.unknown_field),
-    ("400 no JSON", lambda run: promises.refusal("POST", "/classify", 400, run, b"{")),
+    ("readyz", partial(checks.check_json, "/readyz", {"ready": True})),
+    ("livez", partial(checks.check_json, "/livez", {"live": True})),
+    ("V2 health", checks.v2_health),
+    ("model", checks.model_described),
+    ("artifact", checks.artifact_served),
+    ("V2 server", checks.v2_server),
+    ("V2 metadata", checks.v2_metadata),
+    ("model ready", checks.model_ready),
+    *((codec.name, partial(checks.protocol_agrees, codec.name)) for codec in CODECS),
+    ("missing values", checks.missing_values),
+    ("golden answers", checks.golden_answers),
+    ("400 invalid value", checks.invalid_value),
+    ("400 unknown field", checks.unknown_field),
+    ("400 no JSON", lambda run: checks.refusal("POST", "/classify", 400, run, b"{")),
     (
         "400 wrong deadline",
-        lambda run: promises.refusal("POST", "/classify", 400, run, b"{}", x_request_timeout_ms="0"),
+        lambda run: checks.refusal("POST", "/classify", 400, run, b"{}", x_request_timeout_ms="0"),
     ),
-    ("404 not found", promises.not_found),
-    ("405 wrong method", promises.wrong_method),
-    ("413 too large", promises.too_large),
-    ("415 wrong type", promises.wrong_type),
-    ("metrics", promises.metrics),
+    ("404 not found", checks.not_found),
+    ("405 wrong method", checks.wrong_method),
+    ("413 too large", checks.too_large),
+    ("415 wrong type", checks.wrong_type),
+    ("metrics", checks.metrics),
 )
 OVERLOAD: tuple[Check, ...] = (
     ("overload: answers", lambda run: run.burst.answers()),
@@ -54,20 +54,20 @@ OVERLOAD: tuple[Check, ...] = (
     ("overload: afterwards", lambda run: run.burst.afterwards()),
 )
 HEADERS: tuple[Check, ...] = (  # last: they look at every answer so far
-    ("x-request-id", promises.request_id),
-    ("x-model-version", promises.model_version),
-    ("x-revision", promises.revision),
-    ("Server-Timing", promises.server_timing),
+    ("x-request-id", checks.request_id),
+    ("x-model-version", checks.model_version),
+    ("x-revision", checks.revision),
+    ("Server-Timing", checks.server_timing),
 )
 
 
 def rows(run: Run, *, overload: bool = False) -> Iterator[Row]:
-    """A row for each check, in order."""
+    """Yield a row for each check, in order."""
     for name, check in (*CHECKS, *(OVERLOAD if overload else ()), *HEADERS):
         try:
             state, text = "ok", check(run)
         except Skipped as reason:
             state, text = "skipped", str(reason)
-        except Wrong as problem:
+        except Failed as problem:
             state, text = "FAILED", str(problem)
         yield Row(state, name, "".join(c if c.isprintable() else "?" for c in text)[:MAX_TEXT])

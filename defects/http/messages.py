@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from defects.identifiers import new_id
+from defects.problems import Problem
 from defects.protocols import documents
-from defects.schema import Problem
 
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
 BODY_SECONDS = 10.0  # for a body to arrive

@@ -14,6 +14,7 @@ from defects.http.messages import BINARY
 from defects.http.page import ASSETS, TITLE, summary
 from defects.http.router import PredictionRoute, Route, Table
 from defects.protocols import v2
+from defects.pydantic_models import answer_model, request_model
 from defects.schema import Schema
 from defects.serving.model import MAX_ROWS
 
@@ -47,7 +48,7 @@ class Error(BaseModel):
 def document(schema: Schema, version: str, table: Table) -> dict[str, Any]:
     """Make the document of OpenAPI 3.1 for a model with this schema and version, and these routes."""
     _, definitions = models_json_schema(
-        [(schema.request_model, "validation"), (schema.answer_model, "serialization"), (Error, "serialization")],
+        [(request_model(schema), "validation"), (answer_model(schema), "serialization"), (Error, "serialization")],
         ref_template=REFERENCE,
     )
     bodies = _bodies(schema)
@@ -123,10 +124,12 @@ def bentoml_schema(schema: Schema, name: str, description: str) -> dict[str, Any
 
     `name` and `description` are the service's. The same as `bentoml.Service.schema` gives, which a test compares.
     """
-    scan: dict[str, Any] = _derived("ScanIODescriptor", schema.request_model)
-    prediction: dict[str, Any] = _derived("PredictionIODescriptor", schema.answer_model)
-    scans = TypeAdapter(list[schema.request_model]).json_schema()  # type: ignore[name-defined]
-    predictions = TypeAdapter(list[schema.answer_model]).json_schema()  # type: ignore[name-defined]
+    Scan: Any = request_model(schema)  # noqa: N806 - a type
+    Prediction: Any = answer_model(schema)  # noqa: N806
+    scan: dict[str, Any] = _derived("ScanIODescriptor", Scan)
+    prediction: dict[str, Any] = _derived("PredictionIODescriptor", Prediction)
+    scans = TypeAdapter(list[Scan]).json_schema()
+    predictions = TypeAdapter(list[Prediction]).json_schema()
     apis = {
         "classify": (scan, prediction),
         "classify_batch": (scans, predictions),

@@ -19,9 +19,10 @@ import orjson
 from defects.http.messages import BINARY, Disconnected, Headers, Reply, Request, integer, read_json
 from defects.http.responses import Responses, not_ready
 from defects.identifiers import new_id
+from defects.problems import InvalidInput, Problem
 from defects.protocols import v1, v2
 from defects.protocols.v2 import Query, RoundedProbabilities
-from defects.schema import InvalidInput, Problem, Rows, Schema
+from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.serving.batching import Batcher, Job, Overloaded, Receiver
 from defects.serving.health import Health
@@ -66,7 +67,7 @@ class Predictions:
         Raises `Refusal` or `Overloaded` where it can't be made in time: if possible before its body is read. Whether it
         raises or not, the prediction has to be closed, once.
         """
-        self._in_flight.value += 1
+        self._in_flight.increment()
         if not self._health.serving:
             raise not_ready(self._health)
         given = integer(request.headers, b"x-request-timeout-ms", 1, MAX_TIMEOUT_MS)
@@ -89,7 +90,7 @@ class Predictions:
 
     def close(self, request: Request, route: str, status: int, refused: str = "") -> None:
         """Close a prediction that was answered with `status`: count it, and log it where its turn has come."""
-        self._in_flight.value -= 1
+        self._in_flight.decrement()
         seconds = time.perf_counter() - request.started
         if request.scored and status == 200:
             encode = request.started + seconds - request.scored

@@ -7,7 +7,7 @@ import logging
 import time
 
 from defects.http.messages import CLOSE, Headers, Refusal, Reply, Request, compressed, error, trace_id
-from defects.schema import InvalidInput
+from defects.problems import InvalidInput
 from defects.serving.batching import Overloaded
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog

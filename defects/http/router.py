@@ -37,6 +37,8 @@ from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
 
+METRICS_PATH = "/metrics"
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -176,7 +178,9 @@ class Routes:
 
     async def _operate(self, route: Route | None, request: Request, send: Send) -> None:
         """Answer what is no prediction."""
-        self._in_flight.value += 1
+        counted = request.path != METRICS_PATH  # a scrape would see itself
+        if counted:
+            self._in_flight.increment()
         try:
             try:
                 reply = await self._handler(route, request)(request)
@@ -187,7 +191,8 @@ class Routes:
             name = route.name if route else "unknown"
             self.responses.account(request, name, reply.status, seconds, reply.refused)
         finally:
-            self._in_flight.value -= 1
+            if counted:
+                self._in_flight.decrement()
 
     async def _send(self, reply: Reply, request: Request, send: Send) -> None:
         headers, body = self.responses.complete(reply, request)
@@ -270,7 +275,9 @@ def _operating(operations: Operations) -> dict[str, Route]:
         ),
         "/livez": _get("/livez", "livez", "Can the process make progress?", OPERATE, operations.live),
         "/readyz": _get("/readyz", "readyz", "Does this replica answer correctly now?", OPERATE, operations.ready),
-        "/metrics": _get("/metrics", "metrics", "Prometheus metrics", OPERATE, operations.exposition, content="text"),
+        METRICS_PATH: _get(
+            METRICS_PATH, "metrics", "Prometheus metrics", OPERATE, operations.exposition, content="text"
+        ),
         "/": _get("/", "page", "This page", PAGE, operations.page, content="html"),
         "/docs.json": _get("/docs.json", "openapi", "The OpenAPI document", PAGE, operations.openapi),
         "/schema.json": _get(

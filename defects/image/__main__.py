@@ -1,4 +1,4 @@
-"""The OCI image: built by `bentoml containerize`, made small, checked, described and pushed.
+"""Make the OCI image, with `bentoml containerize`; make it small, check, describe and push it.
 
 `python -m defects.image build` makes a Bento, has BentoML make an image of it, and copies out of that image what
 serving needs, in a layer each: packages, byte code, code, model. The server is started while the image
@@ -36,8 +36,8 @@ from defects.image.containers import (
     engine_here,
     finish,
     labels,
-    named,
-    pushed,
+    parse_name,
+    push_image,
     run,
     say,
     version,
@@ -47,12 +47,11 @@ from defects.settings import BadSetting, Fatal, Settings
 
 MODELS = "/home/bentoml/bento/models"
 
+BakedModel = tuple[artifact.Artifact, str] | tuple[None, None]  # with its tag; or none
 
-Model = tuple[artifact.Artifact, str] | tuple[None, None]  # with its tag; or none
 
-
-def chosen(settings: Settings) -> tuple[artifact.Artifact, str]:
-    """The model to bake in, and its tag: `DEFECTS_MODEL`, else the newest of the store. Raises `NoModel`."""
+def choose_model(settings: Settings) -> tuple[artifact.Artifact, str]:
+    """Choose the model to bake in, and its tag: `DEFECTS_MODEL`, else the newest of the store. Raises `NoModel`."""
     if settings.model_dir:
         raise BadSetting("MODEL_DIR: expected none: a model is baked in from the model store, or mounted (MODEL=none)")
     directory, tag = artifact.locate(None, settings.model, bento=ROOT.parent)
@@ -60,8 +59,8 @@ def chosen(settings: Settings) -> tuple[artifact.Artifact, str]:
     return artifact.load(directory, settings.model_digest), tag
 
 
-def bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) -> tuple[str, Path]:
-    """Build the Bento with the model of that tag, or without one; its own tag, and its directory.
+def build_bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) -> tuple[str, Path]:
+    """Build the Bento with the model of that tag, or without one; return its own tag, and its directory.
 
     `base` replaces the base image that `service.py` names.
     """
@@ -73,16 +72,16 @@ def bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) 
     file.write_text(yaml.safe_dump(description), "utf-8")
     clean = {name: value for name, value in os.environ.items() if name != "DEFECTS_MODEL_FILE"}
     clean |= {"DEFECTS_MODEL": tag} if tag else {"DEFECTS_BUILD": "1"}
-    said = bentoml("build", "--bentofile", file, "--output", "tag", ROOT, environment=clean)
-    built = said.splitlines()[-1].removeprefix("__tag__:")
+    printed = bentoml("build", "--bentofile", file, "--output", "tag", ROOT, environment=clean)
+    built = printed.splitlines()[-1].removeprefix("__tag__:")
     from bentoml.bentos import get
 
     return built, Path(get(built).path)
 
 
 @contextmanager
-def packed(wheels_there: Path, bento_there: Path) -> Iterator[None]:
-    """Have the wheels in the Bento while its image is made: beside its scripts, which are copied before it installs."""
+def with_wheels(wheels_there: Path, bento_there: Path) -> Iterator[None]:
+    """Keep the wheels in the Bento while its image is made: beside its scripts, which are copied before it installs."""
     inside = bento_there / "env" / "docker" / "wheels"
     try:
         shutil.copytree(wheels_there, inside)
@@ -98,8 +97,8 @@ def containerize(engine: str, bento_tag: str, stage: str, platform: str | None, 
     bentoml("containerize", bento_tag, "--backend", engine, "--image-tag", stage, *opts)
 
 
-def look(engine: str, image: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What is in the image, told by its own Python."""
+def take_inventory(engine: str, image: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the inventory of an image, which its own Python takes."""
     variables = [f"--env={key}={value}" for key, value in environment.items()]
     command = ("python", "-m", "defects.image.inventory")
     if engine != "buildah":
@@ -116,39 +115,39 @@ def build(options: argparse.Namespace) -> None:
     output: Path = options.output
     (output / RECORD).unlink(missing_ok=True)  # what is pushed is what was built last
     engine = engine_here(options.engine)
-    baked_in = (None, None) if options.without_model else chosen(Settings.from_environment())
+    baked_in = (None, None) if options.without_model else choose_model(Settings.from_environment())
     model = baked_in[0]
     name = f"{NAME}:{version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
     if options.platform:
         name += f"-{options.platform.partition('/')[2]}"
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        base = made(engine, name, baked_in, options, scratch)
-        contents = look(engine, name, {} if model else {"MODEL_DIR": "", "DEFECTS_BUILD": "1"})
+        base = make_image(engine, name, baked_in, options, scratch)
+        inventory = take_inventory(engine, name, {} if model else {"MODEL_DIR": "", "DEFECTS_BUILD": "1"})
         output.mkdir(parents=True, exist_ok=True)
-        (output / "sbom.cdx.json").write_text(sbom.cyclonedx(contents, NAME, name.split(":")[1]), "utf-8")
-        audited = sbom.audit(contents, scratch, output / "audit.json")
+        (output / "sbom.cdx.json").write_text(sbom.cyclonedx(inventory, NAME, name.split(":")[1]), "utf-8")
+        audited = sbom.audit(inventory, scratch, output / "audit.json")
     record = {"image": name, "engine": engine, "base": base, "model_digest": model.digest if model else None}
-    (output / RECORD).write_text(json.dumps({**record, **contents}, indent=1) + "\n", "utf-8")
-    print(sbom.breakdown(contents), f"audit: {audited}", "", advice(name, engine, mounted=not model), sep="\n")
+    (output / RECORD).write_text(json.dumps({**record, **inventory}, indent=1) + "\n", "utf-8")
+    print(sbom.breakdown(inventory), f"audit: {audited}", "", advice(name, engine, mounted=not model), sep="\n")
 
 
-def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, scratch: Path) -> str:
-    """Make the Bento and the image `name`; the base image's name."""
+def make_image(engine: str, name: str, baked_in: BakedModel, options: argparse.Namespace, scratch: Path) -> str:
+    """Make the Bento and the image `name`; return the base image's name."""
     model, tag = baked_in
     requirements = requirements_of(model, sklearn=options.sklearn)
     say("building the Bento")
-    built, bento_there = bento(requirements, options.base, tag, scratch)
+    built, bento_there = build_bento(requirements, options.base, tag, scratch)
     base = str(yaml.safe_load((bento_there / "bento.yaml").read_text("utf-8"))["image"]["base_image"])
     stage = f"{NAME}:bento-{built.partition(':')[2]}"
     baked = f"{MODELS}/{tag.replace(':', '/')}" if tag else ""
     arguments = {"BUILT": stage, "BASE": base, "BAKED": baked, "WITHOUT": str(int(not tag))}
     try:
-        with packed(wheels(requirements, options.platform, scratch), bento_there):
+        with with_wheels(wheels(requirements, options.platform, scratch), bento_there):
             say(f"building the image with {engine} on {base}")
             containerize(engine, built, stage, options.platform, options.opt)
-        facts = labels(model, base)
-        finish(engine, name, facts, {**arguments, "MODEL_DIR": baked or MOUNTED}, options.platform)
+        image_labels = labels(model, base)
+        finish(engine, name, image_labels, {**arguments, "MODEL_DIR": baked or MOUNTED}, options.platform)
     finally:
         with suppress(BuildFailed):  # where it was never made
             run(engine, "rmi", stage)
@@ -156,7 +155,7 @@ def made(engine: str, name: str, baked_in: Model, options: argparse.Namespace, s
 
 
 def advice(name: str, engine: str, *, mounted: bool) -> str:
-    """How to run the image, as hardened as the manifests do."""
+    """Say how to run the image, as hardened as the manifests do, and how to push it."""
     runner = "podman" if engine == "buildah" else engine
     mount = f" -v DIR:{MOUNTED}:ro" * mounted
     return (
@@ -174,8 +173,8 @@ def push(options: argparse.Namespace) -> None:
             f"nothing to push: there is no {options.output}/image.json; run make image (LOAD=1)"
         ) from None
     name, built_tag = built["image"].split(":")
-    repository, tag = named(options.image, built_tag)
-    digest = pushed(built["engine"], built["image"], f"{repository}:{tag}")
+    repository, tag = parse_name(options.image, built_tag)
+    digest = push_image(built["engine"], built["image"], f"{repository}:{tag}")
     print(f"{repository}:{tag}\n{digest}\nkustomize edit set image {name}={repository}@{digest}")
 
 

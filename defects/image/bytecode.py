@@ -23,7 +23,7 @@ READY_SECONDS = 120.0
 
 
 def main(directory: Path) -> None:
-    """Raises `RuntimeError` where the server doesn't become ready, or doesn't end as it should."""
+    """Start and end the server; raises `RuntimeError` where it doesn't become ready, or doesn't end as it should."""
     settings = Settings.from_environment()
     port = free_port()  # the build may share the network of the machine, where another server has the usual one
     own = {"HOST": "127.0.0.1", "PORT": str(port), "DEFECTS_DRAIN_SECONDS": "0", "PYTHONPYCACHEPREFIX": str(directory)}
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def wait(process: subprocess.Popen[bytes], port: int, path: str) -> None:
-    """Until `path` is answered with 200."""
+    """Wait until `path` is answered with 200."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError):
@@ -59,6 +59,7 @@ def wait(process: subprocess.Popen[bytes], port: int, path: str) -> None:
 
 
 def ask(port: int, path: str) -> int:
+    """Send a GET request to this computer; return the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_SECONDS)
     try:
         connection.request("GET", path)

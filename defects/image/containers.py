@@ -61,14 +61,14 @@ class BuildFailed(Fatal):
 
 
 def run(*command: object, environment: Mapping[str, str] | None = None) -> str:
-    """A command's standard output; raises `BuildFailed`, with the end of what it said, where it fails."""
+    """Run a command and return its standard output; raises `BuildFailed`, with its last lines, where it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(  # noqa: S603 - our own commands
         words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-30:])
-        raise BuildFailed(f"{' '.join(words[:4])} … ended with {done.returncode}:\n{said}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-30:])
+        raise BuildFailed(f"{' '.join(words[:4])} … ended with {done.returncode}:\n{output}")
     return done.stdout.strip()
 
 
@@ -81,7 +81,7 @@ def say(text: str) -> None:
 
 
 def engine_here(named: str | None) -> str:
-    """The engine to build with: the one that is named, else the first that works here. Raises `BadSetting`."""
+    """Return the engine to build with: the named one, else the first that works here. Raises `BadSetting`."""
     for engine in (named,) if named else ENGINES:
         with suppress(OSError, subprocess.TimeoutExpired):
             if subprocess.run([engine, "info"], capture_output=True, timeout=30, check=False).returncode == 0:  # noqa: S603
@@ -92,17 +92,17 @@ def engine_here(named: str | None) -> str:
 def finish(
     engine: str,
     name: str,
-    facts: Mapping[str, str],
+    image_labels: Mapping[str, str],
     arguments: Mapping[str, str],
     platform: str | None,
     *,
     containerfile: str = CONTAINERFILE,
     context: Path | None = None,
 ) -> None:
-    """Make the image `name`, labelled with `facts`, of BentoML's, or of a `context`; `arguments` are the file's."""
+    """Make the image `name` of BentoML's, or of a `context`; `arguments` are the build arguments of the file."""
     command = [engine, "build", "--network=none", "--tag", name]
     command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
-    command += [f"--label={key}={value}" for key, value in facts.items()]
+    command += [f"--label={key}={value}" for key, value in image_labels.items()]
     command += [f"--platform={platform}"] * bool(platform)
     if engine != "docker":  # the same files give the same layers
         command += ["--format=oci", "--timestamp=0"]
@@ -113,7 +113,7 @@ def finish(
 
 
 def labels(model: artifact.Artifact | None, base: str) -> dict[str, str]:
-    """What the image says of itself: OCI's own keys, and the model's version and digest."""
+    """Return the image's labels: OCI's own keys, and the model's version and digest."""
     return {
         "org.opencontainers.image.title": NAME,
         "org.opencontainers.image.version": version(),
@@ -126,7 +126,7 @@ def labels(model: artifact.Artifact | None, base: str) -> dict[str, str]:
 
 
 def origin(root: Path) -> dict[str, str]:
-    """The revision that the image is built from, and where it is kept; a remote may also be a path of this machine."""
+    """Return labels: the revision that the image is built from, and its public address, where it has one."""
     git = ("git", "-C", root)
     try:
         revision = run(*git, "rev-parse", "HEAD")
@@ -144,20 +144,20 @@ def origin(root: Path) -> dict[str, str]:
 
 
 def version() -> str:
-    """This project's."""
+    """Return this project's version."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
 
 
-def named(image: str, tag: str) -> tuple[str, str]:
-    """Repository and tag of an image's name; `tag` where it has none. Raises `BadSetting`."""
+def parse_name(image: str, tag: str) -> tuple[str, str]:
+    """Return repository and tag of an image's name; `tag` where it has none. Raises `BadSetting`."""
     found = re.fullmatch(r"([a-z0-9.-]+(?::\d+)?(?:/[a-z0-9._-]+)+)(?::([\w.-]{1,128}))?", image)
     if not found:
         raise BadSetting(f"IMAGE: is {image!r}; expected registry/repository[:tag], such as ghcr.io/acme/{NAME}")
     return found[1], found[2] or tag
 
 
-def pushed(engine: str, image: str, destination: str) -> str:
-    """The digest of the image in its registry, once it is there."""
+def push_image(engine: str, image: str, destination: str) -> str:
+    """Push an image to a registry; return its digest there."""
     if engine == "docker":
         run(engine, "tag", image, destination)
         run(engine, "push", destination)

@@ -22,18 +22,18 @@ DPKG = Path("/var/lib/dpkg/status")
 
 
 def size(top: str) -> int:
-    """Bytes of the files below a folder, each counted once."""
+    """Return the bytes of the files below a folder, each counted once."""
     seen = {}
     for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in OUTSIDE]  # noqa: PTH118 - many
         for name in names:
-            facts = os.lstat(os.path.join(folder, name))  # noqa: PTH118
-            seen[facts.st_dev, facts.st_ino] = facts.st_size
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118
+            seen[status.st_dev, status.st_ino] = status.st_size
     return sum(seen.values())
 
 
 def packages(imported: set[str], paths: list[str]) -> list[dict[str, Any]]:
-    """The distributions in these folders, and whether one of their files is among the imported ones."""
+    """Return the distributions in these folders, and whether one of their files is among the imported ones."""
     found = []
     for package in metadata.distributions(path=paths):
         files = {str(Path(str(file.locate())).resolve()) for file in package.files or ()}
@@ -49,7 +49,7 @@ def packages(imported: set[str], paths: list[str]) -> list[dict[str, Any]]:
 
 
 def imported() -> set[str]:
-    """The files of what the entry point imports."""
+    """Return the files of what the entry point imports."""
     import onnxruntime
     import uvloop
 
@@ -61,7 +61,7 @@ def imported() -> set[str]:
 
 
 def debian() -> list[dict[str, str]]:
-    """The installed Debian packages, where the base image is one."""
+    """Return the installed Debian packages; none where the base image is not Debian's."""
     found = []
     for entry in DPKG.read_text("utf-8").split("\n\n") if DPKG.exists() else ():
         fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
@@ -73,7 +73,7 @@ def debian() -> list[dict[str, str]]:
 def main() -> None:
     version = ".".join(platform.python_version_tuple()[:2])
     base = [f"{sys.base_prefix}/lib/python{version}/site-packages", f"{sys.base_prefix}/lib/python3/dist-packages"]
-    contents = {
+    inventory = {
         "python": platform.python_version(),
         "packages": packages(imported(), [sysconfig.get_path("purelib")]),
         "base_packages": packages(set(), base),
@@ -82,7 +82,7 @@ def main() -> None:
         "parts": {name: size(path) for name, path in PARTS.items()},
         "total": size("/"),
     }
-    sys.stdout.write(json.dumps(contents))
+    sys.stdout.write(json.dumps(inventory))
 
 
 if __name__ == "__main__":

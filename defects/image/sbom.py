@@ -1,4 +1,4 @@
-"""What is in an image: sizes by package, a bill of materials (CycloneDX), and known vulnerabilities (pip-audit)."""
+"""Report on an image's inventory: sizes by package, an SBOM (CycloneDX), and known vulnerabilities (pip-audit)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 AUDIT_SECONDS = 300
 
 
-def breakdown(contents: dict[str, Any]) -> str:
-    """Where an image's bytes are, as text: what lies above the base image, by part and by package; and the floor."""
-    parts, packages = contents["parts"], sorted(contents["packages"], key=lambda p: -int(p["bytes"]))
+def breakdown(inventory: dict[str, Any]) -> str:
+    """Say where an image's bytes are: the base image, each part and each large package; and how small it could be."""
+    parts, packages = inventory["parts"], sorted(inventory["packages"], key=lambda p: -int(p["bytes"]))
     above, megabytes = sum(parts.values()), 1e6
     used = sum(p["bytes"] for p in packages if p["used"])
     floor = used + parts["byte code"] + parts["code"] + parts["model"]
     lines = [
-        f"{contents['total'] / megabytes:8.1f} MB in all, not packed",
-        f"{(contents['total'] - above) / megabytes:8.1f} MB the base image",
+        f"{inventory['total'] / megabytes:8.1f} MB in all, not packed",
+        f"{(inventory['total'] - above) / megabytes:8.1f} MB the base image",
         f"{above / megabytes:8.1f} MB above it, of which:",
         *(f"{count / megabytes:8.1f} MB   {name}" for name, count in parts.items()),
         f"{floor / megabytes:8.1f} MB would do without BentoML's SDK, which `bentoml serve` and the page at / need",
@@ -30,8 +30,8 @@ def breakdown(contents: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def cyclonedx(contents: dict[str, Any], image: str, version: str) -> str:
-    """The image's Python and system packages as CycloneDX 1.6 JSON."""
+def cyclonedx(inventory: dict[str, Any], image: str, version: str) -> str:
+    """Return the image's Python and system packages as an SBOM, CycloneDX 1.6 JSON."""
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.contact import OrganizationalEntity
@@ -42,9 +42,9 @@ def cyclonedx(contents: dict[str, Any], image: str, version: str) -> str:
     bom = Bom(metadata=None)
     bom.metadata.component = root
     bom.metadata.supplier = OrganizationalEntity(name=image)
-    kinds = [("generic", None, {"name": "python", "version": contents["python"]})]
-    kinds += [("pypi", None, p) for p in contents["packages"] + contents["base_packages"]]
-    kinds += [("deb", contents["release"], p) for p in contents["system"]]
+    kinds = [("generic", None, {"name": "python", "version": inventory["python"]})]
+    kinds += [("pypi", None, p) for p in inventory["packages"] + inventory["base_packages"]]
+    kinds += [("deb", inventory["release"], p) for p in inventory["system"]]
     components = []
     for kind, namespace, package in kinds:
         name = package["name"].lower().replace("_", "-")
@@ -63,12 +63,12 @@ def cyclonedx(contents: dict[str, Any], image: str, version: str) -> str:
     return str(JsonV1Dot6(bom).output_as_string(indent=1))
 
 
-def audit(contents: dict[str, Any], scratch: Path, output: Path) -> str:
-    """Known vulnerabilities of the image's Python packages, written to `output`; one line of what came of it.
+def audit(inventory: dict[str, Any], scratch: Path, output: Path) -> str:
+    """Write the known vulnerabilities of the image's Python packages to `output`; return the result in one line.
 
     Where the database can't be reached, the file says so too: no finding is not the same as no look.
     """
-    installed = {(p["name"], p["version"]) for p in contents["packages"] + contents["base_packages"]}
+    installed = {(p["name"], p["version"]) for p in inventory["packages"] + inventory["base_packages"]}
     pins = scratch / "installed.txt"
     pins.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed)), "utf-8")
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--requirement", str(pins)]
@@ -91,9 +91,9 @@ def audit(contents: dict[str, Any], scratch: Path, output: Path) -> str:
 
 
 def _report(done: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], str]:
-    """What pip-audit found, and the reason to give where that is nothing about any package."""
+    """Return pip-audit's report, and the reason to give where it says nothing about any package."""
     try:
         return dict(json.loads(done.stdout)), "pip-audit's database has none of the packages, or can't be reached here"
     except ValueError:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return {}, f"pip-audit failed: {said[:200]}"
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return {}, f"pip-audit failed: {last[:200]}"

@@ -16,13 +16,13 @@ GLIBC = range(5, 37)  # minor versions that a wheel may ask for; 2.36 is Debian 
 
 
 def requirements_of(model: artifact.Artifact | None, *, sklearn: bool) -> Path:
-    """What is installed: for a model that scikit-learn scores, or where it is asked for, scikit-learn too."""
+    """Return the lock file to install: with scikit-learn where the model needs it, or where it is asked for."""
     extra = "-sklearn" if sklearn or (model and model.engine == "scikit-learn") else ""
     return ROOT / "requirements" / f"serve{extra}.txt"
 
 
 def wheels(requirements: Path, platform: str | None, scratch: Path) -> Path:
-    """A directory with the wheels of `requirements`, and of uv, which BentoML installs with; kept for the next time."""
+    """Return a directory with the wheels of `requirements` and of uv, with which BentoML installs; it is kept."""
     text = requirements.read_text("utf-8") + pinned("uv", ROOT / "requirements" / "dev.txt")
     machine = PLATFORMS.get(platform or "", os.uname().machine)
     kept = ROOT / "build" / "wheels"
@@ -41,7 +41,7 @@ def wheels(requirements: Path, platform: str | None, scratch: Path) -> Path:
 
 
 def _tags(machine: str) -> list[str]:
-    """pip's options for wheels that run on Linux on a machine; none for this one, which it knows."""
+    """Return pip's options for wheels that run on Linux on a machine; none for this one, which pip knows."""
     if (sys.platform, os.uname().machine) == ("linux", machine):
         return []
     machine = {"arm64": "aarch64"}.get(machine, machine)  # as macOS says it
@@ -50,7 +50,7 @@ def _tags(machine: str) -> list[str]:
 
 
 def pinned(package: str, lock: Path) -> str:
-    """The lines of a lock file that pin one package."""
+    """Return the lines of a lock file that pin one package."""
     found = re.search(rf"^{package}==(?:.*\\\n)*.*$", lock.read_text("utf-8"), re.MULTILINE)
     if not found:
         raise BuildFailed(f"{lock.name} does not pin {package}; expected `make lock` to have put it there")

@@ -72,7 +72,7 @@ class Limit(NamedTuple):
 
 
 class Band(NamedTuple):
-    """A stretch of time with a ground of its own, whose class is `name`, and its name above all panels."""
+    """A part of the time with a ground of its own, whose class is `name`, and its name above all panels."""
 
     name: str
     start: float

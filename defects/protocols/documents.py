@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from defects.schema import MAX_NAME, Constant, InvalidInput, Problem
+from defects.problems import MAX_NAME, Constant, InvalidInput, Problem
 
 _NESTED, _NESTED_OR_TEXT = (dict, list), (dict, list, str)
 

@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from defects.problems import MAX_NAME, MAX_PROBLEMS, InvalidInput, Problem
 from defects.protocols import tensors
 from defects.protocols.documents import has_constant
 from defects.protocols.tensors import invalid, parameters, quoted
-from defects.schema import MAX_NAME, MAX_PROBLEMS, InvalidInput, Problem, Rows, Schema
+from defects.schema import Rows, Schema
 
 MATRIX = "rows"  # the name of the one `[n, features]` input in the metadata; any name is taken
 

@@ -80,6 +80,7 @@ class Batcher:
 
     `on_batch` is told each batch's rows. `on_death` is told that the scorer can't go on, and why; `on_doubt` is called
     after `DOUBTFUL` failed batches in succession: is it the callers' rows, or the scorer?
+    `on_rise` is called with the number of waiting rows each time that it has risen.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Batcher:
         self._idle.set()
         self._running = self._closed = False
         self.on_batch: Callable[[int], None] = lambda _: None
+        self.on_rise: Callable[[int], None] = lambda _: None
         self._on_death, self._on_doubt = on_death, on_doubt
         self._failures = 0  # batches in succession that failed
         self._began: float | None = None  # when the batch in work was given to the thread
@@ -150,6 +152,7 @@ class Batcher:
         self._queue.append(job)
         self._waiting_jobs += 1
         self._waiting_rows += len(rows)
+        self.on_rise(self._waiting_rows)
         if not self._running:
             self._running = True
             self._idle.clear()

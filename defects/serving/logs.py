@@ -20,9 +20,6 @@ MAX_LINES = 10_000  # that wait to be written
 FLUSH_SECONDS = 1.0
 GATHER_SECONDS = 0.01  # waking the writer for each line would cost a busy event loop more than the line itself
 
-
-# --- logs ----------------------------------------------------------------------------------------------------------
-
 _COLOURS = {"DEBUG": 90, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 35}
 
 
@@ -63,7 +60,7 @@ def _printable(text: str) -> str:
 
 
 def _visible(value: object) -> str:
-    """Without control characters, with which a path could pretend to be another line."""
+    """Escape control characters, with which a path could pretend to be another line."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
 
 
@@ -129,14 +126,14 @@ def configure_logs(level: str, always: dict[str, str]) -> Writer:
 
 
 class AccessLog:
-    """A line for an answer: every error, and of the others an even share."""
+    """Log a line for an answer: for every error, and for an even share of the others."""
 
     def __init__(self, share: float):
         self._share, self._owed = share, 1.0 - share if share else 0.0  # the first is written, if any is
         self._logger = logging.getLogger("defects.access")
 
     def wants(self, *, failed: bool) -> bool:
-        """Whether this answer gets a line. Asked once for each answer."""
+        """Return whether this answer gets a line; to be called once for each answer."""
         if failed:
             return True
         self._owed += self._share
@@ -146,6 +143,7 @@ class AccessLog:
         return True
 
     def write(self, fields: dict[str, Any]) -> None:
+        """Log the line of an answer, at a level that its status decides."""
         status = fields["status"]
         level = logging.INFO if status < 400 else logging.ERROR if status == 500 else logging.WARNING
         self._logger.log(level, "%s %s", fields["method"], fields["status"], extra={"fields": fields})

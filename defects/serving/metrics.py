@@ -1,4 +1,4 @@
-"""Metrics in one in-process registry, and logs as JSON lines.
+"""Hold the metrics in one in-process registry, and write them as Prometheus reads them.
 
 Every label is bounded: routes are names from the table, reasons and phases are fixed, classes are the model's.
 """
@@ -10,6 +10,7 @@ import math
 import os
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
@@ -27,6 +28,7 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LAG_INTERVAL = 0.1  # seconds between looks at the event loop
+PEAK_SECONDS = 15.0  # the usual time between two scrapes
 
 
 class Number:
@@ -42,6 +44,64 @@ class Number:
         self.value = 0.0
 
 
+class Peak:
+    """The highest value that `level` had in the last `PEAK_SECONDS`, no matter who reads it, and how often.
+
+    `level` returns the value of now. Whoever raises it calls `observe`, which costs one comparison; a fall needs no
+    call, because each bin begins with the level of that moment. `close_bin` is called regularly. A peak is forgotten
+    `PEAK_SECONDS` after the end of its bin, so at most one bin late.
+    """
+
+    __slots__ = ("_bins", "_clock", "_highest", "_level")
+
+    def __init__(self, level: Callable[[], float], clock: Callable[[], float] = time.monotonic):
+        self._level, self._clock = level, clock
+        self._highest = level()  # in the bin that is open
+        self._bins: deque[tuple[float, float]] = deque()  # when each closed, and the highest value in it
+
+    def observe(self, level: float) -> None:
+        """Note that the level has risen to `level`."""
+        if level > self._highest:  # noqa: PLR1730 - `max` takes three times as long
+            self._highest = level
+
+    def close_bin(self) -> None:
+        """End the open bin and begin the next one; drop the bins that are too old."""
+        now = self._clock()
+        self._bins.append((now, self._highest))
+        self._highest = self._level()
+        while self._bins[0][0] <= now - PEAK_SECONDS:
+            self._bins.popleft()
+
+    def reset(self) -> None:
+        """Forget every peak up to now."""
+        self._bins.clear()
+        self._highest = self._level()
+
+    def read(self) -> float:
+        """Return the maximum; reading changes nothing."""
+        oldest = self._clock() - PEAK_SECONDS
+        return max(self._highest, *(highest for closed, highest in self._bins if closed > oldest), 0.0)
+
+
+class Level(Number):
+    """The value of a gauge that rises and falls by one, and its peak."""
+
+    __slots__ = ("peak",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = Peak(lambda: self.value)
+
+    def increment(self) -> None:
+        """Add one."""
+        self.value += 1
+        self.peak.observe(self.value)
+
+    def decrement(self) -> None:
+        """Take one away."""
+        self.value -= 1
+
+
 class Distribution:
     """One series of a histogram with the upper `bounds`, in the unit of what is observed. As lock-free as `Number`."""
 
@@ -51,17 +111,18 @@ class Distribution:
         self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
 
     def observe(self, value: float) -> None:
+        """Count one value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """How many values were at most each bound, and the sum of all."""
+        """Return how many values were at most each bound, and the sum of all values."""
         names = map(floatToGoString, (*self._bounds, math.inf))
         return list(zip(names, accumulate(self._counts), strict=True)), self._total
 
 
 class Metrics:
-    """Every metric. What is known elsewhere (queue, readiness, start) is read from there when it is scraped."""
+    """Every metric. What others hold (queue, readiness, start) is read from them at each scrape."""
 
     def __init__(self, model_version: str, digest: str, engine: str, classes: Iterable[str]):
         self.registry = CollectorRegistry()
@@ -76,7 +137,11 @@ class Metrics:
         self.batch_rows = self._distributions(ROWS, "defects_batch_rows", "Rows scored together.").of()
         refused = self._numbers(CounterMetricFamily, "defects_refused", "Requests refused by admission.", "reason")
         self._refused = {reason: refused.of(reason) for reason in ("queue_full", "deadline", "draining")}
-        self.in_flight = self._numbers(GaugeMetricFamily, "defects_requests_in_flight", "Requests being answered.").of()
+        self._peaks: list[Peak] = []
+        self.in_flight = Level()
+        text = "Requests being answered, without scrapes of these metrics."
+        self.read("defects_requests_in_flight", text, lambda: {"": self.in_flight.value})
+        self.add_peak("defects_requests_in_flight", text, self.in_flight.peak)
         self.lag = self._distributions(SECONDS, "defects_event_loop_lag_seconds", "How late the event loop ran.").of()
         predictions = self._numbers(
             CounterMetricFamily, "defects_predictions", "Answered rows, by class.", "defect", "model_version"
@@ -119,22 +184,29 @@ class Metrics:
 
     def read(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None = None) -> None:
         """Add a gauge whose value, or values by `label`, `samples` gives at each scrape."""
-        self.registry.register(_Read(name, text, samples, label))
+        self.registry.register(_GaugeReader(name, text, samples, label))
+
+    def add_peak(self, name: str, text: str, peak: Peak) -> None:
+        """Add the gauge `name` with `_max`: the maximum of the gauge `name` over the last `PEAK_SECONDS`."""
+        self._peaks.append(peak)
+        self.read(f"{name}_max", f"{text} The highest of the last {PEAK_SECONDS:g} s.", lambda: {"": peak.read()})
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The metrics and their content type."""
+        """Return the metrics in the format that the header `accept` asks for, and their content type."""
         try:
             encode, content_type = choose_encoder(accept)
-        except Exception:  # a version that is none
+        except Exception:  # the version that it asks for is not a number
             encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
     async def watch_loop(self) -> None:
-        """Measure how late the event loop is, for as long as it runs."""
+        """Measure how late the event loop is, and close the peaks' bins, until cancelled."""
         while True:
             started = time.perf_counter()
             await asyncio.sleep(LAG_INTERVAL)
             self.lag.observe(max(0.0, time.perf_counter() - started - LAG_INTERVAL))
+            for peak in self._peaks:
+                peak.close_bin()
 
 
 _NumberFamily = type[CounterMetricFamily] | type[GaugeMetricFamily]
@@ -148,6 +220,7 @@ class _Numbers:
         self._series: dict[tuple[str, ...], Number] = {}
 
     def of(self, *values: str) -> Number:
+        """Return the series with these labels, a new one at the first call."""
         return self._series.setdefault(values, Number())
 
     def collect(self) -> Iterator[Metric]:
@@ -158,7 +231,7 @@ class _Numbers:
 
 
 class _Distributions:
-    """The same for a histogram with upper `bounds`."""
+    """The series of a histogram with the upper `bounds`, by the values of their labels."""
 
     def __init__(self, bounds: Sequence[float], name: str, text: str, labels: Sequence[str]):
         self._family = partial(HistogramMetricFamily, name, text, labels=labels)
@@ -166,6 +239,7 @@ class _Distributions:
         self._series: dict[tuple[str, ...], Distribution] = {}
 
     def of(self, *values: str) -> Distribution:
+        """Return the series with these labels, a new one at the first call."""
         return self._series.setdefault(values, Distribution(self._bounds))
 
     def collect(self) -> Iterator[Metric]:
@@ -175,7 +249,7 @@ class _Distributions:
         yield family
 
 
-class _Read:
+class _GaugeReader:
     """A gauge whose samples are asked for at each scrape."""
 
     def __init__(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None):

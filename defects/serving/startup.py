@@ -1,4 +1,4 @@
-"""What the start took, by phase. Imported before anything heavy: the first phase ends with this import."""
+"""Time the phases of the start. Imported before anything heavy: the first phase ends with this import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _age() -> float:
-    """Seconds since this process was started, as the kernel counts them (in ticks of usually 10 ms)."""
+    """Return the seconds since this process was started, as the kernel counts them (in ticks of usually 10 ms)."""
     try:
         ticks = int(Path("/proc/self/stat").read_text("utf-8").rsplit(")", 1)[1].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -23,7 +23,7 @@ seconds: dict[str, float] = {"interpreter": _last - _process_started}
 
 
 def done(phase: str) -> None:
-    """`phase` ended now; it began when the one before it ended. `ready` counts from the start of the process."""
+    """End `phase`, which began when the one before it ended. `ready` counts from the start of the process."""
     global _last  # noqa: PLW0603 - there is one start
     now = time.monotonic()
     seconds[phase] = now - (_process_started if phase == "ready" else _last)

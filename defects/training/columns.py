@@ -1,4 +1,4 @@
-"""A column of a table as numbers: those that the file says, or one line that says why not.
+"""Read a column of a table as numbers: those in the file, or one line that says why not.
 
 Every number is the float64 nearest to what the file says. Where that is not enough, because an integer is not exact in
 it or two different numbers become one, the column is refused: a model would be given another number than was meant.
@@ -41,7 +41,7 @@ class Numbers:
 
 
 def numbers(column: Column) -> Numbers:
-    """The column's values; raises `BadData` for the first cell that is not a finite number that 64 bits hold."""
+    """Return the column's values; raises `BadData` for the first cell that is no finite number that 64 bits hold."""
     kind = column.cells.type
     if pa.types.is_boolean(kind):
         return Numbers(column.cells.cast(pa.uint8()).cast(pa.float64()).to_numpy(), boolean=True)
@@ -66,7 +66,7 @@ def _from_integers(column: Column) -> Floats:
 
 
 def inexact(text: str) -> str:
-    """The problem with an integer that is another one as a float64."""
+    """Return the problem with an integer that is another one as a float64."""
     return f"{shown(text)} is an integer that a 64-bit float does not hold exactly"
 
 
@@ -74,7 +74,7 @@ def inexact(text: str) -> str:
 
 
 def _from_text(column: Column) -> Numbers:
-    """Numbers or booleans from text, of which each distinct one is read once."""
+    """Return numbers or booleans from text, of which each distinct one is read once."""
     text = pc.utf8_trim_whitespace(column.cells.cast(pa.large_string()))
     missing = pc.is_in(text, value_set=pa.array(MISSING, pa.large_string()))
     distinct, codes = encoded(pc.if_else(missing, pa.scalar(None, pa.large_string()), text))
@@ -86,13 +86,13 @@ def _from_text(column: Column) -> Numbers:
 
 
 def encoded(text: Any) -> tuple[Any, Codes]:
-    """The distinct texts, in the order of their first rows, and the place of each row's text among them."""
+    """Return the distinct texts, in the order of their first rows, and the place of each row's text among them."""
     found = text.combine_chunks().dictionary_encode()
     return found.dictionary, pc.fill_null(found.indices, -1).to_numpy().astype(np.int64)
 
 
 def _parsed(texts: Any) -> Floats:
-    """The float64 nearest to each text; NaN for what is no number."""
+    """Return the float64 nearest to each text; NaN for what is no number."""
     try:
         parsed: Floats = texts.cast(pa.float64()).to_numpy()
         if not np.isnan(parsed).any():
@@ -131,7 +131,7 @@ def _refuse(column: Column, texts: Any, parsed: Floats, codes: Codes) -> None:
 
 
 def merged(texts: Any, parsed: Floats) -> list[tuple[int, int]]:
-    """Pairs of places whose texts are different numbers but one float64, the one that comes first before the other."""
+    """Return pairs of places, in order, whose texts are different numbers but one float64."""
     ordered = np.sort(parsed)
     if not (ordered[1:] == ordered[:-1]).any():
         return []
@@ -142,7 +142,7 @@ def merged(texts: Any, parsed: Floats) -> list[tuple[int, int]]:
 
 
 def _exact(text: str) -> Decimal | str:
-    """The number that a text is; the text itself where its exponent is beyond even what Decimal takes."""
+    """Return the number that a text is; the text itself where its exponent is beyond even what Decimal takes."""
     try:
         return Decimal(text)
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""Labelled tables to train on: the built-in data, or a user's CSV or Parquet file, checked."""
+"""Make labelled tables to train on: of the built-in data, or of a user's CSV or Parquet file, which is checked."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Table:
 
 
 def builtin(rows: int, seed: int) -> Table:
-    """The simulated scan tunnel's first `rows` parcels."""
+    """Return the simulated scan tunnel's first `rows` parcels."""
     scans = simulator.Tunnel(seed=seed).scans(rows)
     source = {"source": "simulated scan tunnel (defects/simulator.py)", "rows": rows, "seed": seed, "label": "defect"}
     return Table(scans.features, scans.labels, simulator.SCHEMA, source)
 
 
 def read(path: Path, label: str) -> Table:
-    """A CSV or Parquet file with one row an example, numeric or boolean feature columns and a label column.
+    """Read a CSV or Parquet file: one row an example, with numeric or boolean features and a column of labels.
 
     Ranges, missingness and classes are inferred. Rows are counted from 1, the header not included. Raises `BadData`.
     """
@@ -68,7 +68,7 @@ def read(path: Path, label: str) -> Table:
 
 
 def _printable(name: str) -> str:
-    """A file's name as text; the bytes of one that is not UTF-8 can't be kept."""
+    """Return a file's name as text; the bytes of one that is not UTF-8 can't be kept."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 

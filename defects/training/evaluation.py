@@ -1,4 +1,4 @@
-"""How good a model is on held-out rows, and what training saw, to compare production with."""
+"""Measure how good a model is on held-out rows, and keep what training saw, to compare production with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE_BINS = 10
 
 
 def evaluate(labels: NDArray[np.int64], probabilities: Probabilities, schema: Schema) -> dict[str, Any]:
-    """Accuracy, macro-F1 and log loss (natural logarithm), over all and by class."""
+    """Return accuracy, macro-F1 and log loss (natural logarithm), over all and by class."""
     classes = np.arange(len(schema.classes))
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -40,7 +40,7 @@ def evaluate(labels: NDArray[np.int64], probabilities: Probabilities, schema: Sc
 
 
 def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabilities: Probabilities) -> dict[str, Any]:
-    """The training distribution, to compare production with: features and classes as fitted, answers as held out."""
+    """Return the distribution of features and classes in training, and of answers on held-out rows."""
     count = len(schema.classes)
     confidence, edges = np.histogram(probabilities.max(axis=1), bins=REFERENCE_BINS, range=(0, 1))
     return {
@@ -62,7 +62,7 @@ def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabiliti
 
 
 def _distribution(column: NDArray[np.float64]) -> dict[str, Any]:
-    """Bins with about equal counts (fewer where values repeat), so that each carries the same evidence."""
+    """Bin a column with about equal counts (fewer bins where values repeat): each bin carries the same evidence."""
     values = column[~np.isnan(column)]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, REFERENCE_BINS + 1)))
     if len(edges) == 1:

@@ -1,4 +1,4 @@
-"""Which engine serves a fitted pipeline: ONNX Runtime where it is proven to answer as scikit-learn, else that itself.
+"""Choose the engine for a fitted pipeline: ONNX Runtime if it is proven to answer as scikit-learn, else scikit-learn.
 
 Held-out rows don't show what goes wrong at a threshold, in a tie or at the edges of floating point, so the proof goes
 over probes that are made from the model itself, in the precision that is served, and some of them go into the artifact:
@@ -50,19 +50,20 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Answers:
+class SklearnResults:
     """What scikit-learn says of rows `[n, features]`: probabilities `[n, classes]` and classes `[n]`, by number."""
 
     rows: Rows
     probabilities: Probabilities
     classes: NDArray[np.int64]
 
-    def part(self, chosen: Any) -> Answers:
-        """Those of some rows, as NumPy chooses them."""
-        return Answers(self.rows[chosen], self.probabilities[chosen], self.classes[chosen])
+    def subset(self, chosen: Any) -> SklearnResults:
+        """Return the results of some rows, which NumPy chooses."""
+        return SklearnResults(self.rows[chosen], self.probabilities[chosen], self.classes[chosen])
 
-    def and_(self, other: Answers) -> Answers:
-        return Answers(
+    def joined_with(self, other: SklearnResults) -> SklearnResults:
+        """Return these results and then the other ones."""
+        return SklearnResults(
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.probabilities, other.probabilities]),
             np.concatenate([self.classes, other.classes]),
@@ -79,7 +80,7 @@ class Proof:
 
 
 def export(pipeline: Pipeline, schema: Schema, held_out: Rows, fitted: Rows) -> Engine:
-    """The engine for a pipeline that was fitted on `fitted` rows; raises `BadData` where none answers as it does."""
+    """Return the engine for a pipeline fitted on `fitted` rows; raises `BadData` where none answers as it does."""
     held = ask(pipeline, held_out)
     parity: dict[str, Any] = {}
     try:
@@ -106,15 +107,17 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
 
 
-def _for_sklearn(pipeline: Pipeline, schema: Schema, held: Answers, fitted: Rows) -> tuple[bytes, dict[str, Any]]:
-    """The pipeline as scikit-learn's engine loads it, and its golden inputs; raises `NotProven`."""
+def _for_sklearn(
+    pipeline: Pipeline, schema: Schema, held: SklearnResults, fitted: Rows
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the pipeline as scikit-learn's engine loads it, and its golden inputs; raises `NotProven`."""
     import skops.io
 
     model = skops.io.dumps(pipeline)
     score = scoring.sklearn_scorer(model)  # refuses here, not in production, a type that is not pinned
     random = np.random.default_rng(0)
     some = np.concatenate([random.permutation(part)[:SLOW_PART] for part in probes(pipeline, schema, fitted)])
-    proof = prove(pipeline, score, schema, held.part(slice(SLOW_PROBES)), [random.permutation(some)[:SLOW_PROBES]])
+    proof = prove(pipeline, score, schema, held.subset(slice(SLOW_PROBES)), [random.permutation(some)[:SLOW_PROBES]])
     if proof.problem is not None:
         raise NotProven(proof.problem)
     return model, proof.golden
@@ -123,24 +126,24 @@ def _for_sklearn(pipeline: Pipeline, schema: Schema, held: Answers, fitted: Rows
 # --- the proof -----------------------------------------------------------------------------------------------------
 
 
-def ask(pipeline: Pipeline, rows: Rows) -> Answers:
-    """What scikit-learn predicts for the rows."""
+def ask(pipeline: Pipeline, rows: Rows) -> SklearnResults:
+    """Return what scikit-learn predicts for the rows."""
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):  # of its own look for infinities
         probabilities = np.concatenate([pipeline.predict_proba(chunk) for chunk in chunks])
         classes, near = probabilities.argmax(axis=1), _margins(probabilities) <= NEAR
         if near.any():
             classes[near] = pipeline.predict(rows[near])
-    return Answers(rows, probabilities, classes)
+    return SklearnResults(rows, probabilities, classes)
 
 
 def _margins(probabilities: Probabilities) -> NDArray[np.float64]:
-    """By how much each row's best class leads the next."""
+    """Return by how much each row's best class leads the next."""
     best = np.sort(probabilities, axis=1)
     return best[:, -1] - best[:, -2]
 
 
-def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made: Iterable[Rows]) -> Proof:
+def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: SklearnResults, made: Iterable[Rows]) -> Proof:
     """Compare a scorer with its pipeline, on held-out rows and on probes, which come in parts."""
     tie = 0.0 if trees_of(classifier_of(pipeline)) else LINEAR_TIE
     answered = _scored(score, schema, held.rows)
@@ -148,7 +151,7 @@ def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made
     if wrong := _difference(parity):
         return Proof(parity, f"differs on held-out rows {wrong}", {})
     problem = scoring.varies(score, schema.held(held.rows[:CHUNK]))
-    golden = _Golden(held.part(held.classes == answered.argmax(axis=1)))
+    golden = _Golden(held.subset(held.classes == answered.argmax(axis=1)))
     probed: dict[str, Any] = {"rows": 0, "largest_difference": 0.0, "different_class_rows": 0}
     for rows in _blocks(made):
         answered = _scored(score, schema, rows)
@@ -168,7 +171,7 @@ def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: Answers, made
             "largest_difference": max(probed["largest_difference"], found["largest_difference"]),
             "different_class_rows": probed["different_class_rows"] + found["different_class_rows"],
         }
-        golden.add(asked.part(asked.classes == answered.argmax(axis=1)))
+        golden.add(asked.subset(asked.classes == answered.argmax(axis=1)))
     return Proof(parity | {"probes": probed}, problem, golden.to_json())
 
 
@@ -188,8 +191,8 @@ def _scored(score: Scorer, schema: Schema, rows: Rows) -> Probabilities:
     return np.concatenate([score(schema.held(rows[i : i + CHUNK])) for i in range(0, len(rows), CHUNK)])
 
 
-def compare(expected: Answers, answered: Probabilities, tie: float = 0.0) -> dict[str, Any]:
-    """How far a scorer's probabilities are from scikit-learn's; another class counts unless scikit-learn's best two are
+def compare(expected: SklearnResults, answered: Probabilities, tie: float = 0.0) -> dict[str, Any]:
+    """Compare a scorer's probabilities with scikit-learn's; another class counts unless scikit-learn's best two are
     within `tie`."""
     decided = _margins(expected.probabilities) > tie
     other = (expected.classes != answered.argmax(axis=1)) & (decided | (tie == 0))
@@ -204,7 +207,7 @@ def compare(expected: Answers, answered: Probabilities, tie: float = 0.0) -> dic
 
 
 def _difference(parity: dict[str, Any]) -> str | None:
-    """What is wrong with a comparison, in words."""
+    """Say what a comparison found; `None` where it found nothing wrong."""
     if not parity["different_class_rows"] and parity["largest_difference"] <= PARITY_TOLERANCE:
         return None
     return (
@@ -214,7 +217,7 @@ def _difference(parity: dict[str, Any]) -> str | None:
 
 
 def _described(schema: Schema, row: NDArray[np.float64]) -> str:
-    """A row for people; of many features, the first ones."""
+    """Describe a row for people; of many features, the first ones."""
     pairs = [f"{name}={value:.17g}" for name, value in zip(schema.names, row.tolist(), strict=True)]
     return ", ".join(pairs[:8]) + (" …" if len(pairs) > 8 else "")
 
@@ -228,20 +231,20 @@ class _Golden:
     Of the probes, those that are nearest to being another class, and some of the others.
     """
 
-    def __init__(self, held: Answers) -> None:
-        self._held = held.part(slice(GOLDEN_ROWS))
-        self._nearest: tuple[Answers, NDArray[np.float64]] | None = None
-        self._others: tuple[Answers, NDArray[np.float64]] | None = None
+    def __init__(self, held: SklearnResults) -> None:
+        self._held = held.subset(slice(GOLDEN_ROWS))
+        self._nearest: tuple[SklearnResults, NDArray[np.float64]] | None = None
+        self._others: tuple[SklearnResults, NDArray[np.float64]] | None = None
         self._random = np.random.default_rng(0)
 
-    def add(self, asked: Answers) -> None:
+    def add(self, asked: SklearnResults) -> None:
         self._nearest = _lowest(self._nearest, asked, _margins(asked.probabilities))
         self._others = _lowest(self._others, asked, self._random.random(len(asked.rows)))
 
     def to_json(self) -> dict[str, Any]:
         golden = self._held
         for kept in (self._nearest, self._others):
-            golden = golden if kept is None else golden.and_(kept[0])
+            golden = golden if kept is None else golden.joined_with(kept[0])
         return {
             "tolerance": PARITY_TOLERANCE,
             "rows": [_values(row) for row in golden.rows],
@@ -251,13 +254,13 @@ class _Golden:
 
 
 def _lowest(
-    kept: tuple[Answers, NDArray[np.float64]] | None, added: Answers, keys: NDArray[np.float64]
-) -> tuple[Answers, NDArray[np.float64]]:
-    """Those with the lowest keys, with these, of what was kept and what is added."""
+    kept: tuple[SklearnResults, NDArray[np.float64]] | None, added: SklearnResults, keys: NDArray[np.float64]
+) -> tuple[SklearnResults, NDArray[np.float64]]:
+    """Merge what was kept with what is added, and keep those with the lowest keys, with their keys."""
     if kept is not None:
-        added, keys = kept[0].and_(added), np.concatenate([kept[1], keys])
+        added, keys = kept[0].joined_with(added), np.concatenate([kept[1], keys])
     first = np.argsort(keys, kind="stable")[: GOLDEN_PROBES // 2]
-    return added.part(first), keys[first]
+    return added.subset(first), keys[first]
 
 
 def _values(row: NDArray[np.float64]) -> list[float | None]:

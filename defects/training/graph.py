@@ -54,12 +54,12 @@ class Tree:
 
 
 def shift(offsets: Floats) -> FunctionTransformer:
-    """Subtracts `offsets` `[features]`, as parts that scikit-learn's own loader trusts."""
+    """Make a step that subtracts `offsets` `[features]`, of parts that scikit-learn's own loader trusts."""
     return FunctionTransformer(partial(np.add, -offsets))
 
 
 def offsets_of(step: FunctionTransformer) -> Floats:
-    """What a `shift` subtracts; raises `NotConvertible` for another function."""
+    """Return what a `shift` subtracts; raises `NotConvertible` for another function."""
     function = step.func
     if not isinstance(function, partial) or function.func is not np.add or len(function.args) != 1:
         raise NotConvertible(f"FunctionTransformer({function})")
@@ -67,7 +67,7 @@ def offsets_of(step: FunctionTransformer) -> Floats:
 
 
 def trees_of(classifier: Any) -> list[Tree]:
-    """The trees in the order in which scikit-learn adds them; none where the classifier has none."""
+    """Return the trees in the order in which scikit-learn adds them; none where the classifier has none."""
     if isinstance(classifier, HistGradientBoostingClassifier):
         return [_boosted(predictor.nodes) for iteration in classifier._predictors for predictor in iteration]
     if isinstance(classifier, RandomForestClassifier):
@@ -128,12 +128,12 @@ class _Graph:
         return self.add("Cast", value, to=to)
 
     def last_sum(self, terms: str, axis: int, count: int) -> str:
-        """The terms along an axis, added one after the other."""
+        """Add up the terms along an axis, one after the other."""
         sums = self.add("CumSum", terms, np.array(axis))
         return self.add("Gather", sums, np.array(count - 1), axis=axis)
 
     def ensemble(self, rows: str, trees: Sequence[Tree], targets: Integers, leaves: Sequence[Floats]) -> str:
-        """`[n, targets]`: for each target the sum, in their order, of the leaves that its trees lead to.
+        """Add up, for each target, the leaves that its trees lead to, in their order: `[n, targets]`.
 
         `targets` `[trees]` has each tree's; `leaves` has the number of each of its leaves, in the order of its nodes.
         """
@@ -170,7 +170,7 @@ _NODE_ATTRIBUTES = (
 
 
 def _described(tree: Tree, inner: int, outer: int) -> dict[str, NDArray[Any]]:
-    """A tree's inner nodes as ONNX has them, after so many inner nodes and leaves of other trees."""
+    """Return a tree's inner nodes as ONNX has them, after so many inner nodes and leaves of other trees."""
     nodes = np.flatnonzero(~tree.leaf)
     place = np.where(tree.leaf, outer + np.cumsum(tree.leaf) - 1, inner + np.cumsum(~tree.leaf) - 1)
     left, right = tree.left[nodes], tree.right[nodes]
@@ -266,21 +266,21 @@ def _convert(graph: _Graph, step: Any, rows: str) -> str:
 
 
 def classifier_of(pipeline: Any) -> Any:
-    """The last step, also of pipelines in pipelines."""
+    """Return the last step, also of pipelines in pipelines."""
     while isinstance(pipeline, Pipeline):
         pipeline = pipeline.steps[-1][1]
     return pipeline
 
 
 def link_of(classifier: Any) -> str:
-    """The name in `scoring.LINKS` of what makes probabilities of this classifier's scores."""
+    """Return the name in `scoring.LINKS` of what makes probabilities of this classifier's scores."""
     if isinstance(classifier, RandomForestClassifier):
         return "identity"
     return "sigmoid" if len(classifier.classes_) == 2 else "softmax"
 
 
 def to_onnx(pipeline: Pipeline, *, wide: bool) -> bytes:
-    """The pipeline as an ONNX model: input `rows` `[n, features]`, float32, or float64 where a feature is `wide`;
+    """Convert the pipeline to ONNX: input `rows` `[n, features]`, float32, or float64 where a feature is `wide`;
     output `scores` float64, `[n, classes]`, or `[n, 1]` of the second one of two; what makes probabilities of them is
     named in its metadata as `link`. Raises `NotConvertible`.
     """

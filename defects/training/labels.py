@@ -1,4 +1,4 @@
-"""A column of a table as labels: what type they are of, the classes in scikit-learn's order, and each row's class.
+"""Read a column of a table as labels: their type, the classes in scikit-learn's order, and each row's class.
 
 That order is of values, not of their text: numbers from the smallest, false before true, text by code points.
 """
@@ -35,7 +35,7 @@ class Labels:
 
 
 def labels(column: Column) -> Labels:
-    """Raises `BadData` for a row without a label, for labels of no use, and for fewer than two rows of each class."""
+    """Read the labels; raises `BadData` for a row without one, for unusable ones, and for a class with one row."""
     found, codes, kind = _typed(column) if column.typed else _from_text(column)
     missing = codes < 0
     if missing.any():
@@ -69,7 +69,7 @@ def _stripped(column: Column) -> tuple[Any, NDArray[np.int64]]:
 
 
 def _from_text(column: Column) -> Found:
-    """Labels without a type: integers if all are, else numbers if all are, else booleans if all are, else text."""
+    """Read labels without a type: integers if all are, else numbers if all are, else booleans if all are, else text."""
     distinct, codes = _stripped(column)
     texts: list[str] = distinct.to_pylist()
     if all(map(_is_integer, texts)):
@@ -102,7 +102,7 @@ def _is_written_so(text: str) -> bool:
 
 
 def _typed(column: Column) -> Found:
-    """Labels of the type that the file gives them."""
+    """Read labels of the type that the file gives them."""
     kind, types = column.cells.type, pa.types
     if types.is_large_string(kind):
         distinct, codes = _stripped(column)
@@ -129,7 +129,7 @@ def _typed(column: Column) -> Found:
 
 
 def _from_floats(column: Column) -> Found:
-    """Floats, NaN as a missing one; those of fewer than 64 bits by their shortest text, as 0.1 is meant by float32."""
+    """Read floats, NaN as a missing one; those of fewer than 64 bits by their shortest text, such as 0.1 of float32."""
     values = column.cells.to_numpy()  # NaN for null
     if (infinite := np.isinf(values)).any():
         row = int(infinite.argmax())

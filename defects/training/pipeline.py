@@ -1,4 +1,4 @@
-"""From a labelled table to the files of an artifact: pipeline, evaluation, export, card, reference, golden."""
+"""Train: make of a labelled table the files of an artifact (model, card, schema, reference, golden inputs)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def train(table: Table, estimator: str, seed: int, test_share: float, progress: 
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
         with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             pipeline.fit(fit_x, fit_y)
-        scoring.in_order(pipeline)
+        scoring.use_one_thread(pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             metrics = evaluate(test_y, probabilities, schema)
@@ -113,7 +113,7 @@ def _pipeline(classifier: ClassifierMixin, schema: Schema, shifts: dict[str, flo
 
 
 def _shifts(table: Table) -> dict[str, float]:
-    """What is subtracted from each wide column for an estimator that works in 32 bits; raises `BadData`."""
+    """Return what is subtracted from each wide column for an estimator that works in 32 bits; raises `BadData`."""
     shifts = {}
     for column, feature in enumerate(table.schema.features):
         if not feature.wide:
@@ -157,7 +157,7 @@ def _split(table: Table, test_share: float, seed: int) -> tuple[Any, Any, Any, A
 
 
 def _parameters(pipeline: Pipeline) -> dict[str, Any]:
-    """The pipeline's parameters that JSON can hold."""
+    """Return the pipeline's parameters that JSON can hold."""
     return {name: value for name, value in sorted(pipeline.get_params().items()) if _is_json(value)}
 
 

@@ -1,4 +1,4 @@
-"""What 32 bits can't hold: which columns are wide, and the shift that makes one narrow without losing anything."""
+"""Find columns that 32 bits can't hold, and the shift that makes one narrow without losing anything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _is_written(value: float) -> bool:
 
 
 def exact_shift(values: Values) -> float | None:
-    """What to subtract from a wide column, exactly, so that it is not wide; `None` where nothing that was tried is."""
+    """Return what to subtract, exactly, to make a wide column narrow; `None` where nothing that was tried does."""
     low, high = float(values.min()), float(values.max())
     for shift in (float(np.rint(low / 2 + high / 2)), float(np.median(values)), low):
         shifted = values - shift

@@ -1,5 +1,5 @@
-"""Rows at which an engine that is nearly right is wrong: a model's own thresholds and their neighbours, the extremes of
-what is accepted, patterns of missing values that training never saw, and rows that no parcel ever had."""
+"""Make rows at which an engine that is nearly right is wrong: a model's own thresholds and their neighbours, the
+extremes of what is accepted, patterns of missing values that training never saw, and rows that no parcel ever had."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 def probes(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[Rows]:
-    """Rows that the schema allows, in the precision that it holds, made of training rows and the model's thresholds.
+    """Yield rows that the schema allows, in its precision, made of training rows and the model's thresholds.
 
     They come in parts, for there may be a million.
     """
@@ -39,7 +39,7 @@ def probes(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[Rows]:
 
 
 def _complete(rows: Rows) -> Rows:
-    """The rows with a column's median where a value is missing."""
+    """Return the rows with a column's median where a value is missing."""
     return np.where(np.isnan(rows), np.nanmedian(rows, axis=0), rows)
 
 
@@ -56,8 +56,9 @@ def _allowed(schema: Schema, rows: Rows) -> Rows:
 
 
 def _at_thresholds(pipeline: Pipeline, schema: Schema, rows: Rows) -> Iterator[Rows]:
-    """For each threshold of the model, rows that come to a node that has it: with the value at which it splits, both
-    of its neighbours, and none where it may be missing. Of more than `MOST_THRESHOLDS`, for an even share of them."""
+    """Yield, for each threshold of the model, rows that come to a node that has it: with the value at which it splits,
+    both of its neighbours, and none where it may be missing. Of more than `MOST_THRESHOLDS`, an even share is taken.
+    """
     classifier = classifier_of(pipeline)
     offsets = _offsets(pipeline, len(schema.features))
     narrow = [isinstance(classifier, RandomForestClassifier) or not feature.wide for feature in schema.features]
@@ -88,7 +89,7 @@ def _is_new(tree: Tree, node: int, seen: set[tuple[int, float]]) -> bool:
 
 
 def _offsets(pipeline: Any, width: int) -> Floats:
-    """What the pipeline subtracts before its trees see a row."""
+    """Return what the pipeline subtracts before its trees see a row."""
     if isinstance(pipeline, Pipeline):
         offsets: Floats = np.sum([_offsets(step, width) for _, step in pipeline.steps], axis=0)
         return offsets
@@ -96,7 +97,7 @@ def _offsets(pipeline: Any, width: int) -> Floats:
 
 
 def _coming(tree: Tree, nodes: NDArray[np.int64], rows: Rows, narrow: NDArray[np.bool_]) -> Rows:
-    """The rows, changed as little as makes each of them come to its node."""
+    """Return the rows, changed as little as makes each of them come to its node."""
     low = np.full((len(tree.leaf), rows.shape[1]), -np.inf)
     high = np.full_like(low, np.inf)
     for node in np.flatnonzero(~tree.leaf).tolist():  # a parent comes before its children
@@ -111,7 +112,7 @@ def _coming(tree: Tree, nodes: NDArray[np.int64], rows: Rows, narrow: NDArray[np
 
 
 def _last(values: Floats, narrow: NDArray[np.bool_]) -> Floats:
-    """The largest value not above each that a column holds."""
+    """Return the largest value not above each that a column holds."""
     with np.errstate(over="ignore", under="ignore"):
         rounded = values.astype(np.float32)
         last = np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
@@ -119,7 +120,7 @@ def _last(values: Floats, narrow: NDArray[np.bool_]) -> Floats:
 
 
 def _next(values: Floats, narrow: NDArray[np.bool_], towards: float) -> Floats:
-    """The neighbour of each value that a column holds."""
+    """Return the neighbour of each value that a column holds."""
     with np.errstate(over="ignore", under="ignore"):
         near = np.nextafter(values.astype(np.float32), np.float32(towards)).astype(np.float64)
         return np.clip(np.where(narrow, near, np.nextafter(values, towards)), -FLOAT32_MAX, FLOAT32_MAX)
@@ -129,7 +130,7 @@ def _next(values: Floats, narrow: NDArray[np.bool_], towards: float) -> Floats:
 
 
 def _extremes(schema: Schema, rows: Rows) -> Rows:
-    """Each feature at the ends of what is accepted and of what training saw, their neighbours, and around zero."""
+    """Return rows with each feature at the ends of what is accepted and of what training saw, and around zero."""
     made: list[Rows] = []
     for column, feature in enumerate(schema.features):
         ends = np.array([*feature.limits, rows[:, column].min(), rows[:, column].max()])
@@ -144,7 +145,7 @@ def _extremes(schema: Schema, rows: Rows) -> Rows:
 
 
 def _missing(schema: Schema, rows: Rows, random: np.random.Generator) -> Rows:
-    """Rows in which each optional value is missing alone, all are, and some of them are."""
+    """Return rows in which each optional value is missing alone, all are, and some of them are."""
     optional = np.flatnonzero([feature.optional for feature in schema.features])
     gaps = np.zeros((len(optional) + 1 + PATTERNS, rows.shape[1]), bool)
     gaps[np.arange(len(optional)), optional] = True

@@ -1,4 +1,4 @@
-"""A user's table, CSV or Parquet: its columns by name as the file has them, or one line that says why not.
+"""Read a user's table, CSV or Parquet: its columns by name as the file has them, or one line that says why not.
 
 Training and the load tests both read tables here, so this needs neither pandas nor scikit-learn. Rows are counted from
 1, the header not included; blank lines are no rows.
@@ -43,18 +43,18 @@ class Column:
     typed: bool
 
     def bad(self, row: int | None, problem: str) -> BadData:
-        """The error to raise for the cell in `row`, counted from 0 as arrays are, or for the whole column."""
+        """Return the error to raise for the cell in `row`, counted from 0 as arrays are, or for the whole column."""
         place = "" if row is None else f", row {row + 1}:"
         return BadData(f"{self.path}: column {self.name!r}{place} {problem}")
 
 
 def shown(cell: str) -> str:
-    """A cell as messages have it: its beginning, where it is long."""
+    """Return a cell as messages have it: its beginning, where it is long."""
     return cell if len(cell) <= MOST_SHOWN else f"{cell[:MOST_SHOWN]}…"
 
 
 def among(name: str, known: Sequence[str]) -> str:
-    """The names that there are, and which of them `name` may have been meant to be."""
+    """Return the names that there are, and which of them `name` may have been meant to be."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"among {', '.join(map(repr, known))}{f'; did you mean {close[0]!r}?' if close else ''}"
 
@@ -65,7 +65,7 @@ def is_table(path: Path) -> bool:
 
 
 def read(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:
-    """The columns with these names, or all of them, in the file's order; raises `BadData`.
+    """Read the columns with these names, or all of them, in the file's order; raises `BadData`.
 
     Other columns are left out, whatever is in them.
     """
@@ -95,7 +95,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def _chosen(path: Path, header: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """The names of the columns to read, in the file's order."""
+    """Return the names of the columns to read, in the file's order."""
     _check_names(path, header)
     for name in names or ():
         if name not in header:
@@ -128,7 +128,7 @@ def _read_csv(path: Path, names: Sequence[str] | None) -> dict[str, Column]:
 
 
 def _rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
-    """The header and the rows, all with as many cells."""
+    """Yield the header and the rows, all with as many cells."""
     count, width = 0, 0
     try:
         for row in csv.reader(_lines(file), strict=True):
@@ -146,7 +146,7 @@ def _rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _lines(file: Iterable[str]) -> Iterator[str]:
-    """The lines of a file whose bytes that are not UTF-8 were read as surrogates; raises `ValueError` for those."""
+    """Yield the lines of a file; raises `ValueError` for bytes that are not UTF-8, which were read as surrogates."""
     for line in file:
         if not line.isascii():
             try:
@@ -174,7 +174,7 @@ def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, Column]:
 
 
 def _plain(path: Path, field: Any, cells: Any) -> Column:
-    """The column as numbers, booleans or text; raises `BadData` for one that is none of them."""
+    """Return the column as numbers, booleans or text; raises `BadData` for one that is none of them."""
     if pa.types.is_dictionary(cells.type):
         cells = pa.chunked_array([chunk.dictionary_decode() for chunk in cells.chunks], cells.type.value_type)
     kind, types = cells.type, pa.types
@@ -190,7 +190,7 @@ def _plain(path: Path, field: Any, cells: Any) -> Column:
 
 
 def _text(column: Column) -> Any:
-    """The cells, proved to be UTF-8, which a Parquet file only claims."""
+    """Return the cells, proved to be UTF-8, which a Parquet file only claims."""
     try:
         cells = column.cells.cast(pa.large_string())
         cells.validate(full=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from loadtests import results
 
 DELAY_MS, DELAY_PART = 5.0, 0.25  # the p99 of the delay may be so much, or this part of the SLO's p95 if that is more
-MAX_BUCKETS = 300  # of a run's course over time
+MAX_BUCKETS = 300  # of a run's values over time
 EDGES_PER_DECADE = 20  # of histograms
 PHASES = ("scheduling", "initialising", "pulling", "starting", "getting ready")  # each ends with the next moment
 SETTLE_SECONDS = 1.0  # after the wanted shares changed, while routers follow

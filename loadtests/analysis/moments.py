@@ -56,17 +56,17 @@ def step_times(*numbers: StepFunction | None) -> list[float]:
 
 def clock_of(found: Sequence[AnyObservation]) -> results.ClusterClock | None:
     """Return the most exact observation of the API server's clock; `None` without any."""
-    heard = [fact for fact in found if isinstance(fact, observations.ClockReading)]
+    heard = [observed for observed in found if isinstance(observed, observations.ClockReading)]
     if not heard:
         return None
-    best = min(heard, key=lambda fact: fact.error)
+    best = min(heard, key=lambda observed: observed.error)
     return results.ClusterClock(
         zero=best.offset, error_seconds=best.error, skew_seconds=best.skew, answers=max(f.answers for f in heard)
     )
 
 
-def moment(fact: AnyObservation, stamp: Stamp, clock: results.ClusterClock | None) -> tuple[float, bool]:
+def moment(observed: AnyObservation, stamp: Stamp, clock: results.ClusterClock | None) -> tuple[float, bool]:
     """Return when a change that was observed took place, and whether the object itself says so by its stamp."""
-    if fact.live or stamp is None or clock is None:
-        return fact.at, False
-    return min(stamp - clock.zero, fact.at), True
+    if observed.live or stamp is None or clock is None:
+        return observed.at, False
+    return min(stamp - clock.zero, observed.at), True

@@ -32,36 +32,38 @@ class PodHistory:
         self.problem: str | None = None
         self._turns: list[float] = []  # when it became ready, when it was no longer ready, and so on
 
-    def note(self, name: str, fact: AnyObservation, stamp: Stamp) -> None:
+    def note(self, name: str, observed: AnyObservation, stamp: Stamp) -> None:
         """Note a moment for the first time; by a stamp not before earlier moments, as clocks of nodes differ."""
         if name not in self.moments:
-            at, stamped = moment(fact, stamp, self._clock)
+            at, stamped = moment(observed, stamp, self._clock)
             earlier = [self.moments[other] for other in ORDER[: ORDER.index(name)] if other in self.moments]
             self.moments[name] = max([at, *earlier]) if stamped else at
             self.stamped += [name] * stamped
 
-    def take(self, fact: observations.Pod) -> None:
+    def take(self, observed: observations.Pod) -> None:
         """Add the pod's next observation."""
         for name, stamp in (
-            ("created", fact.created_stamp),
-            ("scheduled", fact.scheduled_stamp),
-            ("initialised", fact.initialised_stamp),
-            ("started", fact.started_stamp),
-            ("terminating", fact.deleted_stamp),
+            ("created", observed.created_stamp),
+            ("scheduled", observed.scheduled_stamp),
+            ("initialised", observed.initialised_stamp),
+            ("started", observed.started_stamp),
+            ("terminating", observed.deleted_stamp),
         ):
             if stamp is not None:
-                self.note(name, fact, stamp)
-        if fact.ready:
-            self.note("ready", fact, fact.ready_stamp)
-        if fact.gone:
-            self.note("gone", fact, None)
-        if fact.ready != (self.last is not None and self.last.ready):
-            self._turns.append(moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, self._clock)[0])
-        self.problem, self.last = fact.waiting or self.problem, fact
+                self.note(name, observed, stamp)
+        if observed.ready:
+            self.note("ready", observed, observed.ready_stamp)
+        if observed.gone:
+            self.note("gone", observed, None)
+        if observed.ready != (self.last is not None and self.last.ready):
+            self._turns.append(
+                moment(observed, observed.ready_stamp if observed.ready else observed.deleted_stamp, self._clock)[0]
+            )
+        self.problem, self.last = observed.waiting or self.problem, observed
 
     def record(self, lost: FailedRequests) -> PodLife:
         """Return what the summary has of the pod."""
-        assert self.last is not None  # noqa: S101 - made with its first fact
+        assert self.last is not None  # noqa: S101 - made with its first observed
         at = self.moments
         phases = list(self.phases())
         fresh = "ready" in at and at.get("created", -math.inf) >= 0
@@ -136,11 +138,11 @@ class FailedRequests:
 def histories_of(found: Sequence[AnyObservation], clock: results.ClusterClock | None) -> dict[str, PodHistory]:
     """Return the history of every pod that was seen, by its name."""
     histories: dict[str, PodHistory] = {}
-    for fact in found:
-        if isinstance(fact, observations.Pod):
-            histories.setdefault(fact.name, PodHistory(clock)).take(fact)
-        elif isinstance(fact, observations.Inside) and fact.name in histories:
-            histories[fact.name].startup |= fact.startup
+    for observed in found:
+        if isinstance(observed, observations.Pod):
+            histories.setdefault(observed.name, PodHistory(clock)).take(observed)
+        elif isinstance(observed, observations.Inside) and observed.name in histories:
+            histories[observed.name].startup |= observed.startup
     for name, event in pulled_of(found).items():
         if name in histories:
             histories[name].note("pulled", event, event.stamp)
@@ -150,11 +152,11 @@ def histories_of(found: Sequence[AnyObservation], clock: results.ClusterClock | 
 def pulled_of(found: Sequence[AnyObservation]) -> dict[str, observations.KubernetesEvent]:
     """Return, by pod, the event that its last image was there. A container that starts again has one each time."""
     first: dict[tuple[str, str], observations.KubernetesEvent] = {}
-    for fact in found:
+    for observed in found:
         if (
-            isinstance(fact, observations.KubernetesEvent)
-            and fact.reason == "Pulled"
-            and fact.part.startswith("spec.containers")
+            isinstance(observed, observations.KubernetesEvent)
+            and observed.reason == "Pulled"
+            and observed.part.startswith("spec.containers")
         ):
-            first.setdefault((fact.name, fact.part), fact)
+            first.setdefault((observed.name, observed.part), observed)
     return {name: event for (name, _), event in sorted(first.items(), key=lambda pair: pair[1].at)}

@@ -34,7 +34,7 @@ def _counted(
     found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[StepFunction | None, str | None]:
     """Return the sum over all objects of the first of these kinds that has the number, and that kind."""
-    scales = [fact for fact in found if isinstance(fact, observations.ReplicaCount)]
+    scales = [observed for observed in found if isinstance(observed, observations.ReplicaCount)]
     kind = next((kind for kind in kinds if any(s.kind == kind and getattr(s, what) is not None for s in scales)), None)
     by_name: dict[str, int] = {}
     steps = []
@@ -54,18 +54,18 @@ def pods_of(
 
     Where pods may not be seen, autoscalers and Deployments say how many are ready.
     """
-    if any(isinstance(fact, observations.Unseen) and fact.resource == "pods" for fact in found):
+    if any(isinstance(observed, observations.Unseen) and observed.resource == "pods" for observed in found):
         return None, _counted(found, "ready", BY_READY)[0]
     changes: list[tuple[float, str, bool, bool]] = []
     latest: dict[str, float] = {}  # a pod's changes keep their order, whatever their stamps say
-    for fact in found:
-        if isinstance(fact, observations.Pod):
-            if fact.name not in latest:  # it was there before it was ready
-                latest[fact.name] = moment(fact, fact.created_stamp, clock)[0]
-                changes.append((latest[fact.name], fact.name, True, False))
-            at, _ = moment(fact, fact.ready_stamp if fact.ready else fact.deleted_stamp, clock)
-            latest[fact.name] = max(latest[fact.name], at)
-            changes.append((latest[fact.name], fact.name, fact.stays, fact.ready))
+    for observed in found:
+        if isinstance(observed, observations.Pod):
+            if observed.name not in latest:  # it was there before it was ready
+                latest[observed.name] = moment(observed, observed.created_stamp, clock)[0]
+                changes.append((latest[observed.name], observed.name, True, False))
+            at, _ = moment(observed, observed.ready_stamp if observed.ready else observed.deleted_stamp, clock)
+            latest[observed.name] = max(latest[observed.name], at)
+            changes.append((latest[observed.name], observed.name, observed.stays, observed.ready))
     state: dict[str, tuple[bool, bool]] = {}
     existing, ready = [], []
     for at, name, stays, is_ready in sorted(changes, key=lambda change: change[0]):

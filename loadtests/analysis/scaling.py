@@ -43,29 +43,31 @@ def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | Non
     """Return events, and changes of conditions as events of their objects, from `EVENTS_FROM` on, in order."""
     events: list[results.PlatformEvent] = []
     before: dict[tuple[str, str], dict[str, str]] = {}
-    for fact in found:
-        if isinstance(fact, observations.KubernetesEvent):
-            at, stamped = moment(fact, fact.stamp, clock)
+    for observed in found:
+        if isinstance(observed, observations.KubernetesEvent):
+            at, stamped = moment(observed, observed.stamp, clock)
             events.append(
                 results.PlatformEvent(
                     at=at,
                     stamped=stamped,
-                    kind=fact.kind,
-                    name=fact.name,
-                    reason=fact.reason,
-                    message=fact.message,
-                    warning=fact.warning,
+                    kind=observed.kind,
+                    name=observed.name,
+                    reason=observed.reason,
+                    message=observed.message,
+                    warning=observed.warning,
                 )
             )
-        elif isinstance(fact, observations.Service | observations.Revision):
-            about = ("InferenceService", "") if isinstance(fact, observations.Service) else ("Revision", fact.name)
+        elif isinstance(observed, observations.Service | observations.Revision):
+            about = (
+                ("InferenceService", "") if isinstance(observed, observations.Service) else ("Revision", observed.name)
+            )
             old = before.get(about, {})
-            before[about] = fact.conditions
-            for condition, value in fact.conditions.items():
-                if old.get(condition) != value and fact.live:
+            before[about] = observed.conditions
+            for condition, value in observed.conditions.items():
+                if old.get(condition) != value and observed.live:
                     events.append(
                         results.PlatformEvent(
-                            at=fact.at, stamped=False, kind=about[0], name=about[1], reason=condition, message=value
+                            at=observed.at, stamped=False, kind=about[0], name=about[1], reason=condition, message=value
                         )
                     )
     return sorted((event for event in events if event.at >= EVENTS_FROM), key=lambda event: event.at)
@@ -74,44 +76,47 @@ def events_of(found: Sequence[AnyObservation], clock: results.ClusterClock | Non
 def autoscaler_of(found: Sequence[AnyObservation]) -> list[results.AutoscalerSample]:
     """Return what Knative's autoscaler said, in order."""
     return [
-        results.AutoscalerSample.model_validate(fact.model_dump(exclude={"what", "live"}))
-        for fact in found
-        if isinstance(fact, observations.Autoscaler)
+        results.AutoscalerSample.model_validate(observed.model_dump(exclude={"what", "live"}))
+        for observed in found
+        if isinstance(observed, observations.Autoscaler)
     ]
 
 
 def samples(found: Sequence[AnyObservation], counts: ReplicaCounts) -> list[results.Sample]:
     """Return the timeline, once a second, from what pods say: requests from outside would keep them from going."""
-    inside = [fact for fact in found if isinstance(fact, observations.Inside)]
+    inside = [observed for observed in found if isinstance(observed, observations.Inside)]
     return [_sample(float(second), inside, counts) for second in range(int(max(0.0, counts.until)) + 1)]
 
 
 def _sample(at: float, inside: Sequence[observations.Inside], counts: ReplicaCounts) -> results.Sample:
-    fresh = {fact.name: fact for fact in inside if at - FRESH_SECONDS <= fact.at <= at}.values()
-    queues = [fact.queue_rows for fact in fresh if fact.queue_rows is not None]
-    flying = [fact.in_flight for fact in fresh if fact.in_flight is not None]
+    fresh = {observed.name: observed for observed in inside if at - FRESH_SECONDS <= observed.at <= at}.values()
     ready = value_at(counts.ready, at, 0)
     return results.Sample(
         at=at,
         ready=None if ready is None else ready > 0,
-        queue_rows=sum(queues) if queues else None,
-        in_flight=sum(flying) if flying else None,
         replicas_desired=value_at(counts.desired, at),
         replicas_ready=ready,
+        **{field: _sum(getattr(observed, field) for observed in fresh) for field in results.GAUGES.values()},
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum of the values that are known; `None` without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def not_seen(found: Sequence[AnyObservation]) -> Iterator[str]:
     """Yield a sentence for what could not be watched at all, and then for what was interrupted."""
-    yield from (fact.text for fact in found if isinstance(fact, observations.Unseen))
+    yield from (observed.text for observed in found if isinstance(observed, observations.Unseen))
     over: list[_Outage] = []
     ongoing: dict[str, _Outage] = {}
-    for fact in found:
-        if isinstance(fact, observations.Gap) and fact.seconds is None:
-            ongoing[fact.resource] = _Outage.of(fact, fact.at, math.inf)
-        elif isinstance(fact, observations.Gap):
-            ongoing.pop(fact.resource, None)
-            over.append(_Outage.of(fact, fact.at - (fact.seconds or 0.0), fact.at))
+    for observed in found:
+        if isinstance(observed, observations.Gap) and observed.seconds is None:
+            ongoing[observed.resource] = _Outage.of(observed, observed.at, math.inf)
+        elif isinstance(observed, observations.Gap):
+            ongoing.pop(observed.resource, None)
+            over.append(_Outage.of(observed, observed.at - (observed.seconds or 0.0), observed.at))
     for outages in (over, list(ongoing.values())):
         yield from (str(outage) for outage in _merged(outages))
 
@@ -159,8 +164,8 @@ def problems(found: Sequence[AnyObservation], run: Run, pods: Sequence[PodLife])
     platform, burst = run.plan.scenario.cluster, run.burst
     if platform is None or platform.disruption is None or burst is None:
         return
-    done = [fact for fact in found if isinstance(fact, observations.Disrupted)]
-    yield from (fact.problem for fact in done if fact.problem)
+    done = [observed for observed in found if isinstance(observed, observations.Disrupted)]
+    yield from (observed.problem for observed in done if observed.problem)
     if platform.disruption == "delete-pod" and not done:
         yield "delete-pod: it is not known whether a pod was deleted"
     before = {pod.revision for pod in pods if pod.created is not None and pod.created < burst.start}
@@ -181,7 +186,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
     cut = [f"events: the last {len(events) - MAX_EVENTS} are left out"] if len(events) > MAX_EVENTS else []
     cluster = results.Cluster(
         service=watched.service,
-        mode=next((fact.mode for fact in reversed(found) if isinstance(fact, observations.Service)), None),
+        mode=next((observed.mode for observed in reversed(found) if isinstance(observed, observations.Service)), None),
         clock=clock,
         desired_from=kind,
         replica_per_s=run.plan.base if counts.needed else None,
@@ -206,5 +211,5 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
 
 
 def _disruption(found: Sequence[AnyObservation]) -> results.Disruption | None:
-    done = (fact for fact in found if isinstance(fact, observations.Disrupted) and not fact.problem)
-    return next((results.Disruption(at=fact.at, what=fact.text) for fact in done), None)
+    done = (observed for observed in found if isinstance(observed, observations.Disrupted) and not observed.problem)
+    return next((results.Disruption(at=observed.at, what=observed.text) for observed in done), None)

@@ -25,13 +25,13 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 def traffic_of(found: Sequence[AnyObservation]) -> list[results.Traffic]:
     """Return the wanted shares, each time that they changed."""
     changes: list[results.Traffic] = []
-    for fact in found:
+    for observed in found:
         if (
-            isinstance(fact, observations.Service)
-            and fact.traffic
-            and not (changes and changes[-1].shares == fact.traffic)
+            isinstance(observed, observations.Service)
+            and observed.traffic
+            and not (changes and changes[-1].shares == observed.traffic)
         ):
-            changes.append(results.Traffic(at=fact.at, shares=fact.traffic))
+            changes.append(results.Traffic(at=observed.at, shares=observed.traffic))
     return changes
 
 

@@ -114,7 +114,9 @@ class Inside(Observation):
     name: str
     startup: dict[str, float]
     queue_rows: float | None
+    queue_rows_max: float | None = Field(default=None, description="highest within the 15 s before; None: not exported")
     in_flight: float | None
+    in_flight_max: float | None = Field(default=None, description="highest within the 15 s before; None: not exported")
 
 
 class ClockReading(Observation):

@@ -13,6 +13,7 @@ from kubernetes.client import ApiException
 from loadtests.cluster import observations
 from loadtests.cluster.api import SCRAPE_SECONDS, TOKEN, UNANSWERED, get_text, get_through_api, reason
 from loadtests.cluster.reporter import Reporter
+from loadtests.results import GAUGES
 from tools import prometheus
 
 CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18 and since
@@ -22,7 +23,6 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
 }
 AUTOSCALER_METRICS = {name for names in CONCURRENCY.values() for name in names}
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
-GAUGES = {"defects_queue_rows": "queue_rows", "defects_requests_in_flight": "in_flight"}
 STARTUP = "defects_startup_seconds"
 
 

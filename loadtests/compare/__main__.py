@@ -14,22 +14,29 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from defects.pages.html import plain
-from loadtests.compare.comparison import (
-    BETTER,
-    CANNOT,
-    ERROR,
-    FEWEST,
-    WORSE,
-    Unusable,
-    compare,
-    objections,
-    read,
-    report,
-)
+from loadtests import results
+from loadtests.compare.comparison import FEWEST, compare
+from loadtests.compare.objections import objections
+from loadtests.compare.report import report
 from loadtests.results import Summary
+
+NOT_WORSE, WORSE, CANNOT, ERROR = 0, 1, 2, 3  # exit codes
+
+
+class Unusable(ValueError):
+    """What was given can't be read; the message is one line."""
+
+
+def read(path: str) -> Summary:
+    """Return one run; raises `Unusable`."""
+    try:
+        return results.read_summary(Path(path))
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{path}: {plain(error)}; expected the directory of a run, or its summary.json") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.stdout.write(report(a, b, rows, against))
     if any(r.finding == "worse" for r in rows):
         return WORSE
-    return CANNOT if min(len(a), len(b)) < FEWEST else BETTER
+    return CANNOT if min(len(a), len(b)) < FEWEST else NOT_WORSE
 
 
 if __name__ == "__main__":

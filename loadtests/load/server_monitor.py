@@ -26,19 +26,13 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from loadtests.results import Sample
+from loadtests.results import GAUGES, Sample
 from tools import prometheus, urls
 from tools.processes import ROOT, end
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
-GAUGES = {  # those called _max are maxima over the last 15 s, which older servers don't export
-    "defects_queue_rows": "queue_rows",
-    "defects_queue_rows_max": "queue_rows_max",
-    "defects_requests_in_flight": "in_flight",
-    "defects_requests_in_flight_max": "in_flight_max",
-}
 UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
 METRICS = {*GAUGES, CPU, RESIDENT}

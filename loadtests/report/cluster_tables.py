@@ -31,7 +31,7 @@ def scaling(cluster: Cluster) -> Table:
     note = (
         "Detect: until more replicas are desired. Provision: from then until those are ready. Scale: until as many are "
         "ready as the planned rate needs. Recover: until the SLO holds again. Cold start: of the slowest pod, from "
-        "created to ready. Down: until no more are ready than are needed or were before. Zero: until none is."
+        "created to ready. Down: until no more are ready than are needed or were before. Zero: until none is left."
     )
     return Table("scaling", "How it scaled", heads, rows, left=2, note=f"{note} {provisioning(cluster)}".strip())
 
@@ -47,7 +47,7 @@ def provisioning(cluster: Cluster) -> str:
 
 def splits(cluster: Cluster) -> Table:
     """Return the share of the answers that each revision had, beside the wanted one."""
-    heads = ("Revision", "From, s", "To, s", "Wanted", "Had", "99 % interval", "Answers", "Of", "")
+    heads = ("Revision", "From, s", "To, s", "Wanted", "Got", "99 % interval", "Answers", "Of", "")
     rows = [
         [
             outside(s.revision), number(s.start), number(s.end), number(s.wanted_share, show=percent),
@@ -76,8 +76,8 @@ def starts(cluster: Cluster) -> Table:
         for pod in cluster.pods
     ]  # fmt: skip
     note = (
-        "Seconds of each phase, and of the process's own. A cold start is from created to ready, of a pod that was "
-        "created in the run."
+        "Seconds of each phase, and of the phases of the process itself. A cold start is from created to ready, of a "
+        "pod that was created in the run."
     )
     return Table("starts", "Starts of pods, s", heads, rows, note=note)
 
@@ -95,9 +95,8 @@ def pods(cluster: Cluster) -> Table:
         for pod in cluster.pods
     ]  # fmt: skip
     note = (
-        f"Lost: failed requests in the {figure(START_SECONDS)} s after it became ready, and while it ended, "
-        "whoever had them; "
-        f"{figure(cluster.lost_elsewhere)} failed near no pod's start or end."
+        f"Lost: requests that failed in the {figure(START_SECONDS)} s after the pod became ready, or while it ended, "
+        f"whichever pod they went to. {figure(cluster.lost_elsewhere)} failed near no pod's start or end."
     )
     return Table("pods", "Pods", heads, rows, left=2, note=note)
 

@@ -33,15 +33,15 @@ ADVICE = {
     "Error": "The run could not be made.",
 }
 STARTS = (
-    "Pods that were created in the run, by when they were; where there are many, the {most} that took longest. Bars "
-    "of pods that were never ready end with the axis. Under a bar: the phases of the process itself, as it says them."
+    "Pods that were created in the run, in that order; where there are many, the {most} that took longest. Bars of "
+    "pods that were never ready end with the axis. Under a bar: the phases of the process itself, as it reports them."
 )
 DISTRIBUTION = (
-    "Answered requests; each row as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what the "
-    "SLO allows its p95."
+    "Answered requests; each row is as high as its highest bar. Lines: p50, p95 and p99 of the phase; dashed: what "
+    "the SLO allows the p95."
 )
 MAXIMA = (
-    "Max, 15 s: the highest value within the last 15 s, as the server says it; a short peak is drawn 15 s wide. "
+    "Max, 15 s: the highest value within the last 15 s, as the server reports it; a short peak is drawn 15 s wide. "
     "Sampled: the value at the moment of reading, once a second."
 )
 HOW = (
@@ -107,7 +107,7 @@ def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     cluster = summary.cluster
     if cluster is None:
         return
-    caption = STARTS.format(most=pod_starts.MOST_PODS)
+    caption = STARTS.format(most=pod_starts.MAX_PODS)
     yield _figure("waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption)
     yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
@@ -153,11 +153,12 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
         data_seconds=f"{seconds(summary):.6g}",
     )  # fmt: skip
     caption = (
-        "Everything by the intended time of requests, but sent by when they left. Latency is on a logarithmic "
+        "Everything is by the intended time of requests, but sent is by when they left. Latency is on a logarithmic "
         "axis; the dashed red line is what the SLO allows the p95."
     )
     if series.has("queue_rows_max", "in_flight_max"):
-        caption = f"{caption} {MAXIMA}"
+        several = " Over several pods it is the sum of their maxima, an upper bound."
+        caption = f"{caption} {MAXIMA}{several if summary.cluster else ''}"
     if summary.cluster:
         caption = f"{caption} {_of_cluster(summary.cluster, series)}"
     return _figure("course", "Over time", lambda *at: charts.timeline(summary, series, *at), readout, caption.strip())

@@ -12,7 +12,7 @@ from defects.pages.html import plain
 from defects.pages.svg import AXIS, BOLD, CHARACTER, LINE, box, numbers, rule, shortened, svg, text
 from loadtests.results import Cluster, PodLife, Summary, parts_of
 
-MOST_PODS = 12  # as many as a page of paper has room for
+MAX_PODS = 12  # as many as a page of paper has room for
 BAR, INSIDE = 14, 6  # heights: of a pod's phases, of those of its process
 ROW = 2 * LINE + BAR + INSIDE + 16
 LEGEND = {
@@ -28,7 +28,7 @@ LEGEND = {
 def shown(cluster: Cluster) -> list[PodLife]:
     """Return the pods that were created in the run, in that order; where there are many, those that took longest."""
     found = [pod for pod in cluster.pods if pod.created is not None and pod.created >= 0]
-    slowest = sorted(found, key=lambda pod: -took(pod, cluster))[:MOST_PODS]
+    slowest = sorted(found, key=lambda pod: -took(pod, cluster))[:MAX_PODS]
     return sorted(slowest, key=lambda pod: pod.created or 0.0)
 
 

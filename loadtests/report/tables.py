@@ -103,9 +103,9 @@ def budget(summary: Summary) -> Table:
         ]
         for part in summary.budget
     ]  # fmt: skip
-    ramp = "Steps of a ramp are in it too, but break no promise. " if summary.capacity else ""
+    ramp = "Steps of a ramp are counted too, but do not fail the run. " if summary.capacity else ""
     note = (
-        f"Outside of warm-up. {ramp}Late: answered, but slower than the p95 allowed, which 5 % may be. "
+        f"The warm-up does not count. {ramp}Late: answered, but slower than the p95 allowed; 5 % may be late. "
         f"{recovery(summary)}"
     )
     return Table("budget", "Error budget", heads, rows, note=note)
@@ -180,7 +180,7 @@ def generator(summary: Summary) -> Table:
         [Cell("workers"), number(g.workers), Cell("")],
         *([Cell("never reported"), outside(name)._replace(bad=True), Cell("")] for name in g.missing),
     ]  # fmt: skip
-    note = "How late requests left, outside of warm-up."
+    note = "How late requests left. The warm-up does not count."
     return Table("generator", "The generator itself", ("Measure", "Measured", "Allowed"), rows, note=note)
 
 
@@ -208,8 +208,8 @@ def values(series: TimeSeries) -> Table:
         for n, start in enumerate(series.edges[:-1])
     ]
     note = (
-        "By the intended time of requests, sent by when they left; of several looks at the server the highest, but of "
-        "what is ready the lowest."
+        "By the intended time of requests, but sent by when they left. Of several samples in a row's time, the highest "
+        "counts; of what is ready, the lowest."
     )
     return Table("values", "Values over time", ["from, s", *(column.head for column in shown)], rows, left=0, note=note)
 

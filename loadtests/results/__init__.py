@@ -3,8 +3,8 @@
 python -m loadtests.results    prints the JSON schema of summary.json
 
 A run's directory has `summary.json` (a `Summary`) and `requests.parquet` (one row for each request of the schedule, in
-the order of their intended times; `COLUMNS` says what is in it), and with --cluster the facts that its measures come
-from, `cluster.jsonl` (`loadtests.cluster.observations`). Times called `…_s`, `start` or `at` are seconds on the
+the order of their intended times; `COLUMNS` says what is in it), and with --cluster the observations that its measures
+come from, `cluster.jsonl` (`loadtests.cluster.observations`). Times called `…_s`, `start` or `at` are seconds on the
 one axis of a run, whose zero is the begin of its schedule. What was not measured is null, never 0 or NaN.
 """
 
@@ -53,6 +53,7 @@ from loadtests.results.requests import (
     write_requests,
 )
 from loadtests.results.server import (
+    GAUGES,
     SLO,
     Bucket,
     Budget,
@@ -83,6 +84,7 @@ __all__ = [
     "CONNECT",
     "ERRORS",
     "FAILED",
+    "GAUGES",
     "NOT_HTTP",
     "NOT_SENT",
     "OUTCOMES",

@@ -62,8 +62,12 @@ class PodLife(Record):
     startup: dict[str, float] = Field(description="seconds of the process's own start, by phase, as it says itself")
     restarts: int
     problem: str | None = Field(description="why a container did not run, last seen")
-    lost_at_start: int = Field(description="failed requests of the seconds after it became ready, whoever had them")
-    lost_at_end: int = Field(description="failed requests while it ended, or was not ready any more, whoever had them")
+    lost_at_start: int = Field(
+        description="requests that failed in the seconds after it became ready, whichever pod they went to"
+    )
+    lost_at_end: int = Field(
+        description="requests that failed while it ended, or was no longer ready, whichever pod they went to"
+    )
 
 
 def parts_of(startup: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,14 @@ from pydantic import Field
 
 from loadtests.results.records import Number, PhaseName, Record, VerdictOutcome
 
+# The server's gauges, and the fields that keep them. Those called _max are maxima over the last 15 s.
+GAUGES = {
+    "defects_queue_rows": "queue_rows",
+    "defects_queue_rows_max": "queue_rows_max",
+    "defects_requests_in_flight": "in_flight",
+    "defects_requests_in_flight_max": "in_flight_max",
+}
+
 
 class Spread(Record):
     """Exact percentiles, by nearest rank, in ms: each is a value that was measured."""

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import pytest
 
-from defects.check import protocols
-from defects.check.client import Answer, Wrong
+from defects.check import agreement, protocols
+from defects.check.client import Failed, Response
 from defects.protocols import v1, v2
 from defects.schema import BOOLEAN, INTEGER, DefectClass, Feature, Schema
 from defects.serving import model as model_
@@ -29,10 +29,10 @@ ROWS = np.array([[EPOCH, 1.0], [EPOCH, np.nan]])
 TIED = np.array([[0.25, 0.375, 0.375]] * 2, np.float32)
 
 
-@pytest.mark.parametrize("way", protocols.WAYS, ids=lambda way: way.name)
-def test_rows_arrive_as_they_are_in_every_protocol(way: protocols.Way) -> None:
+@pytest.mark.parametrize("codec", protocols.CODECS, ids=lambda codec: codec.name)
+def test_rows_arrive_as_they_are_in_every_protocol(codec: protocols.Codec) -> None:
     seen = []
-    for call in way.calls(MODEL, ROWS):
+    for call in codec.calls(MODEL, ROWS):
         if "infer" in call.path:
             length = call.headers.get("inference_header_content_length")
             read = v2.decode(SCHEMA, call.body, int(length) if length else None, orjson.loads, 10).rows
@@ -46,8 +46,8 @@ def test_rows_arrive_as_they_are_in_every_protocol(way: protocols.Way) -> None:
     np.testing.assert_array_equal(seen, ROWS)
 
 
-def answer(value: Any) -> Answer:
-    return Answer("POST /", 200, {"content-type": "application/json"}, orjson.dumps(value), "id", 0.0)
+def answer(value: Any) -> Response:
+    return Response("POST /", 200, {"content-type": "application/json"}, orjson.dumps(value), "id", 0.0)
 
 
 @pytest.mark.parametrize(("best", "right"), [(1, True), (2, True), (0, False)])
@@ -62,19 +62,19 @@ def test_any_class_with_the_highest_probability_may_be_the_answer(best: int, rig
         if right:
             np.testing.assert_array_equal(read(MODEL, answer(value), 2), TIED)
         else:
-            with pytest.raises(Wrong):
+            with pytest.raises(Failed):
                 read(MODEL, answer(value), 2)
 
 
 def test_a_label_of_another_type_is_wrong() -> None:
     predictions = model_.prediction_objects(MODEL, TIED, [1, 1])
     for wrong in ("10", 10.5, True):
-        with pytest.raises(Wrong, match="defect"):
+        with pytest.raises(Failed, match="defect"):
             protocols._read_batch(MODEL, answer([predictions[0], predictions[1] | {"defect": wrong}]), 2)
 
 
 def test_generated_rows_are_allowed_and_not_rounded() -> None:
-    complete, missing = protocols.generated(SCHEMA)
+    complete, missing = agreement.generated(SCHEMA)
     for rows in (complete, missing):
         SCHEMA.check(rows.astype(np.float64))
         assert ((rows[:, 0] >= EPOCH) & (rows[:, 0] <= EPOCH + 1)).all()

@@ -340,9 +340,9 @@ def test_it_says_what_it_is(image: Image) -> None:
 
 
 def test_it_is_small_and_holds_only_what_serving_needs(image: Image) -> None:
-    contents = json.loads((image.reports / "image.json").read_text())
-    assert sum(contents["parts"].values()) < 230 * MEGABYTE
-    names = {package["name"].lower() for package in contents["packages"]}
+    inventory = json.loads((image.reports / "image.json").read_text())
+    assert sum(inventory["parts"].values()) < 230 * MEGABYTE
+    names = {package["name"].lower() for package in inventory["packages"]}
     assert {"bentoml", "onnxruntime", "numpy"} <= names
     assert not names & {"scikit-learn", "scipy", "pandas", "locust", "pytest", "pip", "uv"}
     listed = podman("run", "--rm", image.name, "python", "-c", "import os; print(os.listdir('/home/bentoml/bento'))")
@@ -360,9 +360,9 @@ def test_no_secret_of_the_build_is_in_a_layer(image: Image, tmp_path: Path) -> N
 
 
 def test_the_bill_of_materials_lists_what_is_installed(image: Image) -> None:
-    bill = json.loads((image.reports / "sbom.cdx.json").read_text())
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    listed = {component["purl"] for component in bill["components"]}
+    sbom = json.loads((image.reports / "sbom.cdx.json").read_text())
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {component["purl"] for component in sbom["components"]}
     code = "from importlib import metadata; print(*(f'{d.name}@{d.version}' for d in metadata.distributions()))"
     installed = podman("run", "--rm", image.name, "python", "-c", code).split()
     assert {f"pkg:pypi/{name.lower().replace('_', '-')}" for name in installed} <= listed

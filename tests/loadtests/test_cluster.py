@@ -521,7 +521,9 @@ defects_startup_seconds{phase="interpreter"} 0.2
 defects_startup_seconds{phase="model"} 0.7
 defects_startup_seconds{phase="ready"} 1.1
 defects_queue_rows 12
+defects_queue_rows_max 700
 defects_requests_in_flight 3
+defects_requests_in_flight_max 40
 """
 AUTOSCALER = """\
 kn_revision_concurrency_stable{k8s_namespace_name="defects",kn_revision_name="parcels-predictor-00001"} 2.5
@@ -556,6 +558,7 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     assert said == {(OLD, 2.5, 9.0, True), (NEW, 1.0, None, None)}
     last = summary.timeline[-1]
     assert (last.queue_rows, last.in_flight, last.replicas_ready, last.ready) == (12, 3, 1, True)
+    assert (last.queue_rows_max, last.in_flight_max) == (700, 40)
     assert not_seen(found) == []
 
 

@@ -28,6 +28,9 @@ from loadtests.analysis.summary import summarise
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
 from loadtests.compare import comparison
+from loadtests.compare import measures as compared
+from loadtests.compare.objections import objections
+from loadtests.compare.report import report as comparison_report
 from loadtests.report import charts, cluster_tables, markdown, pod_starts
 from loadtests.report import page as report
 from loadtests.report.tiles import tiles
@@ -406,8 +409,8 @@ def test_of_many_pods_those_that_took_longest_are_drawn() -> None:
     cluster = cluster_of(found)
     shown = pod_starts.shown(cluster)
     assert len(cluster.pods) == 90
-    assert len(shown) == pod_starts.MOST_PODS
-    slowest = sorted(p.cold_start_seconds or 0 for p in cluster.pods)[-pod_starts.MOST_PODS :]
+    assert len(shown) == pod_starts.MAX_PODS
+    slowest = sorted(p.cold_start_seconds or 0 for p in cluster.pods)[-pod_starts.MAX_PODS :]
     assert sorted(p.cold_start_seconds or 0 for p in shown) == slowest
     assert len(report.page(found).encode()) < 500_000
 
@@ -508,10 +511,10 @@ def test_what_never_happened_counts_with_the_time_that_it_had() -> None:
     cluster = cluster_of(found)
     times = [time.model_copy(update={"seconds": None, "to_at": None}) for time in cluster.times]
     never = found.model_copy(update={"cluster": cluster.model_copy(update={"times": times})})
-    value = comparison.of_time("scale", "burst")(never)
-    assert value == comparison.Value(WATCHED_UNTIL - 7, more=True)
-    assert comparison.of_time("scale", "first request")(never) is None
-    assert comparison.of_time("scale", "burst")(without_cluster()) is None
+    value = compared.of_time("scale", "burst")(never)
+    assert value == compared.Value(WATCHED_UNTIL - 7, more=True)
+    assert compared.of_time("scale", "first request")(never) is None
+    assert compared.of_time("scale", "burst")(without_cluster()) is None
 
 
 def test_what_only_some_runs_have_is_not_left_out() -> None:
@@ -519,13 +522,13 @@ def test_what_only_some_runs_have_is_not_left_out() -> None:
     usual = watched()
     times = [time.model_copy(update={"seconds": None, "from_at": None}) for time in cluster_of(usual).times]
     still = usual.model_copy(update={"cluster": cluster_of(usual).model_copy(update={"times": times})})
-    expected = [measure.name for measure in comparison.measures(usual)]
+    expected = [measure.name for measure in compared.measures(usual)]
     for a, b in (([still, usual], [usual, usual]), ([still, still], [usual, still])):
         rows = {row.measure.name: row for row in comparison.compare(a, b)}
         assert list(rows) == expected
         detect = rows["time to detect (burst), s"]
         assert (detect.finding, detect.change) == ("can't tell", None)
-        assert "| not measured in every run | can't tell |" in comparison.report(a, b, [detect], [])
+        assert "| not measured in every run | can't tell |" in comparison_report(a, b, [detect], [])
 
 
 def test_a_failed_request_counts_once_however_many_pods_it_was_near() -> None:
@@ -533,11 +536,11 @@ def test_a_failed_request_counts_once_however_many_pods_it_was_near() -> None:
     cluster, failed = cluster_of(found), sum(phase.counts.failed for phase in found.phases)
     ends = [pod.lost_at_end for pod in cluster.pods if pod.lost_at_end]
     assert ends == [failed, failed], "two pods ended at once"
-    assert comparison.lost_near(found) == comparison.Value(failed - cluster.lost_elsewhere) == comparison.Value(failed)
-    assert comparison.lost_near(nothing_seen()) is comparison.lost_near(without_cluster()) is None
+    assert compared.lost_near(found) == compared.Value(failed - cluster.lost_elsewhere) == compared.Value(failed)
+    assert compared.lost_near(nothing_seen()) is compared.lost_near(without_cluster()) is None
 
 
 def test_a_run_without_its_cluster_is_not_comparable() -> None:
     found = watched()
-    (objection,) = comparison.objections([found], [found.model_copy(update={"cluster": None})])
+    (objection,) = objections([found], [found.model_copy(update={"cluster": None})])
     assert objection.startswith("cluster: Knative and none")

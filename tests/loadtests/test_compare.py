@@ -15,7 +15,10 @@ from conftest import run
 from loadtests import results
 from loadtests.analysis import summary as summaries
 from loadtests.compare import comparison
+from loadtests.compare import measures as compared
 from loadtests.compare.intervals import Difference, bonferroni
+from loadtests.compare.objections import objections
+from loadtests.compare.report import report as comparison_report
 from loadtests.results import Summary
 from test_measures import ENVIRONMENT, LONG, PHASES, answered, plan, refuse
 from test_measures import run as run_of
@@ -86,7 +89,7 @@ def test_with_few_runs_nothing_is_told() -> None:
     rows = comparison.compare(a, b)
     assert set(findings(rows).values()) == {"can't tell"}
     assert all(row.change is not None and row.change.low is None for row in rows)
-    text = comparison.report(a, b, rows, [])
+    text = comparison_report(a, b, rows, [])
     assert "No intervals, so no verdicts" in text
     assert re.search(r"\| burst p50, ms \| .* \| .* \| [23]\.\d\d× \| can't tell \|", text)
 
@@ -155,17 +158,17 @@ def test_intervals_find_what_is_there_and_repeat_themselves() -> None:
 def test_of_many_measures_without_a_difference_hardly_any_seems_to_have_one(runs: int) -> None:
     """19 independent ones, 100 times: a false word in at most 5 % of comparisons, give or take 3 standard errors."""
     random, level, wrong = np.random.default_rng(runs), bonferroni(19), 0
-    nothing = comparison.Measure("x", lambda _: None)
+    nothing = compared.Measure("x", lambda _: None)
     for _ in range(100):
-        values = [[list(map(comparison.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
+        values = [[list(map(compared.Value, random.normal(0, 1, runs))) for _ in "ab"] for _ in range(19)]
         wrong += any(comparison.row(nothing, a, b, 1, level).finding != "no difference" for a, b in values)
     assert wrong <= 5 + 3 * math.sqrt(5 * 0.95)
 
 
 def test_words_need_more_than_the_bounds_that_are_shown() -> None:
     random = np.random.default_rng(1)
-    a, b = (list(map(comparison.Value, random.normal(middle, 1, 8))) for middle in (0, 1.6))
-    measure = comparison.Measure("x", lambda _: None)
+    a, b = (list(map(compared.Value, random.normal(middle, 1, 8))) for middle in (0, 1.6))
+    measure = compared.Measure("x", lambda _: None)
     alone, among = (comparison.row(measure, a, b, 1, bonferroni(count)) for count in (1, 1000))
     assert alone.change
     assert among.change
@@ -197,16 +200,16 @@ def test_words_need_more_than_the_bounds_that_are_shown() -> None:
 )
 def test_what_differs_is_said(changes: dict[str, Any], said: str) -> None:
     a, b = group(0, size=3), [*group(5, size=2), one(9, **changes)]
-    (objection,) = comparison.objections(a, b)
+    (objection,) = objections(a, b)
     assert objection.startswith(said)
 
 
 def test_equal_groups_have_no_objections_but_the_same_run_twice_has() -> None:
-    assert comparison.objections(group(0), group(5)) == []
-    assert comparison.objections(group(0), group(0)) == ["a run is given twice; expected each once"]
+    assert objections(group(0), group(5)) == []
+    assert objections(group(0), group(0)) == ["a run is given twice; expected each once"]
     seeds: list[dict[str, Any]] = [{"seed": seed, "load_digest": f"sha256:{seed}"} for seed in (1, 2, 3)]
     a, b = ([one(first + n, **seeds[n]) for n in range(3)] for first in (0, 5))
-    assert comparison.objections(a, b) == []
+    assert objections(a, b) == []
 
 
 def test_times_to_recover_of_two_rules_are_not_comparable() -> None:
@@ -214,9 +217,9 @@ def test_times_to_recover_of_two_rules_are_not_comparable() -> None:
     now = group(0, size=3, slow_until=9.0)
     older = [run.model_copy(update={"recovery": run.recovery.model_copy(update={"broken_again_at": None})})
              for run in group(5, size=3, slow_until=9.0)]  # fmt: skip
-    (objection,) = comparison.objections(now, older)
+    (objection,) = objections(now, older)
     assert objection.startswith("time to recover: some runs are from before later breaks counted")
-    assert comparison.objections(older[:1], older[1:]) == []
+    assert objections(older[:1], older[1:]) == []
 
 
 @pytest.mark.parametrize(

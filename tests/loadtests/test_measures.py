@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from defects.pages import axes
 from loadtests import results
+from loadtests import scenario as scenarios
 from loadtests.analysis import measures, recovery
 from loadtests.analysis import summary as summaries
 from loadtests.analysis.measures import Run
+from loadtests.analysis.method import HOLD_SECONDS
 from loadtests.report import markdown, tables, tiles
 from loadtests.results import CLOSED, NOT_SENT, REQUEST, UNANSWERED, Requests, Verdict
 from loadtests.scenario import Plan, Scenario
@@ -238,6 +240,13 @@ def test_refusals_keep_a_run_from_having_recovered() -> None:
     found = recovery.recovery(run(p, requests))
     assert (found.recovered_at, found.seconds) == (None, None)
     assert found.breached_at == pytest.approx(8, abs=0.03)
+
+
+@pytest.mark.parametrize("name", scenarios.names())
+def test_a_scenario_is_long_enough_to_see_whether_the_slo_was_recovered_in_time(name: str) -> None:
+    scenario = scenarios.load(name)
+    p, allowed = Plan(scenario, base=100, seed=1), scenario.slo.recover_seconds
+    assert allowed is None or (p.burst and p.burst.start + allowed + HOLD_SECONDS <= p.seconds)
 
 
 def test_the_budget_tells_what_each_cause_used() -> None:

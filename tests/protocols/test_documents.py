@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from defects.problems import Constant, InvalidInput
 from defects.protocols import documents
 from defects.protocols.documents import NotJSON, StrayConstant
-from defects.schema import Constant, InvalidInput
 
 
 def nowhere(_: Any) -> bool:

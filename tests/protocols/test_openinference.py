@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from conftest import ROOT, Serve, Server
 from defects import artifact, scoring, simulator
 from defects.http.messages import Refusal, Request, read_json
+from defects.problems import InvalidInput
 from defects.protocols import v1 as v1_
 from defects.protocols import v2
-from defects.schema import DefectClass, Feature, InvalidInput, Schema
+from defects.schema import DefectClass, Feature, Schema
 
 NAME = "defect-classifier"
 NAMES = simulator.SCHEMA.names

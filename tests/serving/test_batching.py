@@ -12,24 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from defects.schema import ModelRows as Rows
+from defects.schema import ModelRows
 from defects.scoring import Probabilities
 from defects.serving.batching import SLICE_ROWS, Batcher, Job, Overloaded
 
 
-def doubled(rows: Rows) -> Probabilities:
+def doubled(rows: ModelRows) -> Probabilities:
     return np.column_stack([rows[:, 0], rows[:, 0] * 2]).astype(np.float32)
 
 
 class Recorder:
     """A scorer that keeps what it was given, and may take its time or fail."""
 
-    def __init__(self, seconds: float = 0.0, fails: Callable[[Rows], bool] = lambda _: False):
+    def __init__(self, seconds: float = 0.0, fails: Callable[[ModelRows], bool] = lambda _: False):
         self.seconds, self.fails = seconds, fails
         self.batches: list[list[float]] = []
         self.threads: set[str] = set()
 
-    def __call__(self, rows: Rows) -> Probabilities:
+    def __call__(self, rows: ModelRows) -> Probabilities:
         self.batches.append(rows[:, 0].tolist())
         self.threads.add(threading.current_thread().name)
         time.sleep(self.seconds)
@@ -38,7 +38,7 @@ class Recorder:
         return doubled(rows)
 
 
-def rows(*values: float) -> Rows:
+def rows(*values: float) -> ModelRows:
     return np.array(values, np.float32).reshape(-1, 1)
 
 
@@ -47,7 +47,7 @@ class Sent(NamedTuple):
     done: asyncio.Future[Probabilities]
 
 
-def submit(batcher: Batcher, sent: Rows, timeout: float) -> Sent:
+def submit(batcher: Batcher, sent: ModelRows, timeout: float) -> Sent:
     done: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
     return Sent(batcher.submit(sent, timeout, done), done)
 
@@ -200,7 +200,7 @@ def test_the_death_of_the_scorer_is_told_and_leaves_nobody_waiting(seconds: floa
         batcher = Batcher(scorer, on_death=deaths.append)
         await warm(batcher)
 
-        def die(_: Rows) -> bool:
+        def die(_: ModelRows) -> bool:
             raise SystemExit("told to")
 
         scorer.fails = die

@@ -22,7 +22,7 @@ import pytest
 
 from conftest import BENTOML, BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port, run, until
 from defects import artifact, simulator
-from defects.serving.health import CRASHED
+from defects.serving.drain import CRASHED
 
 EXAMPLE = simulator.SCHEMA.example
 BODY = json.dumps(EXAMPLE)
@@ -316,10 +316,25 @@ def test_a_worker_ends_with_its_arbiter(serve: Serve, model_dir: Path) -> None:
             worker.wait(10)
 
 
-def test_more_than_one_worker_is_refused(model_dir: Path, tmp_path: Path) -> None:
-    settings = {"MODEL_DIR": model_dir, "BENTOML_CONFIG_OPTIONS": "services.defect_classifier.workers=2"}
-    code, errors = failing(tmp_path, "bentoml", "serve", "service:DefectClassifier", "--port", "0", **settings)
-    assert (code, "defects: workers: is 2; expected 1" in errors) == (78, True), errors
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ((), {"BENTOML_CONFIG_OPTIONS": "services.defect_classifier.workers=2"}, "workers: is 2; expected 1"),
+        (("--api-workers", "4"), {}, "--api-workers: is 4; expected 1"),
+        ((), {"BENTOML_API_WORKERS": "3"}, "--api-workers: is 3; expected 1"),
+    ],
+)
+def test_more_than_one_worker_is_refused(
+    model_dir: Path, tmp_path: Path, options: tuple[str, ...], settings: dict[str, str], message: str
+) -> None:
+    command = ("bentoml", "serve", "service:DefectClassifier", "--port", free_port(), *options)
+    code, errors = failing(tmp_path, *command, MODEL_DIR=model_dir, **settings)
+    assert (code, f"defects: {message}" in errors) == (78, True), errors
+
+
+def test_one_worker_may_be_asked_for(serve: Serve, model_dir: Path) -> None:
+    with serve(MODEL_DIR=model_dir, BENTOML_API_WORKERS=1) as server:
+        assert len(workers(server)) == 1
 
 
 def test_output_that_nobody_reads_stops_nobody(model_dir: Path, tmp_path: Path) -> None:
@@ -365,7 +380,8 @@ def test_bentoml_serve_ends_when_its_worker_is_killed(serve: Serve, model_dir: P
         worker.kill()
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"{server.url}/readyz", timeout=1)
-        assert server.process.wait(30) != 0
+        assert server.process.wait(30) == CRASHED
+    assert "Traceback" not in server.log.read_text()
 
 
 @faulty_entry_points

@@ -59,7 +59,7 @@ def test_the_state_is_there_to_scrape(logged: Server, model_dir: Path) -> None:
     now, loaded = scrape(logged), artifact.load(model_dir)
     assert now["defects_ready", (("reason", "ready"),)] == 1
     assert now["defects_queue_rows", ()] == 0
-    assert now["defects_requests_in_flight", ()] == 1  # the scrape itself
+    assert now["defects_requests_in_flight", ()] == 0  # a scrape is not counted
     labels = (("digest", loaded.digest), ("engine", "onnxruntime"), ("version", loaded.version))
     assert now["defects_model_info", labels] == 1
     assert now["defects_startup_seconds", (("phase", "ready"),)] > 0

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
@@ -17,8 +16,6 @@ from defects import scoring
 from defects.schema import DefectClass, Feature, Schema
 from defects.training import dataset, export, graph, pipeline, precision, probes
 from defects.training.dataset import BadData, Table
-
-Rows = NDArray[np.float64]
 
 
 def table(features: Any, labels: Any, **kinds: Any) -> Table:
@@ -159,7 +156,7 @@ def test_a_row_has_the_same_bytes_alone_at_any_place_and_with_any_number_of_thre
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for threads in (2, 4):
-            sliced = scoring.in_slices(score, threads)
+            sliced = scoring.sliced_scorer(score, threads)
             sliced(rows[:1])  # from here on it knows what a row takes
             assert sliced(rows).tobytes() == whole.tobytes()
 
@@ -175,7 +172,7 @@ def test_large_batches_are_scored_in_several_threads() -> None:
         time.sleep(0.001 * len(rows))
         return np.asarray(rows, np.float64)
 
-    sliced = scoring.in_slices(slow, 4)
+    sliced = scoring.sliced_scorer(slow, 4)
     sliced(np.ones((1, 2), np.float32))
     assert len(threads) == 1
     np.testing.assert_array_equal(sliced(np.arange(20, dtype=np.float32).reshape(10, 2))[:, 0], np.arange(0, 20, 2))

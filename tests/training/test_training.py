@@ -78,7 +78,7 @@ def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pyt
 
 def test_parity_forgives_only_ties() -> None:
     expected = np.array([[0.5, 0.5], [0.6, 0.4], [0.50005, 0.49995], [0.5 - 1e-13, 0.5 + 1e-13]])
-    answers = export.Answers(np.zeros((4, 1)), expected, expected.argmax(axis=1))
+    answers = export.SklearnResults(np.zeros((4, 1)), expected, expected.argmax(axis=1))
     flipped = expected[:, ::-1]
     assert export.compare(answers, flipped)["different_class_rows"] == 3
     assert export.compare(answers, flipped, export.LINEAR_TIE)["different_class_rows"] == 2

@@ -1,0 +1,70 @@
+"""Make the pydantic models of a schema: of the row that a caller sends, and of the prediction that it gets."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from defects.schema import BOOLEAN, INTEGER, NUMBER, TEXT, Feature, Schema
+
+
+@lru_cache(16)
+def request_model(schema: Schema) -> type[BaseModel]:
+    """Make the pydantic model of one row. Field names are aliases, so any column name of a CSV works."""
+    fields: dict[str, Any] = {
+        f"feature_{i}": (_request_type(feature), _request_field(feature)) for i, feature in enumerate(schema.features)
+    }
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"example": schema.example})
+    return create_model("Scan", __config__=config, __doc__=f"One row of the {schema.title}.", **fields)
+
+
+@lru_cache(16)
+def answer_model(schema: Schema) -> type[BaseModel]:
+    """Make the pydantic model of one prediction."""
+    names = list(schema.class_names)
+    label: Any = {TEXT: str, INTEGER: int, NUMBER: float, BOOLEAN: bool}[schema.label_type]
+    meanings = "; ".join(f"`{c.name}`: {c.description}" for c in schema.classes if c.description)
+    return create_model(
+        "Prediction",
+        __doc__="What the service says of one row.",
+        defect=(
+            label,
+            Field(
+                description=f"The most probable class. {meanings}".strip(),
+                json_schema_extra={"enum": list[Any](schema.labels)},
+            ),
+        ),
+        confidence=(float, Field(ge=0, le=1, description="The probability of that class.")),
+        probabilities=(
+            dict[str, float],
+            Field(
+                description="Every class's probability; they sum to 1.",
+                json_schema_extra={"example": dict.fromkeys(names, round(1 / len(names), 4))},
+            ),
+        ),
+        prediction_id=(str, Field(description="Names this prediction.")),
+        model_version=(str, Field(description="The version of the model that answered.")),
+    )
+
+
+def _request_type(feature: Feature) -> Any:
+    kind: Any = bool | Literal[0, 1] if feature.kind == BOOLEAN else float
+    return kind | None if feature.optional else kind
+
+
+def _request_field(feature: Feature) -> Any:
+    unit = f" ({feature.unit})" if feature.unit else ""
+    return Field(
+        None if feature.optional else ...,
+        alias=feature.name,
+        title=feature.name,
+        description=f"{feature.description or feature.name}{unit}{'' if feature.kind == BOOLEAN else feature.observed}",
+        ge=feature.low if feature.kind == NUMBER else None,
+        le=feature.high if feature.kind == NUMBER else None,
+        json_schema_extra={
+            "example": None if feature.example is None else feature.shown(feature.example),
+            **({"x-unit": feature.unit} if feature.unit else {}),
+        },
+    )
