@@ -333,7 +333,7 @@ def test_more_than_one_worker_is_refused(
 
 
 def test_one_worker_may_be_asked_for(serve: Serve, model_dir: Path) -> None:
-    with serve(MODEL_DIR=model_dir, BENTOML_API_WORKERS=1) as server:
+    with serve(command=BENTOML, MODEL_DIR=model_dir, BENTOML_API_WORKERS=1) as server:
         assert len(workers(server)) == 1
 
 
