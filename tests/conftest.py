@@ -8,6 +8,8 @@ import os
 # models take many times as long. Servers are started without these.
 THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 os.environ |= THREAD_LIMITS
+for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"):  # the tests' own `make` is not `make test`'s
+    os.environ.pop(name, None)
 
 # isort: split
 import fcntl
@@ -38,13 +40,15 @@ BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 START_SECONDS = 60.0
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
-# Groups of files, by how their names start, whose tests never run beside one another with xdist: they share the images
-# and networks of this machine, start browsers, or measure time.
+# Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
+# share the images and networks of this machine, or start browsers. Those that take longest come first.
 TOGETHER: dict[str, tuple[str, ...]] = {
+    "load": ("loadtests/test_load.py", "loadtests/test_loadtests.py", "benchmarks/"),
+    "cluster": ("loadtests/test_cluster.py", "serving/"),
     "podman": ("image/test_image", "loadtests/test_load_image"),
     "browser": ("http/test_page", "loadtests/test_cluster_report", "loadtests/test_report", "loadtests/test_web_page"),
-    "timing": ("loadtests/test_load", "loadtests/test_cluster", "serving/test_lifecycle", "benchmarks/"),
 }
+TIMED, NICE = ("load", "cluster"), 10  # what measures time goes first; all else gives way to it by so much
 # Files whose tests share nothing and take long.
 APART = ("training/test_right_answers.py", "training/test_export.py")
 
@@ -71,8 +75,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the group that takes longest, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: group_of(item.nodeid) != "timing")
+    """Begin with the groups that take longest, so that no worker is left alone with one at the end."""
+    order = [*TOGETHER]
+    items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores, because what measures time mostly waits; at most four."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give way to what measures time, from a worker's first test on that doesn't."""
+    if "PYTEST_XDIST_WORKER" in os.environ and group_of(item.nodeid) not in TIMED and os.nice(0) < NICE:
+        os.nice(NICE)
 
 
 def group_of(nodeid: str) -> str:

@@ -178,7 +178,7 @@ def test_what_is_no_http_is_refused_and_closed(server: Server, sent: bytes) -> N
 
 
 def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, model_dir: Path) -> None:
-    short = "from defects import serve; from defects.serving import health; health.KEEP_ALIVE_SECONDS = 1; serve.main()"
+    short = "from defects import serve; from defects.serving import drain; drain.KEEP_ALIVE_SECONDS = 1; serve.main()"
     with serve(command=[BIN / "python", "-c", short], MODEL_DIR=model_dir) as server, connection(server) as opened:
         for pause in (0.0, 0.6, 0.6, 0.6):
             time.sleep(pause)

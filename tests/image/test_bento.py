@@ -15,7 +15,7 @@ from defects import simulator
 
 
 def bentoml(home: Path, *arguments: str, **settings: str) -> str:
-    result = run(home, "bentoml", *arguments, **settings)
+    result = run(home, "bentoml", *arguments, COLUMNS=500, **settings)  # else long paths are broken into lines
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
