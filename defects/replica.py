@@ -142,6 +142,7 @@ class Replica:
         problem = await self.replay(self._golden)
         for _ in range(WARM_UPS):
             await self.batcher.score(self._golden.rows[:WARM_UP_ROWS], timeout=60)
+        self.tune_gc()
         startup.done("warm_up")
         if problem:
             self.health.set_verification("wrong_answers", problem)
@@ -150,7 +151,6 @@ class Replica:
         self.batcher.on_batch = self.metrics.batch_rows.observe
         self.batcher.on_rise = self._queue_peak.observe
         self._queue_peak.reset()  # the golden inputs were nobody's requests
-        self.tune_gc()
         startup.done("ready")
         self.health.set_verification("ready")
         phases = {f"{phase}_seconds": round(seconds, 3) for phase, seconds in startup.seconds.items()}

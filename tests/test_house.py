@@ -103,6 +103,23 @@ def test_there_are_no_circles() -> None:
         pytest.fail(" -> ".join(reversed(circle.args[1])))
 
 
+def test_there_are_no_circles_of_wings() -> None:
+    wings: dict[str, set[str]] = {}
+    for name, found in graph().items():
+        others = {_wing(other) for other in found if other in modules()}
+        wings.setdefault(_wing(name), set()).update(others - {_wing(name)})
+    try:
+        TopologicalSorter(wings).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(reversed(circle.args[1])))
+
+
+def _wing(name: str) -> str:
+    """Return the folder of a module in a wing; modules outside of wings stand for themselves."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 or modules()[name].name == "__init__.py" else name
+
+
 def test_every_rule_is_about_rooms_that_exist() -> None:
     rooms = {room for who, whom in [*NEVER, *ONLY] for room in (*who, *whom)} - {"sklearn", "scipy", "pandas"}
     assert [room for room in rooms if not any(within(name, (room,)) for name in modules())] == []

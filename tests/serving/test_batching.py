@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from defects.schema import ModelRows
 from defects.scoring import Probabilities
+from defects.serving import batching
 from defects.serving.batching import SLICE_ROWS, Batcher, Job, Overloaded
 
 
@@ -24,15 +26,20 @@ def doubled(rows: ModelRows) -> Probabilities:
 class Recorder:
     """A scorer that keeps what it was given, and may take its time or fail."""
 
-    def __init__(self, seconds: float = 0.0, fails: Callable[[ModelRows], bool] = lambda _: False):
-        self.seconds, self.fails = seconds, fails
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        fails: Callable[[ModelRows], bool] = lambda _: False,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self.seconds, self.fails, self.sleep = seconds, fails, sleep
         self.batches: list[list[float]] = []
         self.threads: set[str] = set()
 
     def __call__(self, rows: ModelRows) -> Probabilities:
         self.batches.append(rows[:, 0].tolist())
         self.threads.add(threading.current_thread().name)
-        time.sleep(self.seconds)
+        self.sleep(self.seconds)
         if self.fails(rows):
             raise ValueError("bad row")
         return doubled(rows)
@@ -118,8 +125,15 @@ def test_what_arrives_while_the_scorer_is_busy_is_the_next_batch() -> None:
     assert scorer.batches == [[1], [2, 3]]
 
 
-def test_short_batches_run_on_the_loop_and_long_ones_in_a_thread() -> None:
-    fast, slow = Recorder(), Recorder(seconds=0.005)
+def test_short_batches_run_on_the_loop_and_long_ones_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own, because on a busy machine a short batch may take long."""
+    now = [0.0]
+
+    def take(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    fast, slow = Recorder(sleep=take), Recorder(seconds=0.005, sleep=take)
 
     async def test() -> None:
         for scorer in (fast, slow):

@@ -498,7 +498,7 @@ def test_the_start_is_timed_and_verbose_readiness_tells_it(server: Server) -> No
     phases = state["startup_seconds"]
     assert list(phases) == ["interpreter", "imports", "artifact", "verification", "application", "warm_up", "ready"]
     parts = [seconds for phase, seconds in phases.items() if phase != "ready"]
-    assert phases["ready"] == pytest.approx(sum(parts), abs=0.1)
+    assert phases["ready"] == pytest.approx(sum(parts), abs=0.02)
     assert os.environ.get("HOME", "?") not in json.dumps(state)
 
 
