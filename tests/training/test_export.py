@@ -136,6 +136,9 @@ def random_table(seed: int, classes: int) -> Table:
 @pytest.mark.parametrize("classes", [2, 3, 12])
 @pytest.mark.parametrize("engine", ["onnxruntime", "scikit-learn"])
 @pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.filterwarnings(  # scikit-learn's threads, which a server does not use, take each other's filters away
+    "ignore:`sklearn.utils.parallel.delayed` should be used:UserWarning"
+)
 def test_a_row_has_the_same_bytes_alone_at_any_place_and_with_any_number_of_threads(
     estimator: str, engine: str, classes: int
 ) -> None:
