@@ -26,7 +26,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from conftest import BIN, MODULE, ROOT, Serve, Server, environment, free_port
+from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port
 from defects.settings import PREFIX
 from defects.training import dataset
 from loadtests import scenario
@@ -189,7 +189,8 @@ Done = subprocess.CompletedProcess[str]
 class Workshop:
     """Runs commands in the checkout, beside a server; the same commands only once."""
 
-    def __init__(self, checkout: Path, home: Path, server: Server):
+    def __init__(self, checkout: Path, home: Path, server: Server, serve: Serve):
+        self._serve = serve
         self._checkout, self._home, self._address = checkout, home, server.url.removeprefix("http://")
         self._done: dict[str, Done] = {}
 
@@ -209,25 +210,11 @@ class Workshop:
     @contextmanager
     def serving(self, commands: str) -> Iterator[Server]:
         """A server that the commands start, until it is interrupted."""
-        port, log = free_port(), self._home / "log"
-        settings = {"PORT": port, "HOST": "127.0.0.1", "DEFECTS_DRAIN_SECONDS": 0}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["bash", "-euo", "pipefail", "-c", commands],
-                cwd=self._checkout,
-                env=environment(self._home, **settings),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        server = Server(process, f"http://127.0.0.1:{port}", log)
-        try:
-            server.wait_ready()
+        command: Command = ["bash", "-euo", "pipefail", "-c", commands]
+        with self._serve(command=command, cwd=self._checkout, BENTOML_HOME=self._home) as server:
             yield server
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(30)
-        finally:
-            server.stop()
+            os.killpg(server.process.pid, signal.SIGINT)
+            server.process.wait(30)
 
     def save(self, name: str, text: str) -> None:
         (self._checkout / name).write_text(text + "\n", "utf-8")
@@ -240,8 +227,8 @@ def documented(serve: Serve, model_dir: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def workshop(checkout: Path, documented: Server, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(checkout, tmp_path_factory.mktemp("home"), documented)
+def workshop(checkout: Path, documented: Server, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(checkout, tmp_path_factory.mktemp("home"), documented, serve)
 
 
 @pytest.mark.parametrize("page", PAGES)
