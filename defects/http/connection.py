@@ -1,9 +1,7 @@
 """One HTTP/1.1 connection, with a bound for all that its caller can take: bytes, fields, seconds, requests at a time.
 
 The parser gets what came in small pieces, and nothing while requests that came before wait for their turn. What is no
-HTTP, or too large, or too slow, is answered in the shape of all errors, as any other answer is. A caller that is still
-sending when it has its answer is listened to for a while: to close at once would reset the connection, and the answer
-would be lost.
+HTTP, or too large, or too slow, is answered in the shape of all errors, as any other answer is.
 
 Uvicorn's protocol does the rest: it makes a scope of a request, and runs the application.
 """
@@ -11,61 +9,23 @@ Uvicorn's protocol does the rest: it makes a scope of a request, and runs the ap
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from defects.http import heads
 from defects.http.connections import Connections
-from defects.http.messages import CLOSE, Headers, Message, Refusal, Request
+from defects.http.messages import CLOSE, Message, Refusal, Request
+from defects.http.outgoing import LINGER_BYTES, LINGER_SECONDS, Outgoing
 from defects.http.router import HEALTH_PATHS, Routes
 
 PIECE_BYTES = 4096  # for the parser, outside of a body whose length is known
-HEAD_BYTES, HEAD_FIELDS, URL_BYTES = 65_536, 100, 8_192  # at most; trailers have the same bounds
-HEAD_SECONDS = 10.0  # from the first byte of a head to its last
-WRITE_SECONDS, WRITE_RATE = 10.0, 4_096  # a caller reads at least so many bytes a second, over so many seconds
-LINGER_SECONDS, LINGER_BYTES = 10.0, 1 << 26  # of what a caller sends that has its answer
 STALL_SECONDS = 0.01  # of the event loop; less is not charged to a request, because its clock is no finer
-VERSIONS = ("1.0", "1.1")
-OFFERS = (b"upgrade", b"http2-settings")  # fields, and words in `connection`, with which another protocol is offered
-
 IDLE, HEAD, BODY = 0, 1, 2  # what is being read
 
-NO_HTTP = "malformed request; expected HTTP/1.1"
-TOO_LARGE = f"head or trailers too large; expected at most {HEAD_BYTES} bytes and {HEAD_FIELDS} fields"
-TOO_LONG = f"URL too long; expected at most {URL_BYTES} bytes"
-TOO_SLOW = f"the head did not come; expected all of it within {HEAD_SECONDS:g} s"
 FULL = "overloaded: too many connections; expected another try in 1 s"
 ONLY_HEALTH = f"no such path on this port; expected one of {', '.join(HEALTH_PATHS)}"
-
-
-class Outgoing:
-    """A connection's transport. It counts what is written, and leaves to the connection how it is closed."""
-
-    __slots__ = ("_closing", "_transport", "closed", "written")
-
-    def __init__(self, transport: Any, closing: Callable[[Any], None]):
-        self._transport, self._closing = transport, closing
-        self.closed, self.written = False, 0
-
-    def write(self, data: bytes) -> None:
-        self.written += len(data)
-        self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self.closed or bool(self._transport.is_closing())
-
-    def close(self) -> None:
-        """Close, now or when the caller has stopped sending; a second time: now."""
-        again, self.closed = self.closed, True
-        if again or self._transport.is_closing():
-            self._transport.close()
-        else:
-            self._closing(self._transport)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -90,13 +50,10 @@ class Connection(HttpToolsProtocol):
         self._offered = b""  # a head with an offer of another protocol, without it, to be parsed again
         self._refusal: Refusal | None = None  # the last answer: what came is no request, or too large, or too slow
         self._parsing = False
-        self._lingers_since: float | None = None
-        self._dropped = 0  # bytes that came since
-        self._writing: tuple[float, int] | None = None  # when writing was looked at last, and the bytes that had left
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.transport: Any = Outgoing(transport, self._close)
+        self.transport: Any = Outgoing(transport, self._lingers)
         self._crowded = self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,7 +76,7 @@ class Connection(HttpToolsProtocol):
         # The loop's time is when it saw that this is there; others, seen at the same time, may have had their turn.
         self._seen = seen if now - seen > STALL_SECONDS else now
         if self.transport.closed:
-            self._drop(len(data))
+            self.transport.drop(len(data))
         elif self._unread:
             self._unread += data
         else:
@@ -151,15 +108,15 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except HttpParserUpgrade as stopped:
-            self._offered = self._without_offer() + piece[stopped.args[0] :]
+            self._offered = self._restarted() + piece[stopped.args[0] :]
         except HttpParserError:
-            self._refuse_later(400, NO_HTTP)
+            self._refuse_later(400, heads.NO_HTTP)
         if self._loose < 0:
             self._loose = 0
         else:
             self._loose += len(piece)
-            if self._loose >= HEAD_BYTES:
-                self._refuse_later(431, TOO_LARGE)
+            if self._loose >= heads.BYTES:
+                self._refuse_later(431, heads.TOO_LARGE)
         if self._refusal is not None:
             self._refuse_in_turn()
 
@@ -182,18 +139,21 @@ class Connection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > URL_BYTES:
-            self._refuse_later(414, TOO_LONG)
+        if len(self.url) > heads.URL_BYTES:
+            self._refuse_later(414, heads.TOO_LONG)
 
     def on_headers_complete(self) -> None:
         self._phase, self._loose, self._came = BODY, -1, 0
         headers, self.headers = self.headers, []  # what comes after the body is no header
         fields = self._fields = dict(headers)
         version = self.parser.get_http_version()
-        if version != "1.1" or b"host" not in fields or len(fields) != len(headers) or len(headers) > HEAD_FIELDS:
-            self._check_head(headers, version)
+        if version != "1.1" or b"host" not in fields or len(fields) != len(headers) or len(headers) > heads.FIELDS:
+            for problem in heads.problems_of(headers, version):
+                self._refuse_later(*problem)
         if self.parser.should_upgrade():
-            self._check_offer(headers)
+            self.headers = headers  # it is parsed again, without its offer of another protocol
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse_later(400, "method CONNECT is not supported; expected one that /docs.json lists")
         elif self._refusal is None:
             self.on_head(headers, version)
 
@@ -227,51 +187,21 @@ class Connection(HttpToolsProtocol):
                 self.abort()
 
     def on_message_complete(self) -> None:
-        if len(self.headers) > HEAD_FIELDS:
-            self._refuse_later(431, TOO_LARGE)
+        if len(self.headers) > heads.FIELDS:
+            self._refuse_later(431, heads.TOO_LARGE)
             return
         self._phase, self._loose = IDLE, -1
         if self._passed_on and self._refusal is None:
             super().on_message_complete()
 
-    def _check_head(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
-        hosts = sum(name == b"host" for name, _ in headers)
-        if len(headers) > HEAD_FIELDS:
-            self._refuse_later(431, TOO_LARGE)
-        elif version not in VERSIONS:
-            self._refuse_later(400, NO_HTTP)
-        elif hosts > 1 or (hosts == 0 and version == "1.1"):
-            self._refuse_later(400, f"malformed request: it has {hosts} host fields; expected one")
-
-    def _check_offer(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Note the fields of a request that offers another protocol; it is parsed again, without the offer."""
-        if self.parser.get_method() == b"CONNECT":
-            self._refuse_later(400, "method CONNECT is not supported; expected one that /docs.json lists")
-        self.headers = headers
-
-    def _without_offer(self) -> bytes:
-        """Return a head without its offer of another protocol, and a new parser in place of the one that has stopped.
-
-        A caller who offers HTTP/2, as Java's client does, takes HTTP/1.1 too.
-        """
-        version = self.parser.get_http_version()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version.encode())]
-        for name, value in self.headers:
-            words = value.split(b",")
-            if name == b"connection":
-                words = [word for word in words if word.strip().lower() not in OFFERS]
-            if words and name not in OFFERS:
-                lines.append(b"%b: %b" % (name, b",".join(words)))
+    def _restarted(self) -> bytes:
+        """Put a new parser in the place of the one that has stopped at an offer; return what it is to read first."""
+        head = heads.without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
-        return b"\r\n".join([*lines, b"", b""])
+        return head
 
     # --- answering ------------------------------------------------------------------------------------------------
-
-    def send_response(self, status: int, headers: Headers, body: bytes) -> None:
-        """Write an answer."""
-        fields = [b"%b: %b\r\n" % field for field in (*self.server_state.default_headers, *headers)]
-        self.transport.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", body)))
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -322,63 +252,32 @@ class Connection(HttpToolsProtocol):
         request = Request(method, path, fields, nothing_more, started=began)
         reply = responses.explained(problem, request)
         headers, body = responses.complete(reply, request)
-        self.send_response(reply.status, headers, body)
+        self.transport.respond(reply.status, (*self.server_state.default_headers, *headers), body)
         refused = "connections" if reply.status == 503 else ""
         responses.account(request, "malformed", reply.status, time.perf_counter() - began, refused)
         self.transport.close()
 
-    # --- closing --------------------------------------------------------------------------------------------------
-
-    def _close(self, transport: Any) -> None:
-        """Close the transport, but listen to a caller who has its answer already and is still sending."""
-        answered = self._refusal is not None or (self._passed_on and self._phase is BODY and not self.busy)
-        if not answered and not self._unread:
-            transport.close()
-            return
-        self._lingers_since = time.perf_counter()
-        transport.write_eof()
-        self.flow.resume_reading()
-
-    def _drop(self, size: int) -> None:
-        """Drop what comes after the last answer."""
-        self._dropped += size
-        if self._dropped > LINGER_BYTES:
-            self.abort()
-
     def look(self, now: float) -> None:
         """Close this connection where its caller keeps it waiting for too long."""
-        if self._lingers_since is not None:
-            if now - self._lingers_since > LINGER_SECONDS:
-                self.abort()
-        elif self._stalls(now):
-            self._connections.ended("stalled_write")
+        if self.transport.overstays(now):
             self.abort()
+        elif self.transport.stalls(now):
+            self._connections.end(self, "stalled_write")
         elif self.busy or self.transport.is_closing():
             pass  # the application has its own deadlines
-        elif self._phase is HEAD and now - self._began > HEAD_SECONDS:
+        elif self._phase is HEAD and now - self._began > heads.SECONDS:
             self._connections.ended("slow_head")
-            self._refuse_later(408, TOO_SLOW)
+            self._refuse_later(408, heads.TOO_SLOW)
             self._refuse()
         elif self._phase is BODY and now - self._last_active > LINGER_SECONDS:
-            self._connections.ended("slow_body")
-            self.abort()
+            self._connections.end(self, "slow_body")
         elif self._phase is IDLE and now - self._last_active > self.timeout_keep_alive:
             self.transport.close()
 
-    def _stalls(self, now: float) -> bool:
-        """Whether the caller reads its answers more slowly than `WRITE_RATE`."""
-        waiting = self.transport.get_write_buffer_size()
-        if not waiting:
-            self._writing = None
-            return False
-        left = self.transport.written - waiting
-        if self._writing is None:
-            self._writing = (now, left)
-        since, before = self._writing
-        if now - since < WRITE_SECONDS:
-            return False
-        self._writing = (now, left)
-        return bool(left - before < WRITE_RATE * WRITE_SECONDS)
+    def _lingers(self) -> bool:
+        """Whether the caller may still be sending, though it has its answer."""
+        answered = self._refusal is not None or (self._passed_on and self._phase is BODY and not self.busy)
+        return answered or bool(self._unread)
 
 
 async def nothing_more() -> Message:

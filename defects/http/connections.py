@@ -19,7 +19,7 @@ from typing import Protocol
 from defects.settings import BadSetting
 
 SPARE = 16  # connections beyond the limit, each for one answer
-OTHER_FILES = 32  # descriptors for everything else, besides those that are open when the server starts
+OTHER_FILES = 16  # descriptors for everything else, besides those that are open when a replica is built
 LOOK_SECONDS = 1.0  # between looks at all connections
 SHARE = 1_000  # connections that are looked at before others have their turn
 
@@ -54,9 +54,13 @@ class Connections:
         if len(self._crowd) > SPARE:
             oldest = next((other for other in self._crowd if not other.busy), connection)
             del self._crowd[oldest]
-            self.ended("crowded")
-            oldest.abort()
+            self.end(oldest, "crowded")
         return True
+
+    def end(self, connection: Connection, reason: str) -> None:
+        """Close a connection at once, and tell why."""
+        self.ended(reason)
+        connection.abort()
 
     def discard(self, connection: Connection) -> None:
         """Take out a connection that was closed."""
@@ -102,9 +106,10 @@ def most_connections(wanted: int | None) -> int:
     if wanted is None and most >= 1:
         return most
     if wanted is None or wanted > most:
+        expected = f"expected a limit (ulimit -n) of at least {allowed - most + (wanted or 1)}"
+        fewer = f", or at most {most} connections" if most >= 1 else ""
         raise BadSetting(
-            f"DEFECTS_MAX_CONNECTIONS: the limit of open files is {allowed}, which allows {max(0, most)} connections; "
-            f"expected at least {max(0, allowed - most) + (wanted or 1)} open files (ulimit -n), or fewer connections"
+            f"DEFECTS_MAX_CONNECTIONS: {wanted or 1} exceed the limit of {allowed} open files; {expected}{fewer}"
         )
     return wanted
 

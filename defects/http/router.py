@@ -137,8 +137,8 @@ class Routes:
             return
         started = scope.get("began") or time.perf_counter()  # as `Connection` has it
         headers, query = dict(scope["headers"]), scope["query_string"]
-        request = Request(scope["method"], _path(scope), headers, receive, query, started=started)
-        route = self.table.get(request.path)
+        request = Request(scope["method"], scope["path"], headers, receive, query, started=started)
+        route = self.table.get(_spelled(scope))
         if type(route) is PredictionRoute and request.method in route.methods:
             await self._predict(route, request, send)
         else:
@@ -182,7 +182,8 @@ class Routes:
 
     async def _operate(self, route: Route | None, request: Request, send: Send) -> None:
         """Answer what is no prediction."""
-        counted = request.path != METRICS_PATH  # a scrape would see itself
+        name = route.name if route else "unknown"
+        counted = name != METRICS_PATH  # a scrape would see itself
         if counted:
             self._in_flight.increment()
         try:
@@ -192,7 +193,6 @@ class Routes:
                 reply = self.responses.explained(problem, request)
             await self._send(reply, request, send)
             seconds = time.perf_counter() - request.started
-            name = route.name if route else "unknown"
             self.responses.account(request, name, reply.status, seconds, reply.refused)
         finally:
             if counted:
@@ -220,10 +220,10 @@ class Routes:
         return Refusal(404, "no such path; expected one that /docs.json lists")
 
 
-def _path(scope: Scope) -> str:
-    """Return the path as it came, so that each has but one way to write it; only `:` may be encoded, as clients do."""
+def _spelled(scope: Scope) -> str:
+    """Return the path as it came, so that each has but one spelling; only `:` may be encoded, as some clients do."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw.replace(b"%3A", b":").replace(b"%3a", b":").decode("latin-1") if b"%" in raw else scope["path"]
+    return raw.replace(b"%3A", b":").replace(b"%3a", b":").decode("latin-1")
 
 
 # --- the table: there is one model, so every path is known beforehand ------------------------------------------------
