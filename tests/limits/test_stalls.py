@@ -163,7 +163,7 @@ ATTACKS: dict[str, Callable[[Server], Any]] = {
     "a trickled body": lambda server: attack(server, trickle(head(length=100_000), b" ", LATEST), LATEST),
     "a trickled body in chunks": lambda server: attack(server, trickle(chunked_head(), chunk(b" "), LATEST), LATEST),
     "a body trickled after its answer": lambda server: attack(
-        server, trickle(chunked_head("/classify", "a b: c"), chunk(b" "), 2 * LATEST), 2 * LATEST, relentless=True
+        server, trickle(chunked_head("/classify", "a b: c"), chunk(b" "), LATEST), LATEST, relentless=True
     ),
     "idle and new": lambda server: idle(server, b""),
     "idle after an answer": lambda server: idle(server, post()),
