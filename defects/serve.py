@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from defects.replica import Replica
 
+MAX_HOST = 200  # characters in messages
+
 
 def main(build: Callable[[], Replica] | None = None) -> None:
     """Serve until drained (exit 0), or end with a pinned exit code; `build` makes another replica."""
+    open_standard_files()
     # Until something was accepted there is nothing to drain; and a signal that uvicorn caught is raised again here.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
@@ -49,13 +52,26 @@ def listen(host: str, port: int) -> socket.socket:
     from defects.settings import BadSetting
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError as error:
-        BadSetting(f"HOST, PORT: can't listen on {host}:{port}: {error.strerror}; expected a free address").exit()
+    except (OSError, ValueError) as error:  # the latter where a part of a name is empty, or longer than 63 bytes
+        problem = getattr(error, "strerror", None) or "no host can have this name"
+        BadSetting(f"HOST, PORT: can't listen on {host[:MAX_HOST]}:{port}: {problem}; expected a free address").exit()
     return listener
+
+
+def open_standard_files() -> None:
+    """Open `/dev/null` where standard input, output or error is closed.
+
+    Else the next file or connection would get its number, and whatever a library writes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
 
 
 if __name__ == "__main__":
