@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, TypeVar
 
 from defects.files import INT64, UINT64
@@ -123,11 +124,19 @@ def member(value: Mapping[str, Any], name: str) -> Any:
 _CHECKS: dict[Any, Callable[[Any, str], Any]] = {"str": text, "float | None": number_or_none, "bool": flag}
 
 
+@cache
+def _fields(kind: type[Any]) -> dict[str, tuple[Callable[[Any, str], Any], bool]]:
+    """Return for each field of a data class what checks it, and whether it has to be given."""
+    return {
+        field.name: (label if field.name == "name" else _CHECKS[field.type], field.default is MISSING)
+        for field in fields(kind)
+    }
+
+
 def check_fields(instance: Any) -> None:
     """Check the fields of a data class by their types: text, truth values, and numbers that may be missing."""
-    for field in fields(instance):
-        check = label if field.name == "name" else _CHECKS[field.type]
-        check(getattr(instance, field.name), field.name)
+    for name, (check, _) in _fields(type(instance)).items():
+        check(getattr(instance, name), name)
 
 
 def instances(kind: type[Made], value: Any, place: str, most: int) -> tuple[Made, ...]:
@@ -136,11 +145,11 @@ def instances(kind: type[Made], value: Any, place: str, most: int) -> tuple[Made
 
 
 def _instance(kind: type[Any], value: Any, place: str) -> Any:
-    known = {field.name: field.default is MISSING for field in fields(kind)}
+    known = _fields(kind)
     for name in mapping(value, place):
         if name not in known:
             raise ValueError(f"{place} has the unknown key {shown(name)}; expected some of {', '.join(known)}")
-    for name, required in known.items():
+    for name, (_, required) in known.items():
         if required and name not in value:
             raise ValueError(f"{place}.{name} is missing")
     try:
