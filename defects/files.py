@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # opening a named pipe would wait for its writer
 CHUNK = 1 << 16  # bytes
@@ -34,8 +34,11 @@ def read(path: str | Path, most: int) -> bytes:
     Raises `Unreadable`, before anything is read where the file's kind or size says so.
     """
     try:
-        with os.fdopen(os.open(path, FLAGS), "rb", buffering=0) as file:
-            return _read(file, most)
+        descriptor = os.open(path, FLAGS)
+        try:
+            return _read(descriptor, most)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Missing(error.strerror) from None
     except OSError as error:
@@ -44,15 +47,15 @@ def read(path: str | Path, most: int) -> bytes:
         raise Unreadable("no file can have this name") from None
 
 
-def _read(file: BinaryIO, most: int) -> bytes:
-    found = os.fstat(file.fileno())
+def _read(descriptor: int, most: int) -> bytes:
+    found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable(f"is {KINDS.get(stat.S_IFMT(found.st_mode), 'no regular file')}; expected a regular file")
     if found.st_size > most:
         raise Unreadable(f"has {found.st_size:,} bytes; expected at most {most:,}")
     pieces: list[bytes] = []
     size = 0
-    while piece := file.read(max(found.st_size - size, CHUNK)):
+    while piece := os.read(descriptor, max(found.st_size - size, CHUNK)):
         pieces.append(piece)
         size += len(piece)
         if size > most:  # it grows

@@ -125,7 +125,7 @@ _CHECKS: dict[Any, Callable[[Any, str], Any]] = {"str": text, "float | None": nu
 
 
 @cache
-def _fields(kind: type[Any]) -> dict[str, tuple[Callable[[Any, str], Any], bool]]:
+def _fields(kind: Any) -> dict[str, tuple[Callable[[Any, str], Any], bool]]:
     """Return for each field of a data class what checks it, and whether it has to be given."""
     return {
         field.name: (label if field.name == "name" else _CHECKS[field.type], field.default is MISSING)
@@ -135,7 +135,7 @@ def _fields(kind: type[Any]) -> dict[str, tuple[Callable[[Any, str], Any], bool]
 
 def check_fields(instance: Any) -> None:
     """Check the fields of a data class by their types: text, truth values, and numbers that may be missing."""
-    for name, (check, _) in _fields(type(instance)).items():
+    for name, (check, _) in _fields(instance.__class__).items():
         check(getattr(instance, name), name)
 
 
@@ -144,7 +144,7 @@ def instances(kind: type[Made], value: Any, place: str, most: int) -> tuple[Made
     return tuple(_instance(kind, item, f"{place}[{index}]") for index, item in enumerate(items(value, place, most)))
 
 
-def _instance(kind: type[Any], value: Any, place: str) -> Any:
+def _instance(kind: Any, value: Any, place: str) -> Any:
     known = _fields(kind)
     for name in mapping(value, place):
         if name not in known:
