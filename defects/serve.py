@@ -56,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except (OSError, ValueError) as error:  # the latter where a part of a name is empty, or longer than 63 bytes
+    except (OSError, ValueError, TypeError) as error:  # the latter two for names that IDNA can not encode
         problem = getattr(error, "strerror", None) or "no host can have this name"
         BadSetting(f"HOST, PORT: can't listen on {host[:MAX_HOST]}:{port}: {problem}; expected a free address").exit()
     return listener
