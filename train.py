@@ -39,11 +39,17 @@ def main(arguments: list[str] | None = None) -> None:
             place = _save(trained, options.output)
     except artifact.BadArtifact as error:
         error.exit()
-    except (dataset.BadData, FileExistsError) as error:
+    except dataset.BadData as error:
         sys.exit(f"train.py: {one_line(str(error))}")
     except OSError as error:
-        sys.exit(f"train.py: {error.filename or options.output}: {error.strerror}; expected a place to write to")
+        sys.exit(f"train.py: {one_line(_unwritable(error))}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+
+
+def _unwritable(error: OSError) -> str:
+    if error.strerror is None:  # our own, of what stands at this place
+        return str(error)
+    return f"{error.filename}: {error.strerror}; expected a place to write to"
 
 
 def _has_model() -> bool:

@@ -183,6 +183,9 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
 
 def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> Artifact:
     """Make an artifact of its files' contents; raises `BadArtifact`, which names the file, as one at `place`."""
+    for name, content in contents.items():
+        if len(content) > _most_bytes(name):
+            raise BadArtifact(f"{place / name}: has {len(content):,} bytes; expected at most {_most_bytes(name):,}")
     documents: dict[str, Any] = {}
     for name in REQUIRED:
         if name not in contents:
@@ -231,9 +234,13 @@ def _listed(content: bytes) -> dict[str, str]:
     return digests
 
 
+def _most_bytes(name: str) -> int:
+    return MAX_MODEL if name in (ONNX, SKOPS) else MAX_DOCUMENT
+
+
 def _verified(directory: Path, name: str, expected: str) -> bytes:
     try:
-        content = files.read(directory / name, MAX_MODEL if name in (ONNX, SKOPS) else MAX_DOCUMENT)
+        content = files.read(directory / name, _most_bytes(name))
     except files.Unreadable as problem:
         raise BadArtifact(f"{directory / name}: can't be read: {problem}") from None
     if digest_of(content) != expected:
