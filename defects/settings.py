@@ -34,11 +34,11 @@ SERVICE_LINKS = (
 )
 MAX_TIMEOUT_MS = 600_000
 SANE = r"^[A-Za-z0-9._-]{1,100}$"  # goes into headers and URLs
-TAG = r"^[a-z0-9._-]+(:[a-z0-9._-]+)?$"
+TAG = r"^[a-z0-9._-]{1,63}(:[a-z0-9._-]{1,63})?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 PATTERNS_IN_WORDS = {
     SANE: "1 to 100 letters, digits, dots, dashes or underscores",
-    TAG: "a name or name:version of lower-case letters, digits, dots, dashes and underscores",
+    TAG: "a name or name:version of lower-case letters, digits, dots, dashes and underscores, at most 63 of each",
     DIGEST: "sha256: followed by 64 lower-case hexadecimal digits",
 }
 
