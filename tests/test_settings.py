@@ -129,7 +129,6 @@ def test_what_only_has_the_name_of_a_service_link_is_refused(name: str, value: s
 class WithLinks(Settings):
     """Settings with names that a Service's links have too."""
 
-    health_port: int | None = Field(None, alias="DEFECTS_HEALTH_PORT", description="A port.", ge=1)
     service_port: int = Field(1, alias="DEFECTS_X_SERVICE_PORT", description="A port.")
     url: str | None = Field(None, alias="DEFECTS_URL_PORT", description="Text, which a link's value is too.")
 
