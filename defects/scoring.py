@@ -120,8 +120,8 @@ def onnx_scorer(model: bytes) -> Scorer:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # two would add a row's trees in another order
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what is an error is raised too
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=False)
     link = session.get_modelmeta().custom_metadata_map.get("link")
     if link not in LINKS:
         raise ValueError(f"its link is {link}; expected one of {', '.join(LINKS)}: it was made by another version")

@@ -430,6 +430,19 @@ def test_bentoml_serve_ends_so_too(copy: Path, tmp_path: Path, number: int) -> N
     assert (done.returncode, problem in line, "Traceback" in done.stderr) == (65, True, False), done.stderr
 
 
+def test_onnx_runtime_adds_no_lines_of_its_own(model_dir: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(model_dir, tmp_path / "trees"))
+    model = onnx.load_from_string((directory / "model.onnx").read_bytes())
+    targets = [a for node in model.graph.node for a in node.attribute if a.name == "leaf_targetids"]
+    targets[0].ints[0] = 99
+    (directory / "model.onnx").write_bytes(model.SerializeToString())
+    reseal(directory)
+    done = run(tmp_path, *MODULE, MODEL_DIR=directory)
+    assert (done.returncode, done.stdout) == (65, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("defects: model.onnx: onnxruntime can't load it: ")
+
+
 def test_files_may_be_links_as_kubernetes_mounts_them(copy: Path, tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.mkdir()
