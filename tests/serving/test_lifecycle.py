@@ -447,6 +447,11 @@ def damaged(model_dir: Path, tmp_path: Path) -> dict[str, object]:
     return {"MODEL_DIR": tmp_path / "damaged"}
 
 
+def pipe(_: Path, tmp_path: Path) -> dict[str, object]:
+    os.mkfifo(tmp_path / "pipe")
+    return {"DEFECTS_REVISION_FILE": tmp_path / "pipe"}
+
+
 @pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 @pytest.mark.parametrize(
     ("change", "code", "message"),
@@ -454,6 +459,10 @@ def damaged(model_dir: Path, tmp_path: Path) -> dict[str, object]:
         (lambda *_: {"DEFECTS_DRAIN_SECONDS": "soon"}, 78, "DEFECTS_DRAIN_SECONDS: expected a valid number"),
         (lambda *_: {"PORT": "0"}, 78, "PORT: expected greater than or equal to 1, got '0'"),
         (lambda *_: {"MODEL_DIR": "/nowhere"}, 66, "no model: /nowhere"),
+        (lambda *_: {"HOST": "\udcff"}, 78, "HOST: expected text in UTF-8, got '\\udcff'"),
+        (lambda *_: {"MODEL_DIR": "/\udcff"}, 78, "MODEL_DIR: expected text in UTF-8, got '/\\udcff'"),
+        (lambda *_: {"DEFECTS_REVISION_FILE": "/dev/zero"}, 78, "can't read /dev/zero: is a device"),
+        (pipe, 78, "is a named pipe; expected a regular file"),
         (damaged, 65, "model.onnx: changed or truncated"),
     ],
 )
@@ -463,6 +472,48 @@ def test_a_start_that_fails_ends_with_the_pinned_code_and_one_line(
     got, errors = failing(tmp_path, *command, **({"MODEL_DIR": model_dir} | change(model_dir, tmp_path)))
     (line,) = [line for line in errors.splitlines() if line.startswith("defects: ")]
     assert (got, message in line, "Traceback" in errors) == (code, True, False), errors
+
+
+@entry_points
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", ">&- 2>&-", "<&- >/dev/full 2>/dev/full"])
+def test_a_start_that_fails_ends_with_the_pinned_code_where_nobody_can_read_why(
+    tmp_path: Path, command: Command, redirected: str
+) -> None:
+    for settings, code in (({"DEFECTS_LOG_LEVEL": "loud"}, 78), ({"MODEL_DIR": "/nowhere"}, 66)):
+        started = [str(BIN / str(command[0])), *map(str, command[1:])]
+        shell = ["sh", "-c", f'exec "$@" {redirected}', "sh", *started]
+        done = subprocess.run(shell, cwd=ROOT, env=environment(tmp_path, **settings), timeout=60, check=False)
+        assert done.returncode == code
+
+
+def test_a_server_without_standard_files_gives_their_numbers_to_nothing_else(model_dir: Path, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"MODEL_DIR": model_dir, "HOST": "127.0.0.1", "PORT": port, "DEFECTS_DRAIN_SECONDS": 0}
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *map(str, MODULE)]
+    with subprocess.Popen(shell, cwd=ROOT, env=environment(tmp_path, **settings)) as process:
+        try:
+            Server(process, f"http://127.0.0.1:{port}", tmp_path / "no log").wait_ready()
+            files = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]  # noqa: PTH115
+            assert files == ["/dev/null"] * 3
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("nowhere.invalid", r"can't listen on nowhere\.invalid:\d+: .+; expected a free address"),
+        ("é" * 100, r"can't listen on é{100}:\d+: no host can have this name; expected a free address"),
+        ("a\nb", r"can't listen on a\\nb:\d+: .+; expected a free address"),
+        ("x" * 100_000, r"can't listen on x{200}:\d+: .+; expected a free address"),
+    ],
+)
+def test_a_host_that_is_none_is_one_line(model_dir: Path, tmp_path: Path, host: str, problem: str) -> None:
+    code, errors = failing(tmp_path, *MODULE, MODEL_DIR=model_dir, HOST=host, PORT=free_port())
+    assert code == 78, errors
+    assert re.fullmatch(rf"defects: HOST, PORT: {problem}\n", errors), errors
 
 
 def test_a_port_in_use_is_one_line(model_dir: Path, tmp_path: Path) -> None:
