@@ -35,6 +35,7 @@ def schemas(schema: Schema) -> dict[str, JSONSchema]:
         ref_template=reference("schemas", "{model}")["$ref"],
     )
     made: dict[str, JSONSchema] = definitions["$defs"]
+    made["Scan"]["example"] = schema.example  # pydantic has sorted its fields
     return made | {"Row": _row(schema), **openapi_tensors.request(schema), **openapi_tensors.answer(schema)}
 
 

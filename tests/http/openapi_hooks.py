@@ -19,9 +19,7 @@ def before_call(context: Any, case: Any, _: Any) -> None:
     """Fit a valid V2 request, before it is sent."""
     if case.meta is None or not case.meta.generation.mode.is_positive or not case.path.endswith("/infer"):
         return
-    schemas = context.operation.schema.raw_schema["components"]["schemas"]
-    names = [value["title"] for value in schemas["Row"]["prefixItems"]]  # in the order of the features
-    scan = {name: schemas["Scan"]["example"][name] for name in names}
+    scan = context.operation.schema.raw_schema["components"]["schemas"]["Scan"]["example"]
     if case.media_type == "application/json":
         case.body = fitted(case.body, scan)
     else:

@@ -102,3 +102,182 @@ def test_a_document_that_is_wrong_is_found_out(server: Server, tmp_path: Path) -
     for problem in ("Schema-valid request rejected", "Response violates schema", "Response header does not conform"):
         assert problem in done.stdout
     assert f"{server.url}/classify" in done.stdout.partition("Reproduce with")[2]
+
+
+# --- what is valid by the document is taken, and nothing else ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> Document:
+    described: Document = httpx.get(f"{server.url}/docs.json").json()
+    return described
+
+
+def validator(document: Document, schema: Any) -> jsonschema.Draft202012Validator:
+    """Return what checks a value by a schema that refers to the document's components."""
+    return jsonschema.Draft202012Validator({**schema, "components": document["components"]})
+
+
+def valid(document: Document, path: str, body: Any) -> bool:
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    accepted: bool = validator(document, content["application/json"]["schema"]).is_valid(body)
+    return accepted
+
+
+def v1_and_bare_bodies(scan: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
+    """Yield bodies in JSON without tensors: where they go, and whether they are right."""
+    row, without = [*scan.values()], {name: value for name, value in scan.items() if name != "weight_g"}
+    optional = {name: value for name, value in scan.items() if name != "surface_moisture_pct"}
+    values: list[tuple[Any, bool]] = [
+        (scan, True), (without, False), (optional, True), (scan | {"surface_moisture_pct": None}, True),
+        (scan | {"weight_g": None}, False), (scan | {"weight_g": True}, False), (scan | {"weight_g": "1"}, False),
+        (scan | {"weight_g": 70_000}, True), (scan | {"weight_g": 70_001}, False), (scan | {"weight_g": 5}, True),
+        (scan | {"weight_g": 4.9}, False), (scan | {"weight_g": 10**400}, False), (scan | {"colour": 1}, False),
+        ({}, False), ([], False), (None, False), (5, False), ("scan", False),
+    ]  # fmt: skip
+    for value, right in values:
+        yield "/classify", value, right
+        yield "/classify_batch", [scan, value], right
+        yield V1, {"instances": [row, value]}, right
+    rows: list[tuple[Any, bool]] = [
+        (row[:-1], False), ([*row, 1], False), ([], False), (["1", *row[1:]], False), ([None, *row[1:]], False),
+        ([*row[:-1], None], True), ([False, *row[1:]], False), ([1e300, *row[1:]], False), ([row], False),
+    ]  # fmt: skip
+    for value, right in rows:
+        yield V1, {"instances": [value]}, right
+    for many, right in (([], False), ([scan] * 1_024, True), ([scan] * 1_025, False), (None, False), (scan, False)):
+        yield "/classify_batch", many, right
+        yield V1, {"instances": many}, right
+    yield V1, {"instances": [row], "signature_name": "x"}, True
+    yield V1, {}, False
+    yield V1, [row], False
+
+
+def v2_bodies(scan: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
+    """Yield V2's bodies, as far as JSON Schema can tell right from wrong."""
+    row = [*scan.values()]
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, len(row)], "data": row}
+    columns = [{"name": name, "datatype": "FP32", "shape": [1], "data": [value]} for name, value in scan.items()]
+    tensors: list[tuple[dict[str, Any], bool]] = [
+        ({}, True), ({"datatype": "BF16"}, True), ({"datatype": "STRING"}, False), ({"datatype": None}, False),
+        ({"datatype": "BOOL"}, False), ({"data": [row]}, True), ({"data": None}, False), ({"data": []}, False),
+        ({"data": ["1", *row[1:]]}, False), ({"data": [True, *row[1:]]}, False), ({"data": {}}, False),
+        ({"shape": [0, len(row)], "data": []}, False), ({"shape": [-1, len(row)]}, False), ({"shape": []}, False),
+        ({"shape": [1] * 7 + [len(row)]}, True), ({"shape": [1] * 8 + [len(row)]}, False), ({"shape": "1"}, False),
+        ({"shape": [1_025, len(row)], "data": row * 1_025}, False), ({"name": 5}, False), ({"name": None}, False),
+        ({"parameters": None}, True), ({"parameters": {"x": 1}}, True), ({"parameters": []}, False),
+        ({"parameters": {"binary_data_size": None}}, True), ({"parameters": {"binary_data_size": 0}}, False),
+    ]  # fmt: skip
+    for change, right in tensors:
+        yield V2, {"inputs": [tensor | change]}, right
+    inputs = [(columns, True), ([tensor, tensor | {"name": "y"}], False), ([], False), (None, False), (tensor, False)]
+    for given, right in [*inputs, ([5], False)]:
+        yield V2, {"inputs": given}, right
+    label, classes = {"name": "label"}, {"parameters": {"classification": 2}}
+    requests: list[tuple[dict[str, Any], bool]] = [
+        ({"id": "x"}, True), ({"id": None}, True), ({"id": 5}, False), ({"outputs": None}, True),
+        ({"outputs": []}, True), ({"outputs": {}}, False), ({"outputs": [label]}, True), ({"outputs": ["label"]}, False),
+        ({"outputs": [{"name": "colour"}]}, False), ({"outputs": [{}]}, False), ({"outputs": [label | classes]}, False),
+        ({"outputs": [{"name": "probabilities", **classes}]}, True), ({"parameters": None}, True),
+        ({"outputs": [{"name": "probabilities", "parameters": {"classification": 0}}]}, False),
+        ({"outputs": [label | {"parameters": {"binary_data": True}}]}, True),
+        ({"outputs": [label | {"parameters": {"binary_data": "yes"}}]}, False),
+        ({"parameters": {"binary_data_output": True}}, True), ({"parameters": {"binary_data_output": None}}, False),
+        ({"parameters": 5}, False), ({"colour": 1}, True),
+    ]  # fmt: skip
+    for change, right in requests:
+        yield V2, {"inputs": [tensor], **change}, right
+    yield V2, [tensor], False
+    yield V2, {}, False
+
+
+@pytest.mark.parametrize("bodies", [v1_and_bare_bodies, v2_bodies])
+def test_what_is_valid_is_taken_and_nothing_else(server: Server, document: Document, bodies: Any) -> None:
+    wrong = []
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for path, body, right in bodies(document["components"]["schemas"]["Scan"]["example"]):
+            status = client.post(path, json=body).status_code
+            if (valid(document, path, body), status) != (right, 200 if right else 400):
+                wrong.append((path, str(body)[:200], f"valid: {not right}" if status in (200, 400) else status))
+    assert wrong == []
+
+
+# --- answers that schemathesis doesn't get ----------------------------------------------------------------------------
+
+
+def check_answer(document: Document, answer: httpx.Response, described: Any) -> None:
+    """Fail where an answer is not as its description says."""
+    if "$ref" in described:
+        described = document["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    schema = described["content"][answer.headers["content-type"].partition(";")[0]]["schema"]
+    if answer.headers["content-type"] == "application/json":
+        validator(document, schema).validate(answer.json())
+    for name, reference in described["headers"].items():
+        header = document["components"]["headers"][reference["$ref"].rpartition("/")[2]]
+        value: Any = answer.headers.get(name)
+        assert value is not None or not header.get("required"), name
+        if value is not None:
+            value = int(value) if header["schema"]["type"] == "integer" else value
+            validator(document, header["schema"]).validate(value)
+
+
+def test_refusals_are_as_described(server: Server, document: Document) -> None:
+    responses = document["components"]["responses"]
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for path, methods in document["paths"].items():
+            for method in ("PUT", "DELETE", "PATCH", "GET" if "post" in methods else "POST"):
+                answer = client.request(method, path)
+                assert answer.status_code == 405
+                check_answer(document, answer, responses["405"])
+        for path in ("/nowhere", "/v2/models/nobody", f"/v2/models/{NAME}/versions/0/infer", "/v1/models/nobody:predict"):
+            answer = client.get(path)
+            assert answer.status_code == 404
+            check_answer(document, answer, responses["404"])
+        for path in (path for path, methods in document["paths"].items() if "post" in methods):
+            described = document["paths"][path]["post"]["responses"]
+            for status, headers, content in (
+                (400, {}, b"{"),
+                (400, {"x-request-timeout-ms": "0"}, b"{}"),
+                (413, {}, b"x" * 3_000_000),
+                (415, {"content-type": "text/plain"}, b"{}"),
+                (415, {"content-encoding": "br"}, b"{}"),
+            ):
+                answer = client.post(path, content=content, headers={"content-type": "application/json"} | headers)
+                assert answer.status_code == status, (path, status, answer.text)
+                check_answer(document, answer, described[str(status)])
+
+
+def test_a_replica_that_shuts_down_answers_as_described(serve: Serve, model_dir: Path) -> None:
+    with serve(MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=120) as stopping:
+        document = httpx.get(f"{stopping.url}/docs.json").json()
+        stopping.process.terminate()
+        with httpx.Client(base_url=stopping.url) as client:
+            until(lambda: client.get("/readyz").status_code == 503)
+            for path in ("/readyz", "/v2/health/ready", f"/v2/models/{NAME}/ready", f"/v1/models/{NAME}"):
+                for query in ("", "?verbose", "?verbose=1"):
+                    answer = client.get(path + query)
+                    assert answer.status_code == 503
+                    check_answer(document, answer, document["paths"][path]["get"]["responses"]["503"])
+            verbose = client.get("/readyz?verbose").json()
+            assert (verbose["ready"], verbose["reason"]) == (False, "draining")
+        stopping.process.kill()  # it would drain for long
+
+
+def test_packed_answers_have_the_headers_that_are_described(server: Server, document: Document) -> None:
+    scan = document["components"]["schemas"]["Scan"]["example"]
+    answer = httpx.post(f"{server.url}/classify_batch", json=[scan] * 50, headers={"accept-encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    described = document["paths"]["/classify_batch"]["post"]["responses"]["200"]
+    check_answer(document, answer, described)
+    assert {"content-encoding", "vary"} <= described["headers"].keys()
+
+
+def test_the_tables_of_headers_are_the_documents(document: Document) -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text("utf-8").partition("\n## Headers")[2].partition("\n## ")[0]
+    answers, requests = (
+        {name.lower() for name in re.findall(r"^\| `([\w-]+)[`:]", part, re.MULTILINE)}
+        for part in page.split("| Header of a request")
+    )
+    components = document["components"]
+    assert requests == {name for name, given in components["parameters"].items() if given["in"] == "header"}
+    assert answers == components["headers"].keys()
