@@ -229,7 +229,12 @@ def test_refusals_are_as_described(server: Server, document: Document) -> None:
                 answer = client.request(method, path)
                 assert answer.status_code == 405
                 check_answer(document, answer, responses["405"])
-        for path in ("/nowhere", "/v2/models/nobody", f"/v2/models/{NAME}/versions/0/infer", "/v1/models/nobody:predict"):
+        for path in (
+            "/nowhere",
+            "/v2/models/nobody",
+            f"/v2/models/{NAME}/versions/0/infer",
+            "/v1/models/nobody:predict",
+        ):
             answer = client.get(path)
             assert answer.status_code == 404
             check_answer(document, answer, responses["404"])
@@ -281,3 +286,41 @@ def test_the_tables_of_headers_are_the_documents(document: Document) -> None:
     components = document["components"]
     assert requests == {name for name, given in components["parameters"].items() if given["in"] == "header"}
     assert answers == components["headers"].keys()
+
+
+# --- models of other kinds --------------------------------------------------------------------------------------------
+
+
+def odd_names() -> str:
+    """Names with quotes, spaces and signs, a feature that needs 64 bits, and labels that are integers."""
+    at = [1_700_000_000 + second for second in range(1_000)]
+    lines = [f"{second % 7},{second % 3 - 1},{second},{second // 120 % 3 * 10 - 10}" for second in at]
+    return "\n".join(['"größe ""mm"" ☃","it\'s [a/b]~c: 100 %","$epoch.{s}",label', *lines]) + "\n"
+
+
+def booleans() -> str:
+    """Booleans, of which one may be missing, and labels that are booleans."""
+    flag = [("True", "False")[n % 2] for n in range(300)]
+    lines = [f"{f if n % 50 else ''},{n % 3 == 0},{n / 10},{f}" for n, f in enumerate(flag)]
+    return "\n".join(["flag,full,x,label", *lines]) + "\n"
+
+
+def one_feature() -> str:
+    """One feature, which may not be missing, and labels that are numbers."""
+    return "\n".join(["x,label", *(f"{n / 10},{0.5 if n % 40 < 20 else 1.25}" for n in range(400))]) + "\n"
+
+
+@pytest.mark.parametrize("table", [odd_names, booleans, one_feature])
+def test_documents_of_other_models_are_right_too(table: Any, serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(table(), "utf-8")
+    trained = pipeline.train(dataset.read(file, "label"), "hist-gradient-boosting", 0, 0.2, quiet)
+    artifact.replace(tmp_path / "model", trained.files)
+    with serve(MODEL_DIR=tmp_path / "model") as model:
+        done, requests = try_out(
+            f"{model.url}/docs.json", tmp_path, "--phases", "examples,fuzzing", "--max-examples", 20,
+            "--include-method", "POST",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        for answers in answered(requests).values():
+            assert {(200, "application/json"), (400, "application/json")} <= answers
