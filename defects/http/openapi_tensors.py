@@ -74,7 +74,7 @@ def _input(schema: Schema) -> JSONSchema:
             "shape": {
                 "type": "array",
                 "description": f"[n, {width}], or [{width}] for one row, of all features; [n] or [n, 1] of one "
-                "feature. Sizes of 1 may come before.",
+                "feature. Sizes of 1 may come before. Written without a fraction.",
                 "items": {**_POSITIVE, "maximum": max(width, MAX_ROWS)},
                 "minItems": 1,
                 "maxItems": MAX_SIZES,
@@ -92,7 +92,10 @@ def _input(schema: Schema) -> JSONSchema:
 
 
 def _requested_output() -> JSONSchema:
-    classification = {**_POSITIVE, "description": "So many of the most probable classes, of probabilities only."}
+    classification = {
+        **_POSITIVE,
+        "description": "So many of the most probable classes, of probabilities only; without a fraction.",
+    }
     return described_object(
         {"name": {"type": "string", "enum": [*v2.REQUESTABLE]}},
         parameters={

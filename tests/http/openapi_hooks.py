@@ -1,7 +1,7 @@
 """What schemathesis, which runs in an environment of its own, needs to know of V2 bodies besides the document.
 
 JSON Schema can't say that a tensor has as many values as its shape says, nor anything of binary tensors. So a V2
-request that is valid by the document is given rows that fit. Nothing else is changed, and no case that is not valid.
+request that is valid by the document is given rows that fit, names that differ, and integers without a fraction. Nothing else is changed, and no case that is not valid.
 """
 
 from __future__ import annotations
@@ -43,8 +43,16 @@ def fitted(request: dict[str, Any], scan: dict[str, Any]) -> dict[str, Any]:
             tensor["datatype"] = "FP64"  # which holds the values
     made = {**request, "inputs": inputs}
     if made.get("outputs"):
-        made["outputs"] = [*{output["name"]: output for output in made["outputs"]}.values()]
+        made["outputs"] = [*{output["name"]: requested(output) for output in made["outputs"]}.values()]
     return made
+
+
+def requested(output: dict[str, Any]) -> dict[str, Any]:
+    """Return the output with an integer for the number of classes; to JSON Schema, 1.0 is one too."""
+    given = output.get("parameters") or {}
+    if "classification" not in given:
+        return output
+    return output | {"parameters": given | {"classification": int(given["classification"])}}
 
 
 def column(value: Any, count: int) -> dict[str, Any]:
