@@ -18,12 +18,12 @@ _DURATIONS = ", ".join(rf"{phase};dur=[0-9]+\.[0-9]{{3}}" for phase in ("queue",
 
 # Answers that any request may get, whatever its route: the status, and when.
 ERRORS = {
-    "400": "Invalid: the HTTP itself, a header or the body. `fields` has what is wrong with each field of the input",
-    "408": "The request did not arrive in time",
+    "400": "The input or a header is invalid, or the request is no HTTP/1.1; `fields` has each problem of the input",
+    "408": "The head or the body did not arrive in time",
     "413": "The body is too large",
     "414": "The URL is too long",
     "415": "The content type or encoding is not supported",
-    "431": "The headers are too large, or too many",
+    "431": "The head is too large, or has too many fields",
     "503": "Not ready or overloaded; `Retry-After` says in how many seconds to try again",
 }
 # Answers to what is none of the document's operations. They stand among the components, and nothing refers to them.
@@ -78,7 +78,7 @@ ON_EVERY_ANSWER = {
         required=True,
     ),
     "x-content-type-options": _header(
-        "The content type is not to be guessed.", {"type": "string", "enum": ["nosniff"]}
+        "Browsers take the content type as it is.", {"type": "string", "enum": ["nosniff"]}, required=True
     ),
 }
 ON_SOME_ANSWERS = {

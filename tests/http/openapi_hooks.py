@@ -1,7 +1,8 @@
 """What schemathesis, which runs in an environment of its own, needs to know of V2 bodies besides the document.
 
 JSON Schema can't say that a tensor has as many values as its shape says, nor anything of binary tensors. So a V2
-request that is valid by the document is given rows that fit, names that differ, and integers without a fraction. Nothing else is changed, and no case that is not valid.
+request that is valid by the document is given rows that fit, names that differ, and integers without a fraction.
+Nothing else is changed, and no case that is not valid.
 """
 
 from __future__ import annotations
