@@ -228,6 +228,12 @@ def test_refusals_are_as_described(server: Server, document: Document) -> None:
                 answer = client.request(method, path)
                 assert answer.status_code == 405
                 check_answer(document, answer, responses["405"])
+            described = next(iter(methods.values()))["responses"]
+            many = {f"x-{number}": "" for number in range(101)}
+            for url, headers, status in ((f"{path}?{'x' * 9_000}", {}, 414), (path, many, 431)):
+                answer = client.get(url, headers=headers)
+                assert answer.status_code == status
+                check_answer(document, answer, described[str(status)])
         for path in (
             "/nowhere",
             "/v2/models/nobody",
@@ -276,11 +282,14 @@ def test_packed_answers_have_the_headers_that_are_described(server: Server, docu
     assert {"content-encoding", "vary"} <= described["headers"].keys()
 
 
-def test_the_tables_of_headers_are_the_documents(document: Document) -> None:
-    page = (ROOT / "docs" / "http-api.md").read_text("utf-8").partition("\n## Headers")[2].partition("\n## ")[0]
+def test_the_pages_tables_are_the_documents(document: Document) -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text("utf-8")
+    errors = page.partition("\n## Errors")[2].partition("\n## ")[0]
+    assert {*re.findall(r"^\| (\d+) \|", errors, re.MULTILINE)} == {*document["components"]["responses"], "500"}
+    headers = page.partition("\n## Headers")[2].partition("\n## ")[0]
     answers, requests = (
         {name.lower() for name in re.findall(r"^\| `([\w-]+)[`:]", part, re.MULTILINE)}
-        for part in page.split("| Header of a request")
+        for part in headers.split("| Header of a request")
     )
     components = document["components"]
     assert requests == {name for name, given in components["parameters"].items() if given["in"] == "header"}
