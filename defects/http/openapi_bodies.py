@@ -94,27 +94,21 @@ def not_ready(kind: str) -> JSONSchema | None:
     """Return what a kind of route answers with 503, where that is not only an error."""
     if kind != "ready":
         return None
-    state = _state({"const": False})
-    state["properties"]["error"], state["required"] = TEXT, ["error", *state["required"]]
-    return {"anyOf": [reference("schemas", "Error"), state]}
+    return {"anyOf": [reference("schemas", "Error"), _state(ready=False)]}
 
 
-def _state(ready: JSONSchema) -> JSONSchema:
-    """Return the schema of a replica's state, which the query `verbose` asks for."""
-    return described_object(
-        {
-            "ready": ready,
-            "reason": {
-                "type": "string",
-                "enum": ["draining", "stuck", *get_args(Verification)],
-            },
-            "problem": {"type": ["string", "null"]},
-            "model_version": TEXT,
-            "queued_rows": {"type": "integer", "minimum": 0},
-            "startup_seconds": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
-        },
-        closed=True,
-    )
+def _state(*, ready: bool) -> JSONSchema:
+    """Return the schema of the state of a replica that is `ready` or isn't, which the query `verbose` asks for."""
+    reasons = ["draining", "stuck", *(reason for reason in get_args(Verification) if reason != "ready")]
+    state: dict[str, JSONSchema] = {
+        "ready": {"const": ready},
+        "reason": {"const": "ready"} if ready else {"type": "string", "enum": reasons},
+        "problem": {"type": "null"} if ready else TEXT,
+        "model_version": TEXT,
+        "queued_rows": {"type": "integer", "minimum": 0},
+        "startup_seconds": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+    }
+    return described_object(state if ready else {"error": TEXT, **state}, closed=True)
 
 
 _PREDICTION = reference("schemas", "Prediction")
@@ -125,7 +119,7 @@ _JSON: dict[str, JSONSchema] = {
     "scans": _PREDICTIONS,
     "instances": described_object({"predictions": _PREDICTIONS}, closed=True),
     "live": described_object({"live": TRUE}, closed=True),
-    "ready": {"anyOf": [described_object({"ready": TRUE}, closed=True), _state(TRUE)]},
+    "ready": {"anyOf": [described_object({"ready": TRUE}, closed=True), _state(ready=True)]},
     "model_ready": described_object({"name": TEXT, "ready": TRUE}, closed=True),
     "models": described_object({"models": _TEXTS}, closed=True),
     "server": described_object({"name": TEXT, "version": TEXT, "extensions": _TEXTS}, closed=True),
