@@ -257,6 +257,14 @@ def test_refusals_are_as_described(server: Server, document: Document) -> None:
                 check_answer(document, answer, described[str(status)])
 
 
+def test_the_request_after_a_large_body_is_answered_for_itself(server: Server) -> None:
+    """The body's last part, which comes in one large piece, is no head of the next request."""
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for _ in range(20):
+            assert client.post("/classify_batch", content=b"x" * 3_000_000).status_code == 413
+            assert client.post("/classify_batch", content=b"{}").status_code == 400
+
+
 def test_a_replica_that_shuts_down_answers_as_described(serve: Serve, model_dir: Path) -> None:
     with serve(MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=120) as stopping:
         document = httpx.get(f"{stopping.url}/docs.json").json()
