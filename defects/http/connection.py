@@ -193,7 +193,7 @@ class Connection(HttpToolsProtocol):
         if self.headers and heads.is_too_large(self.headers):  # trailers
             self._refuse_later(431, heads.TOO_LARGE)
         if self._refusal is None:
-            self._phase, self._loose = IDLE, -PIECE_BYTES
+            self._phase, self._loose = IDLE, min(0, self._loose) - PIECE_BYTES  # less what is body in this piece
             if self._passed_on:
                 super().on_message_complete()
 
