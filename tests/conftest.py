@@ -32,13 +32,17 @@ from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks import servers
 from defects import artifact
+from defects.settings import MAX_TIMEOUT_MS
 from defects.training import dataset, pipeline
 from tools import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
-START_SECONDS = 60.0
+# How long a test waits at most. It looks again and again, so this costs nothing where all is well, and a machine may
+# stop for seconds at any moment. Whatever must not happen within it (a drain, a deadline) is set to take longer.
+WAIT_SECONDS = 120.0
+RUN_SECONDS = 300.0  # that a command may take
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 # Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
 # share the images and networks of this machine, or start browsers. Those that take longest come first.
@@ -53,7 +57,18 @@ TIMED, NICE = ("load", "cluster", "check"), 5  # what measures time goes first; 
 # Files whose tests share nothing and take long.
 APART = ("training/test_right_answers.py", "training/test_export.py")
 
+# How long an example takes says how busy the machine is, and nothing else.
+hypothesis.settings.register_profile(
+    "busy machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("busy machine")
 hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
+# HTTPX gives up after 5 s unless it is told otherwise. This is the one object that all of its defaults are.
+default_timeout: httpx.Timeout = httpx.get.__kwdefaults__["timeout"]
+for part in ("connect", "read", "write", "pool"):
+    setattr(default_timeout, part, WAIT_SECONDS)
 
 
 def quiet(_: str) -> AbstractContextManager[None]:
@@ -117,7 +132,7 @@ def once(scratch: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -
         return made
 
 
-def until(holds: Callable[[], Made | Literal[False]], seconds: float = 30) -> Made:
+def until(holds: Callable[[], Made | Literal[False]], seconds: float = WAIT_SECONDS) -> Made:
     """Wait until something holds, and return it; fail after so many seconds.
 
     A server that can't be reached is asked again.
@@ -163,7 +178,7 @@ class Server:
     log: Path
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
             try:
@@ -171,13 +186,17 @@ class Server:
                     return
             except httpx.TransportError:
                 time.sleep(0.02)
-        raise AssertionError(f"not ready in {START_SECONDS} s: {self.log.read_text()}")
+        raise AssertionError(f"not ready in {WAIT_SECONDS} s: {self.log.read_text()}")
+
+    def wait(self) -> int:
+        """Wait until the process has ended; return its exit code."""
+        return self.process.wait(WAIT_SECONDS)
 
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.wait()
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -205,7 +224,7 @@ def run(home: Path, *command: object, **settings: object) -> subprocess.Complete
         env=environment(home, **settings),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=RUN_SECONDS,
         check=False,
     )
 
@@ -215,6 +234,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     """Start `defects.serve`, `bentoml serve` with `target`, or `command`, with the given settings.
 
     Gives a context manager of a ready `Server`. Where the entry point does not matter, `defects.serve` is the faster.
+    It drains at once. Requests that name no deadline have the longest there is, so that none is refused for the time
+    that the machine took.
     """
 
     @contextmanager
@@ -224,7 +245,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
         port, scratch = settings.get("PORT", free_port()), tmp_path_factory.mktemp("server")
         home = Path(str(settings.pop("BENTOML_HOME", scratch / "home")))
         address = {"HOST": "127.0.0.1", "PORT": port, "BENTOML_HOST": "127.0.0.1", "BENTOML_PORT": port}
-        settings = {"DEFECTS_DRAIN_SECONDS": 0} | address | settings
+        patient = {"DEFECTS_DRAIN_SECONDS": 0, "DEFECTS_REQUEST_TIMEOUT_MS": MAX_TIMEOUT_MS}
+        settings = patient | address | settings
         log = scratch / "log"
         command = command or ([BIN / "bentoml", "serve", target] if target else MODULE)
         with log.open("wb") as output:
