@@ -13,6 +13,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"):  # th
 
 # isort: split
 import fcntl
+import inspect
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy machine")
 hypothesis.settings.register_profile("thousands", max_examples=2_000)  # of models, by hand
 # HTTPX gives up after 5 s unless it is told otherwise. This is the one object that all of its defaults are.
-default_timeout: httpx.Timeout = httpx.get.__kwdefaults__["timeout"]
+default_timeout: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
 for part in ("connect", "read", "write", "pool"):
     setattr(default_timeout, part, WAIT_SECONDS)
 
