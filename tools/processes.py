@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 90.0
@@ -81,9 +81,9 @@ _given: set[int] = set()  # a process does not lock itself out
 
 
 @cache
-def _port_locks() -> BinaryIO:
-    """Return the file whose byte at the offset of a port is locked by whoever has got the port."""
-    return (Path(tempfile.gettempdir()) / f"ports-of-{os.getuid()}.lock").open("wb")
+def _port_locks() -> int:
+    """Return the descriptor of a file whose byte at the offset of a port is locked by whoever has got the port."""
+    return os.open(Path(tempfile.gettempdir()) / f"ports-of-{os.getuid()}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:
