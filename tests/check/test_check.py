@@ -400,7 +400,7 @@ FOREVER_MS = 600_000  # the longest deadline
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the overload have time: how fast this machine is, is not tested. `small` refuses because its queue is full."""
+    """Let the overload have time: how fast this machine is, is not tested. `small` refuses when its queue is full."""
     for name in ("DEADLINE_MS", "LATE_MS", "QUICK_MS"):
         monkeypatch.setattr(overload, name, FOREVER_MS)
 
