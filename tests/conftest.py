@@ -17,12 +17,13 @@ import inspect
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import httpx
 import hypothesis
@@ -44,6 +45,7 @@ STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
 # stop for seconds at any moment. Whatever must not happen within it (a drain, a deadline) is set to take longer.
 WAIT_SECONDS = 120.0
 RUN_SECONDS = 300.0  # that a command may take
+PAUSE_SECONDS, TRIES = 0.2, 5  # of the machine, that spoil a measurement; so often is it repeated
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 # Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
 # share the images and networks of this machine, or start browsers. Those that take longest come first.
@@ -145,6 +147,46 @@ def until(holds: Callable[[], Made | Literal[False]], seconds: float = WAIT_SECO
                 return found
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         time.sleep(0.02)
+
+
+class Pauses:
+    """How long this machine stood still: what a thread was late that does nothing but sleep."""
+
+    EVERY_SECONDS = 0.02
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._over = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            time.sleep(self.EVERY_SECONDS)
+            self.longest = max(self.longest, time.monotonic() - began - self.EVERY_SECONDS)
+
+    def __enter__(self) -> Self:
+        self._watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watching.join()
+
+
+def undisturbed(measure: Callable[[Path], Made], scratch: Path) -> Made:
+    """Measure in a new directory until the machine did not stand still meanwhile: return what was measured then.
+
+    Whether what was measured is right, plays no part in it.
+    """
+    for number in range(TRIES):
+        folder = scratch / f"try-{number}"
+        folder.mkdir()
+        with Pauses() as pauses:
+            measured = measure(folder)
+        if pauses.longest < PAUSE_SECONDS:
+            break
+    return measured
 
 
 @pytest.fixture(scope="session")

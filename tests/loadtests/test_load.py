@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,20 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from conftest import BIN, ROOT, RUN_SECONDS, WAIT_SECONDS, Serve, Server, environment, free_port, quiet, run, until
+from conftest import (
+    BIN,
+    ROOT,
+    RUN_SECONDS,
+    WAIT_SECONDS,
+    Serve,
+    Server,
+    environment,
+    free_port,
+    quiet,
+    run,
+    undisturbed,
+    until,
+)
 from defects import artifact
 from defects.training import dataset, pipeline
 from loadtests import results
@@ -64,6 +78,16 @@ def load(url: str, file: Path | str, out: Path, *options: object) -> tuple[int, 
     return done.returncode, summary, found[0].parent
 
 
+def drive(file: Path, out: Path, *behaviour: object) -> tuple[int, Summary, Path]:
+    """Run a scenario against a stub that behaves so; again, where the machine stood still meanwhile."""
+
+    def measure(folder: Path) -> tuple[int, Summary, Path]:
+        with stub_server.running(*behaviour) as url:
+            return load(url, file, folder)
+
+    return undisturbed(measure, out)
+
+
 def number(value: float | None) -> float:
     assert value is not None
     return value
@@ -76,24 +100,29 @@ def rows(directory: Path) -> dict[str, list[Any]]:
 # --- the instrument is right -----------------------------------------------------------------------------------------
 
 
-def test_a_stall_shows_where_locusts_own_numbers_miss_it(tmp_path: Path) -> None:
+def test_a_stall_shows_where_locusts_own_numbers_miss_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """For 2 s of 8 nothing is answered: that concerns a quarter of the requests of an open loop, and p99 must say so.
 
     Locust's user waits meanwhile, so that it sends and counts a single slow request among some hundred.
     """
     file = scenario(tmp_path, phases=[{"name": "baseline", "seconds": 8, "rate": 1}])
-    with stub_server.running("--service-ms", 2, "--stall", "3:2") as url:
-        _, summary, directory = load(url, file, tmp_path)
+    _, summary, directory = drive(file, tmp_path, "--service-ms", 2, "--stall", "3:2")
     latency = np.sort(np.array(rows(directory)["latency_ms"]))
     expected = np.sort(np.maximum(2, 1e3 * (5 - np.arange(0, 8, 0.01))[300:500]))  # of those that met the stall
     assert (latency[-200:] >= expected - 20).all()
     p99 = number(summary.phases[0].latency.p99)
     assert p99 == latency[int(0.99 * 800) - 1] > 1500
-    with stub_server.running("--service-ms", 2, "--stall", "3:2") as url:
-        done = run(
-            tmp_path, "locust", "-f", "tests/closed_loop.py", "--headless", "--users", 1, "--run-time", "8s",
-            "--host", url, "--json",
-        )  # fmt: skip
+
+    def closed_loop(out: Path) -> Any:
+        with stub_server.running("--service-ms", 2, "--stall", "3:2") as url:
+            return run(
+                out, "locust", "-f", "tests/closed_loop.py", "--headless", "--users", 1, "--run-time", "8s",
+                "--host", url, "--json",
+            )  # fmt: skip
+
+    done = undisturbed(closed_loop, tmp_path_factory.mktemp("closed"))
     (own,) = json.loads(done.stdout)
     assert own["max_response_time"] > 1500
     slow = {ms: count for ms, count in own["response_times"].items() if float(ms) > 500}
@@ -151,8 +180,7 @@ def test_a_backlog_recovers_when_it_must(tmp_path: Path) -> None:
         {"name": "recovery", "seconds": 15, "rate": 1},
     ]
     file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 2})
-    with stub_server.running("--capacity", 150) as url:
-        code, summary, _ = load(url, file, tmp_path)
+    code, summary, _ = drive(file, tmp_path, "--capacity", 150)
     assert code in (1, 2)
     assert summary.recovery.after_burst_seconds == pytest.approx(3, abs=1)
     assert summary.recovery.seconds == pytest.approx(5, abs=1)
@@ -168,8 +196,7 @@ def test_a_server_that_freezes_again_has_not_recovered(tmp_path: Path) -> None:
     phases = [{"name": "baseline", "seconds": 1, "rate": 1}, {"name": "burst", "seconds": 24, "rate": 2}]
     file = scenario(tmp_path, rate=50, phases=phases, slo={"p95_ms": 100, "recover_seconds": 8})
     stalls = [argument for start in (2, 6, 10) for argument in ("--stall", f"{start}:1")]
-    with stub_server.running("--service-ms", 2, *stalls) as url:
-        code, summary, directory = load(url, file, tmp_path)
+    code, summary, directory = drive(file, tmp_path, "--service-ms", 2, *stalls)
     found = summary.recovery
     assert found.breached_at == pytest.approx(2, abs=0.3)
     assert found.broken_again_at == pytest.approx([6, 10], abs=0.3)
@@ -183,8 +210,7 @@ def test_a_server_that_freezes_again_has_not_recovered(tmp_path: Path) -> None:
 def test_a_ramp_finds_the_capacity_and_stops_by_itself(tmp_path: Path) -> None:
     steps = {"name": "burst", "rate": 1, "p95_ms": 60, "steps": {"seconds": 1.5, "factor": 1.5, "to": 40}}
     file = scenario(tmp_path, phases=[steps], stop_at_slo=True, slo={"p95_ms": 10_000})
-    with stub_server.running("--capacity", 300) as url:
-        code, summary, _ = load(url, file, tmp_path)
+    code, summary, _ = drive(file, tmp_path, "--capacity", 300)
     assert code in (0, 2)
     assert summary.capacity is not None
     assert summary.stopped == "the SLO did not hold in two steps in a row"
@@ -413,7 +439,7 @@ def test_smoke_and_a_short_burst_against_the_real_server(server: Server, tmp_pat
     served = httpx.get(f"{server.url}/model").json()
     for name, folder in (("smoke", tmp_path / "1"), (str(short_burst(tmp_path)), tmp_path / "2")):
         folder.mkdir()
-        _, summary, directory = load(server.url, name, folder)
+        _, summary, directory = undisturbed(partial(load, server.url, name), folder)
         assert [p.counts.answered for p in summary.phases] == [p.counts.planned for p in summary.phases]
         assert all(p.score.p50 and p.rest.p50 and p.queue.p50 is not None for p in summary.phases)
         assert summary.environment.model.digest == served["digest"]
