@@ -149,6 +149,15 @@ def until(holds: Callable[[], Made | Literal[False]], seconds: float = WAIT_SECO
         time.sleep(0.02)
 
 
+# The deploy check, run with `python -c`, but for how fast it expects this machine to be while it is overloaded.
+PATIENT_CHECK = """
+import runpy
+from defects.check import overload
+overload.DEADLINE_MS = overload.LATE_MS = overload.QUICK_MS = 600_000
+runpy.run_module("defects.check", run_name="__main__")
+"""
+
+
 class Pauses:
     """How long this machine stood still: what a thread was late that does nothing but sleep."""
 

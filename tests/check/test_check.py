@@ -26,6 +26,7 @@ from conftest import (
     BENTOML,
     CI,
     MODULE,
+    PATIENT_CHECK,
     ROOT,
     STEEL_PLATES,
     WAIT_SECONDS,
@@ -81,14 +82,6 @@ def loaded(model_dir: Path) -> artifact.Artifact:
 
 # --- right -----------------------------------------------------------------------------------------------------------
 
-# The command, but for how fast it expects this machine to be while it is overloaded.
-PATIENT = """
-import runpy
-from defects.check import overload
-overload.DEADLINE_MS = overload.LATE_MS = overload.QUICK_MS = 600_000
-runpy.run_module("defects.check", run_name="__main__")
-"""
-
 
 @pytest.mark.parametrize("command", [BENTOML, MODULE], ids=["bentoml serve", "defects.serve"])
 def test_it_passes_where_all_is_right(serve: Serve, model_dir: Path, tmp_path: Path, command: Command | None) -> None:
@@ -99,7 +92,7 @@ def test_it_passes_where_all_is_right(serve: Serve, model_dir: Path, tmp_path: P
         K_REVISION="parcels-7",
         DEFECTS_MAX_QUEUED_ROWS=1024,
     ) as right:
-        done = run(tmp_path, "python", "-c", PATIENT, right.url, "--model-dir", model_dir, "--overload")
+        done = run(tmp_path, "python", "-c", PATIENT_CHECK, right.url, "--model-dir", model_dir, "--overload")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
     assert {line.split()[0] for line in lines[:-1]} == {"ok"}
