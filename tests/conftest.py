@@ -57,7 +57,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "podman": ("image/test_image", "loadtests/test_load_image"),
     "browser": ("http/test_page", "loadtests/test_cluster_report", "loadtests/test_report", "loadtests/test_web_page"),
 }
-TIMED, NICE = ("load", "cluster", "check", "limits"), 5  # what measures time goes first; all else gives way to it by so much
+TIMED, NICE = ("load", "cluster", "check", "limits"), 5  # what measures time goes first; all else gives way by so much
 # Files whose tests share nothing and take long.
 APART = ("training/test_right_answers.py", "training/test_export.py")
 
