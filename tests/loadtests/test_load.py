@@ -39,7 +39,7 @@ from conftest import (
 )
 from defects import artifact
 from defects.training import dataset, pipeline
-from loadtests import results
+from loadtests import arrivals, results
 from loadtests import scenario as scenarios
 from loadtests.load import stub_server
 from loadtests.results import Summary
@@ -137,7 +137,7 @@ def test_every_fate_is_counted_as_scripted(tmp_path: Path) -> None:
     )  # fmt: skip
     shares = ("--refuse-share", 0.2, "--fail-share", 0.1, "--drop-share", 0.1, "--slow-share", 0.1)
     times = ("--slow-ms", 40, "--service-ms", 4, "--queue-ms", 1, "--canary-share", 0.2)
-    file = scenario(tmp_path, phases=BASELINE[1:])
+    file = scenario(tmp_path, phases=BASELINE[1:], slo={"p95_ms": 60_000})
     with stub_server.running(*shares, *times) as url:
         code, summary, directory = load(url, file, tmp_path)
     behaviour, total = stub_server.Behaviour(script), len(plan_of(file).times)
@@ -352,7 +352,12 @@ def test_ctrl_c_keeps_the_requests_of_all_processes(tmp_path: Path) -> None:
         (found,) = out.glob("*/summary.json")
         summary = results.read_summary(found)
         assert (summary.stopped, summary.generator.missing) == ("somebody ended it", [])
-        assert 0 < summary.phases[0].counts.answered == summary.phases[0].counts.planned
+        counts, sent, times = summary.phases[0].counts, rows(found.parent), plan_of(file).times
+        assert 0 < counts.answered == counts.sent == len(sent["worker"])
+        assert counts.planned == counts.sent or len(more), "of several processes, one ends before the other"
+        for worker in set(sent["worker"]):
+            own = [at for at, by in zip(sent["intended_s"], sent["worker"], strict=True) if by == worker]
+            np.testing.assert_array_equal(own, times[arrivals.part(worker, 2 if more else 1)][: len(own)])
 
 
 def test_a_run_that_is_ended_twice_says_so_once(tmp_path: Path) -> None:
@@ -424,7 +429,7 @@ def test_headers_that_an_ingress_needs_go_along_with_everything(tmp_path: Path) 
         )
         done = run(tmp_path, "locust", *FILE, "--headless", "--host", url, "--scenario", scenario(tmp_path))
     assert [phase.counts.answered for phase in summary.phases] == [50, 300]
-    assert problems(summary) == {None}
+    assert problems(summary) <= {None}
     words = shlex.split(summary.environment.command)
     assert words[-3:] == [urls[0], "http://…@h/m?token=…", "--autoscaler=http://h/m?token=…&a=…"]
     assert [word for word in words if ": " in word] == ["Path: …", "Host: …", "--header=Authorization: …"]
@@ -633,4 +638,4 @@ def test_a_server_on_this_machine_is_reached_whatever_proxies_there_are(tmp_path
     (found,) = tmp_path.glob("*/summary.json")
     summary = results.read_summary(found)
     assert sum(phase.counts.answered for phase in summary.phases) == 350, done.stderr
-    assert problems(summary) == {None}
+    assert problems(summary) <= {None}
