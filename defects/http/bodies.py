@@ -1,12 +1,14 @@
 """The bodies that are being received: what all of them together may hold.
 
 Bodies that come in one piece with their head are not counted: they are decoded at once, so one of them is held at a
-time.
+time. There is always room for a small one: of these there are at most as many as connections.
 """
 
 from __future__ import annotations
 
 from defects.serving.batching import Overloaded
+
+SMALL_BYTES = 8_192
 
 
 class Bodies:
@@ -17,7 +19,7 @@ class Bodies:
 
     def share(self, declared: int) -> BodyShare:
         """Return the share of a body of `declared` bytes, empty as yet; raises `Overloaded` if there is no room."""
-        share = BodyShare(self)
+        share = BodyShare(self, small=0 < declared <= SMALL_BYTES)
         share.check(declared)
         return share
 
@@ -25,14 +27,14 @@ class Bodies:
 class BodyShare:
     """What one body holds, until it is released."""
 
-    __slots__ = ("_bodies", "_size")
+    __slots__ = ("_bodies", "_size", "_small")
 
-    def __init__(self, bodies: Bodies):
-        self._bodies, self._size = bodies, 0
+    def __init__(self, bodies: Bodies, *, small: bool):
+        self._bodies, self._small, self._size = bodies, small, 0
 
     def check(self, more: int) -> None:
         """Raise `Overloaded` where there is no room for so many bytes more."""
-        if self._bodies.held + more > self._bodies.most:
+        if self._bodies.held + more > self._bodies.most and not self._small:
             raise Overloaded("bodies", 1)
 
     def grow(self, size: int) -> None:
