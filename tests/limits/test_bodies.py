@@ -44,6 +44,7 @@ VALID = b"[" + EXAMPLE + b" " * (BODY_BYTES - len(EXAMPLE) - 2) + b"]"
 @pytest.fixture(scope="module")
 def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
     settings = {"DEFECTS_MAX_BODY_BYTES": BODY_BYTES, "DEFECTS_MAX_BODIES_BYTES": BODIES_BYTES}
+    settings["DEFECTS_REQUEST_TIMEOUT_MS"] = 60_000  # uploads take their time here
     with serve(MODEL_DIR=model_dir, **settings) as running:
         yield running
 
@@ -166,22 +167,22 @@ def test_uploads_to_what_takes_no_body_are_held_by_nobody(server: Server) -> Non
 
 
 def test_a_body_of_tiny_chunks_takes_no_more_than_its_size(server: Server) -> None:
-    """Two million bytes, each a chunk: as many objects took 100 MB."""
+    """800,000 bytes, each a chunk: as many objects would take 40 MB."""
     tiny = chunk(b" ") * 1000
 
     def send() -> None:
         opened = held.enter_context(closing(connect(server)))
         opened.sendall(chunked_head("/classify_batch"))
-        for _ in range(500):
+        for _ in range(200):
             opened.sendall(tiny)
 
-    with beside_others(server, growth=40 * MIB), ExitStack() as held:
+    with beside_others(server, growth=24 * MIB), ExitStack() as held:
         senders = [Thread(target=send) for _ in range(4)]
         for sender in senders:
             sender.start()
         for sender in senders:
             sender.join()
-        until(lambda: bodies_bytes(server) >= 2_000_000)
+        until(lambda: bodies_bytes(server) >= 800_000, 60)
     until(lambda: bodies_bytes(server) == 0)
 
 

@@ -113,9 +113,9 @@ FIELDS_OF_POST = post().split(b"\r\n\r\n")[0].count(b"\r\n")
             post(EXAMPLE, "/classify", *fields(HEAD_FIELDS - FIELDS_OF_POST + 1)),
             431,
         ),
-        (of_bytes(get("/livez"), HEAD_BYTES), of_bytes(get("/livez"), HEAD_BYTES + 8), 431),
+        (of_bytes(get("/livez"), HEAD_BYTES - 8), of_bytes(get("/livez"), HEAD_BYTES + 8), 431),
         (
-            of_bytes(head(length=len(EXAMPLE)), HEAD_BYTES) + EXAMPLE,
+            of_bytes(head(length=len(EXAMPLE)), HEAD_BYTES - 8) + EXAMPLE,
             of_bytes(head(length=len(EXAMPLE)), HEAD_BYTES + 8) + EXAMPLE,
             431,
         ),
@@ -163,7 +163,7 @@ def test_trailers_beyond_the_bounds_are_refused_before_anything_is_predicted(ser
 
 
 def test_what_was_asked_before_a_head_without_end_is_answered(server: Server) -> None:
-    endless = b"GET /livez HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 1000
+    endless = b"GET /livez HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 15_000
     outcome = attack(server, [post() * 3 + get("/model") + endless])
     assert [answer.status for answer in outcome.answers] == [200, 200, 200, 200, 431]
     assert outcome.ended

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from attacks import (
-    ENTRY_POINTS,
     EXAMPLE,
     ask,
     ask_on,
@@ -27,7 +26,7 @@ from attacks import (
     parsed,
     post,
 )
-from conftest import Serve, Server, until
+from conftest import BENTOML, Serve, Server, until
 
 LENGTH = f"content-length: {len(EXAMPLE)}".encode()
 HOST = b"host: x\r\n"
@@ -97,9 +96,9 @@ MALFORMED = {
 }
 
 
-@pytest.fixture(scope="module", params=ENTRY_POINTS)
-def server(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Iterator[Server]:
-    with serve(command=ENTRY_POINTS[request.param], MODEL_DIR=model_dir, DEFECTS_ACCESS_LOG_SHARE=0) as running:
+@pytest.fixture(scope="module")
+def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
+    with serve(MODEL_DIR=model_dir, DEFECTS_ACCESS_LOG_SHARE=0) as running:
         yield running
 
 
@@ -120,6 +119,16 @@ def test_what_is_malformed_is_refused_in_the_one_shape(server: Server, sent: byt
     told = json.loads(line)
     assert (told["route"], told["status"], told["request_id"]) == ("malformed", 400, answer.headers["x-request-id"])
     assert "exception" not in told
+
+
+def test_bentoml_serve_refuses_alike(serve: Serve, model_dir: Path) -> None:
+    with serve(command=BENTOML, MODEL_DIR=model_dir) as bentoml:
+        for sent in MALFORMED.values():
+            attack(bentoml, [sent], seconds=5).assert_refused(400)
+        assert counted(bentoml) == len(MALFORMED)
+        assert ask(bentoml, get("/%6detrics")).status in {400, 404}
+        assert_common_headers(ask(bentoml, get("/metrics")))
+        assert "Traceback" not in bentoml.log.read_text()
 
 
 def test_what_comes_after_is_not_read_as_a_request(server: Server) -> None:

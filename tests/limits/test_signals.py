@@ -29,8 +29,9 @@ from attacks import (
     post,
     serving_process,
 )
-from conftest import BIN, MODULE, Command, Serve, Server, until
+from conftest import BIN, MODULE, Command, Serve, Server, run, until
 from defects import simulator
+from defects.serving.drain import CRASHED
 
 CLIENTS = 8
 STOPPED_SECONDS = 3.0
@@ -114,19 +115,21 @@ def test_a_hangup_drains_without_losing_a_request(
     serve: Serve, model_dir: Path, receiver: str, numbers: list[int]
 ) -> None:
     command, send = RECEIVERS[receiver]
-    with serve(command=command, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=1.5) as server:
+    with serve(command=command, MODEL_DIR=model_dir, DEFECTS_DRAIN_SECONDS=2) as server:
         clients = [KeepAlive(server) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
         until(lambda: all(client.statuses for client in clients))
         began = time.monotonic()
-        for number in numbers:
+        send(server, numbers[0])
+        answer = until(lambda: (got := httpx.get(f"{server.url}/readyz")).status_code == 503 and got)
+        assert answer.headers["connection"] == "close"
+        for number in numbers[1:]:
             send(server, number)
-            answer = until(lambda: (got := httpx.get(f"{server.url}/readyz")).status_code == 503 and got)
-            assert answer.headers["connection"] == "close"
-        assert httpx.get(f"{server.url}/livez").status_code == 200
-        assert server.process.wait(25) == 0
-        assert time.monotonic() - began > 1.4, "it hurried"
+            time.sleep(0.1)  # signals that wait together become one
+        # The arbiter of a worker that ends by itself can not tell why.
+        assert server.process.wait(25) in ({0, CRASHED} if receiver == "the worker" else {0})
+        assert time.monotonic() - began > 1.9, "it hurried"
         for client in clients:
             client.join(30)
     assert [client.lost for client in clients] == [[]] * CLIENTS
@@ -134,7 +137,7 @@ def test_a_hangup_drains_without_losing_a_request(
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_hangup_before_the_start_is_over_ends_with_0(model_dir: Path, serve: Serve) -> None:
+def test_a_hangup_before_the_start_is_over_ends_with_0(model_dir: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal\n"
         "from defects import serve\n"
@@ -143,11 +146,8 @@ def test_a_hangup_before_the_start_is_over_ends_with_0(model_dir: Path, serve: S
         "    raise AssertionError('it went on')\n"
         "serve.main(build)\n"
     )
-    with (
-        pytest.raises(AssertionError, match=r"the server ended: $"),
-        serve(command=[BIN / "python", "-c", code], MODEL_DIR=model_dir),
-    ):
-        pass
+    done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- standstill ------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_a_standstill_amid_a_batch_poisons_no_estimate(stoppable: Server) -> Non
         assert ask_on(batch, post(slow, "/classify_batch", "x-request-timeout-ms: 60000")).status == 200
         for _ in range(10):
             assert ask_on(opened, post()).status == 200
-        batch.sendall(post(slow, "/classify_batch", "x-request-timeout-ms: 60000"))
+        batch.sendall(post(slow, "/classify_batch", "x-request-timeout-ms: 60000") * 6)
         until(lambda: metric(stoppable, "defects_requests_in_flight") >= 1)
         with Stopped(stoppable):
             opened.sendall(post())

@@ -153,7 +153,6 @@ ATTACKS: dict[str, Callable[[Server], Any]] = {
     "half request lines": lambda server: stalled(server, b"GET /li"),
     "a trickled head": lambda server: attack(server, trickle(HALF_HEAD, b"a: b\r\n", LATEST), LATEST),
     "a trickled value": lambda server: attack(server, trickle(HALF_HEAD + b"a: ", b"v", LATEST), LATEST),
-    "trickled empty lines": lambda server: attack(server, trickle(b"", b"\r\n", LATEST), LATEST),
     "half a head after an answer": after_an_answer,
     "half a head after another's request": lambda server: attack(server, [post() + HALF_HEAD], LATEST),
     "missing bodies": lambda server: stalled(server, head(length=100) + b"{"),
@@ -245,10 +244,6 @@ def test_what_comes_in_drops_is_not_waited_for(seen: Seen, name: str) -> None:
 
 def test_what_was_asked_before_half_a_head_is_answered(seen: Seen) -> None:
     assert [answer.status for answer in seen["half a head after another's request"].answers] == [200, 408]
-
-
-def test_empty_lines_are_no_way_to_stay(seen: Seen) -> None:
-    assert seen["trickled empty lines"].ended
 
 
 def test_a_body_that_nobody_wants_is_not_waited_for(seen: Seen) -> None:
