@@ -158,13 +158,13 @@ class Codecs:
 
     def v1(self, request: Request) -> Decoded:
         """Decode a request of KServe's V1 protocol."""
-        value = read_json(request, stray_constants=v1.stray_constants)
+        value = read_json(request, constant_places=v1.constant_places)
         return Decoded(v1.decode(self._schema, value, MAX_ROWS), self._encode_v1)
 
     def v2(self, request: Request) -> Decoded:
         """Decode a request of the Open Inference Protocol (V2)."""
         length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
-        read = partial(read_json, request, stray_constants=v2.stray_constants)
+        read = partial(read_json, request, constant_places=v2.constant_places)
         query = v2.decode(self._schema, request.body, length, read, MAX_ROWS)
         return Decoded(query.rows, partial(self._encode_v2, query))
 
