@@ -175,15 +175,19 @@ def accepts_gzip(accepted: bytes) -> bool:
 
 
 def read_json(
-    request: Request, body: bytes | None = None, *, constant_places: documents.Places | None = None
+    request: Request,
+    body: bytes | None = None,
+    *,
+    most: int = documents.MAX_PARTS,
+    constant_places: documents.Places | None = None,
 ) -> Any:
     """Read the JSON value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
 
-    `NaN` and infinities come as `Constant`, for validation to take or to name them. `constant_places` tells where in
-    an object validation looks, if not everywhere.
+    It may have as many values, keys, lists and objects as `most`. `NaN` and infinities come as `Constant`, for
+    validation to take or to name them. `constant_places` tells where in an object validation looks, if not everywhere.
     """
     try:
-        return documents.read(request.body if body is None else body, constant_places)
+        return documents.read(request.body if body is None else body, most, constant_places)
     except documents.NotJSON as problem:
         raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
     except documents.StrayConstant:

@@ -27,7 +27,7 @@ _ONLY = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?") 
 _IN_NUMBERS = np.zeros(256, np.bool_)
 _IN_NUMBERS[list(b"+-.0123456789eE")] = True
 _BLOCK = 64  # digits: a number without an exponent of 3 digits has so many together, if no float holds it
-MAX_LARGE = 1000  # numbers that are looked at as to whether a float holds them; none of those is a valid value
+MAX_LARGE = 200  # numbers that are looked at as to whether a float holds them: if one doesn't, the request is refused
 _NESTED = frozenset({dict, list})
 
 
@@ -41,11 +41,11 @@ class Replaced:
 
 
 def replaced(text: bytes) -> Replaced | None:
-    """Replace the constants of a text; return `None` where there are none, or where bytes are in it that no JSON has.
+    """Replace the constants of a text; return `None` where bytes are in it that no JSON has.
 
     Takes a time that depends on the text's length, hardly on what is in it.
     """
-    if not text or any(mark in text for mark in (_N, _I, _BEYOND, _BELOW)):
+    if any(mark in text for mark in (_N, _I, _BEYOND, _BELOW)):
         return None
     inside = in_strings(text)
     marked = np.frombuffer(text, np.uint8).copy()
@@ -56,20 +56,24 @@ def replaced(text: bytes) -> Replaced | None:
     return _with_integers(text, marked.tobytes())
 
 
-def _with_integers(text: bytes, marked: bytes) -> Replaced | None:
+def _with_integers(text: bytes, marked: bytes) -> Replaced:
     while (digits := b"%d" % random.randrange(10**15, 10**16)) in text:  # noqa: S311 - unknown to the caller is enough
         pass
     # Of 17 digits and odd: no float is equal to it. The spaces keep it apart from what stands beside it.
     integers = [digits + end for end in (b"1", b"3", b"5")]
     nan, beyond, below = (b" %b " % integer for integer in integers)
-    marked, large = re.subn(rb"\x03++", beyond, marked)
-    marked, negative = re.subn(rb"\x04++", below, marked)
-    count = large + negative + marked.count(b"NaN") + marked.count(b"Infinity")
-    if not count:
-        return None
-    marked = marked.replace(b"NaN", nan).replace(b"-Infinity", below).replace(b"Infinity", beyond)
-    meaning = dict(zip(map(int, integers), CONSTANTS, strict=True))
-    return Replaced(marked.replace(_N, b"N").replace(_I, b"I"), count, meaning)
+    count = sum(map(marked.count, (b"NaN", b"Infinity", _BEYOND, _BELOW)))
+    for old, new in (
+        (b"NaN", nan),
+        (b"-Infinity", below),
+        (b"Infinity", beyond),
+        (_BELOW, below),
+        (_BEYOND, beyond),
+        (_N, b"N"),
+        (_I, b"I"),
+    ):
+        marked = marked.replace(old, new)
+    return Replaced(marked, count, dict(zip(map(int, integers), CONSTANTS, strict=True)))
 
 
 def without_escapes(text: bytes) -> bytes:
@@ -84,15 +88,16 @@ def in_strings(text: bytes) -> NDArray[np.bool_]:
 
 
 def _mark_large(text: bytes, marked: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
-    """Mark the numbers that no float holds, of the first `MAX_LARGE` that might be such."""
-    candidates = np.concatenate((_large_exponents(marked, inside), _many_digits(marked, inside)))
+    """Mark the numbers that no float holds, of the first `MAX_LARGE` of each kind that might be such."""
+    candidates = np.concatenate((_large_exponents(marked, inside)[:MAX_LARGE], _many_digits(marked, inside)[:MAX_LARGE]))
     if not len(candidates):
         return
     ends = np.concatenate(([-1], np.flatnonzero(~_IN_NUMBERS[marked]), [len(text)]))
-    for after in np.unique(np.searchsorted(ends, candidates))[:MAX_LARGE].tolist():
+    for after in np.unique(np.searchsorted(ends, candidates)).tolist():
         start, end = int(ends[after - 1]) + 1, int(ends[after])
         if _ONLY.fullmatch(text, start, end) and math.isinf(value := float(text[start:end])):
-            marked[start:end] = (_BEYOND if value > 0 else _BELOW)[0]
+            marked[start:end] = ord(" ")
+            marked[start] = (_BEYOND if value > 0 else _BELOW)[0]
 
 
 def _large_exponents(data: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -105,9 +110,10 @@ def _large_exponents(data: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDAr
 
 
 def _many_digits(data: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return where blocks of digits are."""
-    blocks = (_digit(data) & ~inside)[: len(data) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
-    return np.flatnonzero(blocks.all(axis=1)) * _BLOCK
+    """Return where blocks of digits are, after something else."""
+    blocks = (_digit(data) & ~inside)[: len(data) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).all(axis=1)
+    blocks[1:] &= ~blocks[:-1]
+    return np.flatnonzero(blocks) * _BLOCK
 
 
 def _digit(data: NDArray[np.uint8]) -> NDArray[np.bool_]:

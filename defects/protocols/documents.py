@@ -1,25 +1,28 @@
 """Read JSON bodies exactly: a key that appears twice is refused, and NaN or an infinity is named.
 
-Whatever is wrong with a body, reading it takes about the time of one that is right: orjson reads it, nothing else.
+Whatever is wrong with a body, reading it takes about the time of one that is right: only orjson reads values, and what
+has more parts than any request needs isn't read.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from defects.problems import MAX_NAME, InvalidInput, Problem
 from defects.protocols import constants
 from defects.protocols.constants import Place
 
+MAX_PARTS = 1 << 16  # values, keys, lists and objects, where the caller of `read` doesn't say
+
 _NESTED = (dict, list)
 _MAX_ITEMS = 1 << 13  # values whose keys are counted one by one
-_MAX_TOKENS = 1 << 15  # strings and braces among which the key that appears twice is looked for
-_TOKEN = re.compile(rb'"([^"]*+)"[ \t\n\r]*+:|"[^"]*+"|[{}]')
+_CONSTANTS_BEGIN = "NI-0123456789"
 
 Places = Callable[[Any], Iterable[Place]]
 
@@ -32,12 +35,15 @@ class StrayConstant(ValueError):
     """The text has NaN or an infinity where nothing takes it."""
 
 
-def read(text: bytes, places: Places | None = None) -> Any:
+def read(text: bytes, most: int = MAX_PARTS, places: Places | None = None) -> Any:
     """Read a JSON document, where `NaN` and the infinities may stand for numbers: they come as `Constant`.
 
-    `places` tells where in the document, and in what is there, they may be; without it, anywhere. Raises `NotJSON`,
-    `StrayConstant`, or `InvalidInput` where an object has a key twice.
+    `most` is how many values, keys, lists and objects there may be in all: commas, colons and brackets that open.
+    `places` tells where in the document, and in what is there, constants may be; without it, anywhere. Raises
+    `NotJSON`, `StrayConstant`, or `InvalidInput` where there are too many, or an object has a key twice.
     """
+    if len(text) > most:
+        _refuse_many(text, most)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as problem:
@@ -46,15 +52,21 @@ def read(text: bytes, places: Places | None = None) -> Any:
     return value
 
 
-def _with_constants(text: bytes, places: Places | None, problem: ValueError) -> Any:
+def _refuse_many(text: bytes, most: int) -> None:
+    """Refuse a text with more than `most` values, keys, lists and objects: each takes much longer than its bytes."""
+    if sum(map(text.count, (b",", b":", b"[", b"{"))) > most and (count := int(_outside(text, b",:[{").sum())) > most:
+        raise InvalidInput([Problem("body", f"has {count} values, keys, lists and objects", f"at most {most}")])
+
+
+def _with_constants(text: bytes, places: Places | None, problem: orjson.JSONDecodeError) -> Any:
     """Read the text where NaN or an infinity was all that was wrong with it."""
-    found = constants.replaced(text)
+    begins = problem.doc[problem.pos : problem.pos + 1]
+    found = constants.replaced(text) if begins and begins in _CONSTANTS_BEGIN else None
     if found is None:
         raise NotJSON(str(problem))
     try:
         value = orjson.loads(found.text)
-        orjson.dumps(value)  # refuses nesting without end
-    except (ValueError, TypeError):
+    except orjson.JSONDecodeError:
         raise NotJSON(str(problem)) from None
     _refuse_twice(found.text, value)
     document = [value]
@@ -80,11 +92,8 @@ def _refuse_twice(text: bytes, value: Any) -> None:
     if b"\\u003" in text:
         plain = constants.without_escapes(text)
         colons += plain.count(rb"\u003a") + plain.count(rb"\u003A")
-    if written.count(b":") == colons:
-        return
-    key = _key_twice(text)
-    problem = "a key appears twice" if key is None else f"{key[:MAX_NAME]} appears twice"
-    raise InvalidInput([Problem("body", problem, "each key of an object once")])
+    if written.count(b":") != colons:
+        _refuse_key(text)
 
 
 def _keys(value: Any, most: int) -> int:
@@ -107,18 +116,25 @@ def _keys(value: Any, most: int) -> int:
     return keys
 
 
-def _key_twice(text: bytes) -> str | None:
-    """Return the first key that its object has already; `None` where it is not among the first of them."""
+def _refuse_key(text: bytes) -> None:
+    """Refuse the first key that its object has already."""
+    plain = constants.without_escapes(text)
     objects: list[set[str]] = []
-    for token in islice(_TOKEN.finditer(constants.without_escapes(text)), _MAX_TOKENS):
-        if token.lastindex:
-            key = text[slice(*token.span(1))]
-            name: str = orjson.loads(b'"%b"' % key) if b"\\" in key else key.decode()
-            if name in objects[-1]:
-                return name
-            objects[-1].add(name)
-        elif token[0] == b"{":
+    for position in np.flatnonzero(_outside(text, b"{:}")).tolist():
+        if plain[position] == ord("{"):
             objects.append(set())
-        elif token[0] == b"}":
+        elif plain[position] == ord("}"):
             objects.pop()
-    return None
+        else:
+            end = plain.rindex(b'"', 0, position)
+            key: str = orjson.loads(text[plain.rindex(b'"', 0, end) : end + 1])
+            if key in objects[-1]:
+                raise InvalidInput([Problem("body", f"{key[:MAX_NAME]} appears twice", "each key of an object once")])
+            objects[-1].add(key)
+
+
+def _outside(text: bytes, characters: bytes) -> NDArray[np.bool_]:
+    """Tell for each byte of a text whether it is one of these characters, and in no string."""
+    data = np.frombuffer(text, np.uint8)
+    found: NDArray[np.bool_] = np.logical_or.reduce([data == character for character in characters])
+    return found & ~constants.in_strings(text)

@@ -98,7 +98,7 @@ def test_constants_come_by_name() -> None:
     assert value == ["NaN", *["Infinity", "-Infinity"] * 3, 2**64 - 1]
     assert {type(item) for item in value[:-1]} == {Constant}
     with pytest.raises(StrayConstant):
-        documents.read(b'{"a": NaN}', lambda _: [])
+        documents.read(b'{"a": NaN}', places=lambda _: [])
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[NaN", b'{"a": NaN, "\\ud800": 1}', b"nan", b"\xff", b"[" * 2000])
