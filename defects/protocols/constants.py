@@ -24,8 +24,8 @@ CONSTANTS = (NAN, Constant("Infinity"), Constant("-Infinity"))
 # Bytes that no JSON has stand in the text for the N and I of what strings contain, and for numbers beyond floats.
 _N, _I, _BEYOND, _BELOW = b"\x01", b"\x02", b"\x03", b"\x04"
 _ONLY = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")  # a number in JSON
-_IN_NUMBERS = np.zeros(256, np.bool_)
-_IN_NUMBERS[list(b"+-.0123456789eE")] = True
+_IN_NUMBERS = b"+-.0123456789eE"
+_RUN = re.compile(rb"[-+.0-9eE]*+")
 _BLOCK = 64  # digits: a number without an exponent of 3 digits has so many together, if no float holds it
 MAX_LARGE = 200  # numbers that are looked at as to whether a float holds them: if one doesn't, the request is refused
 _NESTED = frozenset({dict, list})
@@ -62,17 +62,19 @@ def _with_integers(text: bytes, marked: bytes) -> Replaced:
     # Of 17 digits and odd: no float is equal to it. The spaces keep it apart from what stands beside it.
     integers = [digits + end for end in (b"1", b"3", b"5")]
     nan, beyond, below = (b" %b " % integer for integer in integers)
-    count = sum(map(marked.count, (b"NaN", b"Infinity", _BEYOND, _BELOW)))
-    for old, new in (
-        (b"NaN", nan),
-        (b"-Infinity", below),
-        (b"Infinity", beyond),
-        (_BELOW, below),
-        (_BEYOND, beyond),
-        (_N, b"N"),
-        (_I, b"I"),
+    count = 0
+    for byte, old, new in (
+        (b"N", b"NaN", nan),
+        (b"I", b"-Infinity", below),
+        (b"I", b"Infinity", beyond),
+        (_BELOW, _BELOW, below),
+        (_BEYOND, _BEYOND, beyond),
     ):
-        marked = marked.replace(old, new)
+        if byte in marked:  # to look for one byte is by far the fastest
+            count += marked.count(old)
+            marked = marked.replace(old, new)
+    for mark, letter in ((_N, b"N"), (_I, b"I")):
+        marked = marked.replace(mark, letter) if mark in marked else marked
     return Replaced(marked, count, dict(zip(map(int, integers), CONSTANTS, strict=True)))
 
 
@@ -89,12 +91,13 @@ def in_strings(text: bytes) -> NDArray[np.bool_]:
 
 def _mark_large(text: bytes, marked: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
     """Mark the numbers that no float holds, of the first `MAX_LARGE` of each kind that might be such."""
-    candidates = np.concatenate((_large_exponents(marked, inside)[:MAX_LARGE], _many_digits(marked, inside)[:MAX_LARGE]))
-    if not len(candidates):
-        return
-    ends = np.concatenate(([-1], np.flatnonzero(~_IN_NUMBERS[marked]), [len(text)]))
-    for after in np.unique(np.searchsorted(ends, candidates)).tolist():
-        start, end = int(ends[after - 1]) + 1, int(ends[after])
+    found = (_large_exponents(marked, inside), _many_digits(marked, inside))
+    end = 0
+    for position in sorted(position for kind in found for position in kind[:MAX_LARGE].tolist()):
+        if position < end:
+            continue  # in the number before
+        start = end + len(text[end:position].rstrip(_IN_NUMBERS))
+        end = _RUN.match(text, position).end()  # type: ignore[union-attr] # it matches nothing, too
         if _ONLY.fullmatch(text, start, end) and math.isinf(value := float(text[start:end])):
             marked[start:end] = ord(" ")
             marked[start] = (_BEYOND if value > 0 else _BELOW)[0]
