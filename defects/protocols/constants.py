@@ -114,7 +114,8 @@ def _large_exponents(data: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDAr
 
 def _many_digits(data: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return where blocks of digits are, after something else."""
-    blocks = (_digit(data) & ~inside)[: len(data) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).all(axis=1)
+    digits = (_digit(data) & ~inside)[: len(data) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+    blocks = np.logical_and.reduce(digits, axis=1)
     blocks[1:] &= ~blocks[:-1]
     return np.flatnonzero(blocks) * _BLOCK
 
@@ -155,7 +156,9 @@ def _in_list(found: list[Any], meaning: Mapping[int, Constant], containers: list
     kinds = set(map(type, found))
     if not kinds.isdisjoint(_NESTED):
         containers += [value for value in found if type(value) in _NESTED]
-    count = sum(map(found.count, meaning)) if int in kinds else 0
+        count = sum(map(found.count, meaning)) if int in kinds else 0
+    else:
+        count = 0 if int not in kinds or meaning.keys().isdisjoint(found) else sum(map(found.count, meaning))
     if count:
         found[:] = [meaning.get(value, value) if type(value) is int else value for value in found]
     return count

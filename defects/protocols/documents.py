@@ -118,18 +118,23 @@ def _keys(value: Any, most: int) -> int:
 
 def _refuse_key(text: bytes) -> None:
     """Refuse the first key that its object has already."""
-    plain = constants.without_escapes(text)
-    objects: list[set[str]] = []
-    for position in np.flatnonzero(_outside(text, b"{:}")).tolist():
-        if plain[position] == ord("{"):
+    data = np.frombuffer(constants.without_escapes(text), np.uint8)
+    positions, quotes = np.flatnonzero(_outside(text, b"{:}")), np.flatnonzero(data == ord('"'))
+    before = np.searchsorted(quotes, positions)  # of them, the last two are around the key, if this is a colon
+    objects: list[set[bytes]] = []
+    found = (data[positions], quotes[before - 2], quotes[before - 1])
+    for byte, begin, end in zip(*(array.tolist() for array in found), strict=True):
+        if byte == ord("{"):
             objects.append(set())
-        elif plain[position] == ord("}"):
+        elif byte == ord("}"):
             objects.pop()
         else:
-            end = plain.rindex(b'"', 0, position)
-            key: str = orjson.loads(text[plain.rindex(b'"', 0, end) : end + 1])
+            key = text[begin + 1 : end]
+            if b"\\" in key:
+                key = orjson.loads(text[begin : end + 1]).encode()
             if key in objects[-1]:
-                raise InvalidInput([Problem("body", f"{key[:MAX_NAME]} appears twice", "each key of an object once")])
+                name = key.decode()[:MAX_NAME]
+                raise InvalidInput([Problem("body", f"{name} appears twice", "each key of an object once")])
             objects[-1].add(key)
 
 
