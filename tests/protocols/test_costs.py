@@ -28,8 +28,8 @@ SIZE = body_bytes(SCHEMA)  # of every body, once it is unpacked
 CODECS = Codecs(ServedModel(SCHEMA, "model", "1", "test", {}), Limits(SIZE, 1.0))
 ROUTES: dict[str, Decode] = {"scan": CODECS.scan, "scans": CODECS.scans, "v1": CODECS.v1, "v2": CODECS.v2}
 
-# Measured: nearly all between 0.1 and 2, the worst 3 to 4, with NaN. When Python read what orjson refuses, it was 25, and
-# more for lists of lists. Both sides are measured in turn, but on a machine that others use, too.
+# Measured: nearly all between 0.1 and 2, the worst 3 to 4, with NaN. When Python read what orjson refuses it was 25 and
+# more, for lists of lists. Both sides are measured in turn, but on a machine that others use, too.
 MOST = 8.0
 
 Headers = dict[bytes, bytes]
