@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,6 @@ ROUTES: dict[str, Decode] = {"scan": CODECS.scan, "scans": CODECS.scans, "v1": C
 # Measured: nearly all between 0.1 and 2, the worst 3 to 4, with NaN. When Python read what orjson refuses it was 25 and
 # more, for lists of lists. Both sides are measured in turn, but on a machine that others use, too.
 MOST = 8.0
-
-Headers = dict[bytes, bytes]
 
 
 @cache
@@ -66,20 +65,18 @@ def columns() -> dict[str, Any]:
     }
 
 
-def valid() -> dict[str, tuple[str, bytes]]:
-    return {
-        "scans": ("scans", padded(objects())),
-        "v1 objects": ("v1", padded({"instances": objects()})),
-        "v1 lists": ("v1", padded({"instances": rows()})),
-        "v2 rows": ("v2", padded({"inputs": [tensor()]})),
-        "v2 columns": ("v2", padded(columns())),
-    }
+def valid() -> Iterator[tuple[str, str, bytes]]:
+    yield "scans", "scans", padded(objects())
+    yield "v1 objects", "v1", padded({"instances": objects()})
+    yield "v1 lists", "v1", padded({"instances": rows()})
+    yield "v2 rows", "v2", padded({"inputs": [tensor()]})
+    yield "v2 columns", "v2", padded(columns())
 
 
-def with_nan() -> dict[str, tuple[str, bytes]]:
-    """Return valid requests in which missing values are NaN."""
-    texts = {name: (route, text.strip().replace(b"null", b"NaN")) for name, (route, text) in valid().items()}
-    return {f"{name}, NaN": (route, padded(text)) for name, (route, text) in texts.items()}
+def with_nan() -> Iterator[tuple[str, str, bytes]]:
+    """Make valid requests in which missing values are NaN."""
+    for name, route, text in valid():
+        yield f"{name}, NaN", route, padded(text.strip().replace(b"null", b"NaN"))
 
 
 def filled(part: bytes, *, most: int = SIZE, begin: bytes = b"[", end: bytes = b"]") -> bytes:
@@ -121,11 +118,12 @@ def lists() -> Iterator[tuple[str, str, bytes]]:
         for times, most in (("", SIZE), ("at most ", 25_000)):
             if times and len(part) * most > SIZE:
                 continue
-            for what, mistake in MISTAKES.items():
+            for what, mistake in MISTAKES.items() if times else [*MISTAKES.items()][:2]:
                 title = f"{times}{name} {what}".rstrip()
                 fitting = filled(part, most=min(most, (SIZE - 100) // (len(part) + 1)))
                 yield f"scans: {title}", "scans", mistake(fitting)
-                yield f"v1: {title}", "v1", b'{"instances":[[1]],"x":%b}' % mistake(fitting)
+                if times and "NaN" in what:
+                    yield f"v1: {title}", "v1", b'{"instances":[[1]],"x":%b}' % mistake(fitting)
 
 
 def texts() -> Iterator[tuple[str, str, Any]]:
@@ -196,14 +194,14 @@ def tensors() -> Iterator[tuple[str, str, Any]]:
     yield "v2: all is -Infinity", "v2", orjson.dumps(one(data=[None] * len(flat))).replace(b"null", b"-Infinity")
 
 
-def invalid() -> dict[str, tuple[str, bytes]]:
-    made = {name: (route, padded(value)) for name, route, value in [*texts(), *instances(), *tensors()]}
-    return made | {name: (route, padded(text)) for name, route, text in lists()}
+def invalid() -> Iterator[tuple[str, str, bytes]]:
+    for name, route, value in chain(texts(), instances(), tensors(), lists()):
+        yield name, route, padded(value)
 
 
-def answered(route: str, body: bytes, headers: Headers | None = None) -> int:
-    """Decode a request and encode its answer, without the scoring; return its status."""
-    request = Request("POST", "/", headers or {}, receive=None, body=body)  # type: ignore[arg-type]
+def answered(route: str, body: bytes) -> int:
+    """Decode a request and encode its answer, without the scoring; return its status: 200 or 400."""
+    request = Request("POST", "/", {}, receive=None, body=body)  # type: ignore[arg-type]
     try:
         request.body = check_body(request, (JSON, BINARY), SIZE)
         decoded = ROUTES[route](request)
@@ -215,12 +213,12 @@ def answered(route: str, body: bytes, headers: Headers | None = None) -> int:
     return decoded.encode(probabilities, [0] * len(decoded.rows)).status
 
 
-def cost(route: str, body: bytes, headers: Headers | None = None, times: int = 3) -> float:
+def cost(route: str, body: bytes, times: int) -> float:
     """Return the seconds of processor time that a request takes, in the best of so many times."""
     taken = []
     for _ in range(times):
         began = time.process_time()
-        answered(route, body, headers)
+        answered(route, body)
         taken.append(time.process_time() - began)
     return min(taken)
 
@@ -240,27 +238,19 @@ def collected_as_in_a_server() -> Iterator[None]:
 
 
 def ratios() -> dict[str, float]:
-    """Return what each invalid request costs, as a multiple of the dearest valid one."""
+    """Return what each other request costs, as a multiple of the dearest valid one."""
     with collected_as_in_a_server():
-        unit = max(cost(*request, times=7) for request in valid().values())
-        return {name: cost(*request) / unit for name, request in (with_nan() | invalid()).items()}
-
-
-def test_the_valid_requests_are_valid_and_the_others_are_not() -> None:
-    good = valid() | with_nan()
-    assert {name: answered(*request) for name, request in good.items()} == dict.fromkeys(good, 200)
-    statuses = {name: answered(*request) for name, request in invalid().items() if not name.startswith("v1: ")}
-    assert {name for name, status in statuses.items() if status != 400} == set()
+        unit = max(cost(route, body, times=7) for _, route, body in valid())
+        found = {}
+        for name, route, body in chain(with_nan(), invalid()):
+            taken = cost(route, body, times=1) / unit
+            found[name] = taken if taken <= MOST / 2 else cost(route, body, times=5) / unit  # the machine may be busy
+        return found
 
 
 def test_no_mistake_costs_more_than_a_valid_request_of_its_size() -> None:
-    found = ratios()
-    again = {name for name, ratio in found.items() if ratio > MOST}  # the machine may have been busy
-    if again:
-        with collected_as_in_a_server():
-            unit = max(cost(*request, times=7) for request in valid().values())
-            found = {name: cost(*(with_nan() | invalid())[name], times=9) / unit for name in again}
-    assert {name: ratio for name, ratio in found.items() if ratio > MOST} == {}
+    assert {answered(route, body) for _, route, body in chain(valid(), with_nan())} == {200}
+    assert {name: ratio for name, ratio in ratios().items() if ratio > MOST} == {}
 
 
 if __name__ == "__main__":
