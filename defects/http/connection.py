@@ -21,9 +21,11 @@ from defects.http.outgoing import LINGER_BYTES, LINGER_SECONDS, Outgoing
 from defects.http.router import HEALTH_PATHS, Routes
 
 PIECE_BYTES = 4096  # for the parser, outside of a body whose length is known
+MAYBE_TOO_LARGE = heads.BYTES - 2 * PIECE_BYTES  # what a head has at least, before its last piece
 STALL_SECONDS = 0.01  # of the event loop; less is not charged to a request, because its clock is no finer
 IDLE, HEAD, BODY = 0, 1, 2  # what is being read
 
+RETRY = (b"retry-after", b"1")
 FULL = "overloaded: too many connections; expected another try in 1 s"
 ONLY_HEALTH = f"no such path on this port; expected one of {', '.join(HEALTH_PATHS)}"
 
@@ -36,6 +38,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, routes: Routes, connections: Connections, *, only_health: bool = False, **server: Any) -> None:
         super().__init__(**server)
+        self.headers = []
         self.ws_protocol_class = None  # there are no WebSockets here
         self._routes, self._connections, self._only_health = routes, connections, only_health
         self._crowded = False  # beyond the limit of connections: it gets one answer
@@ -45,7 +48,8 @@ class Connection(HttpToolsProtocol):
         self._last_active = time.perf_counter()  # when an answer left
         self._fields: dict[bytes, bytes] = {}
         self._came = 0  # bytes of the body
-        self._loose = 0  # bytes since the last that belonged to a body or ended a head or a request; < 0: in this piece
+        self._loose = 0  # bytes of a head, of trailers, or around the chunks of a body
+        self._host = b""  # that was found to be well-formed
         self._unread = b""  # what came, and waits for the requests before it
         self._offered = b""  # a head with an offer of another protocol, without it, to be parsed again
         self._refusal: Refusal | None = None  # the last answer: what came is no request, or too large, or too slow
@@ -64,10 +68,6 @@ class Connection(HttpToolsProtocol):
     def busy(self) -> bool:
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
-
-    def abort(self) -> None:
-        """Close at once."""
-        self.transport.abort()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -111,12 +111,9 @@ class Connection(HttpToolsProtocol):
             self._offered = self._restarted() + piece[stopped.args[0] :]
         except HttpParserError:
             self._refuse_later(400, heads.NO_HTTP)
-        if self._loose < 0:
-            self._loose = 0
-        else:
-            self._loose += len(piece)
-            if self._loose >= heads.BYTES:
-                self._refuse_later(431, heads.TOO_LARGE)
+        self._loose = max(0, self._loose + len(piece))
+        if self._loose and (self._loose > heads.BYTES + PIECE_BYTES or len(self.headers) > heads.FIELDS):
+            self._refuse_later(431, heads.TOO_LARGE)
         if self._refusal is not None:
             self._refuse_in_turn()
 
@@ -143,19 +140,27 @@ class Connection(HttpToolsProtocol):
             self._refuse_later(414, heads.TOO_LONG)
 
     def on_headers_complete(self) -> None:
-        self._phase, self._loose, self._came = BODY, -1, 0
         headers, self.headers = self.headers, []  # what comes after the body is no header
         fields = self._fields = dict(headers)
         version = self.parser.get_http_version()
-        if version != "1.1" or b"host" not in fields or len(fields) != len(headers) or len(headers) > heads.FIELDS:
-            for problem in heads.problems_of(headers, version):
-                self._refuse_later(*problem)
+        usual = version == "1.1" and fields.get(b"host") == self._host and len(fields) == len(headers) <= heads.FIELDS
+        if not usual or self._loose > MAYBE_TOO_LARGE:
+            self._check_head(headers, version)
+        self._phase, self._loose, self._came = BODY, -PIECE_BYTES, 0
         if self.parser.should_upgrade():
             self.headers = headers  # it is parsed again, without its offer of another protocol
-            if self.parser.get_method() == b"CONNECT":
-                self._refuse_later(400, "method CONNECT is not supported; expected one that /docs.json lists")
+            self._check_method()
         elif self._refusal is None:
             self.on_head(headers, version)
+
+    def _check_head(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
+        for problem in heads.problems_of(self.url, headers, version):
+            self._refuse_later(*problem)
+        self._host = self._fields.get(b"host", b"")
+
+    def _check_method(self) -> None:
+        if self.parser.get_method() in heads.FOREIGN_METHODS:
+            self._refuse_later(400, heads.NO_HTTP)
 
     def on_head(self, headers: list[tuple[bytes, bytes]], version: str) -> None:  # noqa: ARG002 - for subclasses
         """Begin with a request whose head has come, and is as it should be."""
@@ -164,10 +169,9 @@ class Connection(HttpToolsProtocol):
     def pass_on(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Let uvicorn handle a request, unless only health is answered here."""
         if (self._crowded or self._only_health) and self.url.partition(b"?")[0].decode("latin-1") not in HEALTH_PATHS:
-            if self._only_health:
-                self._refuse_later(404, ONLY_HEALTH)
-            else:
-                self._refuse_later(503, FULL, (b"retry-after", b"1"))
+            self._refuse_later(*((404, ONLY_HEALTH) if self._only_health else (503, FULL, RETRY)))
+        self._check_method()
+        if self._refusal is not None:
             return
         url, expects = self.url, self.expect_100_continue
         super().on_message_begin()
@@ -180,19 +184,19 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._came += len(body)
-        self._loose = -1
+        self._loose -= len(body) * (1 + heads.BYTES_AROUND)
         if self._passed_on:
             super().on_body(body)
             if self._came > LINGER_BYTES and not self.busy:  # it has its answer
-                self.abort()
+                self.transport.abort()
 
     def on_message_complete(self) -> None:
-        if len(self.headers) > heads.FIELDS:
+        if self.headers and heads.is_too_large(self.headers):  # trailers
             self._refuse_later(431, heads.TOO_LARGE)
-            return
-        self._phase, self._loose = IDLE, -1
-        if self._passed_on and self._refusal is None:
-            super().on_message_complete()
+        if self._refusal is None:
+            self._phase, self._loose = IDLE, -PIECE_BYTES
+            if self._passed_on:
+                super().on_message_complete()
 
     def _restarted(self) -> bytes:
         """Put a new parser in the place of the one that has stopped at an offer; return what it is to read first."""
@@ -245,7 +249,7 @@ class Connection(HttpToolsProtocol):
         problem, responses = self._refusal, self._routes.responses
         assert problem is not None  # noqa: S101 - whoever calls has noted it
         headed = self._phase is BODY
-        fields = self._fields if headed else dict(self.headers or ())
+        fields = self._fields if headed else dict(self.headers)
         method = self.parser.get_method().decode() if headed else "-"
         path = self.url.decode("latin-1") if fields else ""
         began = time.perf_counter() if self._phase is IDLE else self._began
@@ -260,7 +264,7 @@ class Connection(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Close this connection where its caller keeps it waiting for too long."""
         if self.transport.overstays(now):
-            self.abort()
+            self.transport.abort()
         elif self.transport.stalls(now):
             self._connections.end(self, "stalled_write")
         elif self.busy or self.transport.is_closing():

@@ -14,7 +14,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from defects.settings import BadSetting
 
@@ -29,10 +29,11 @@ logger = logging.getLogger(__name__)
 class Connection(Protocol):
     """What is looked at."""
 
+    transport: Any
+
     @property
     def busy(self) -> bool: ...
     def look(self, now: float) -> None: ...
-    def abort(self) -> None: ...
 
 
 class Connections:
@@ -60,7 +61,7 @@ class Connections:
     def end(self, connection: Connection, reason: str) -> None:
         """Close a connection at once, and tell why."""
         self.ended(reason)
-        connection.abort()
+        connection.transport.abort()
 
     def discard(self, connection: Connection) -> None:
         """Take out a connection that was closed."""
@@ -93,7 +94,7 @@ class Connections:
     def abort(self) -> None:
         """Close all of them at once."""
         for connection in [*self.open]:
-            connection.abort()
+            connection.transport.abort()
 
 
 def most_connections(wanted: int | None) -> int:

@@ -65,7 +65,7 @@ class PredictionProtocol(Connection):
             super().on_body(body)
         else:
             self._came += len(body)
-            self._loose = -1
+            self._loose -= len(body)
             self._partial.pieces.append(body)
 
     def on_message_complete(self) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import resource
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import httpx
 import psutil
@@ -310,6 +309,15 @@ class Memory(threading.Thread):
 # --- the others ------------------------------------------------------------------------------------------------------
 
 
+class Felt(TypedDict):
+    """What `others.py` reports, in milliseconds."""
+
+    quiet: list[float]
+    beside: list[float]
+    failures: list[str]
+    gap: float
+
+
 @contextmanager
 def beside_others(server: Server, growth: int | None = 64 * MIB, name: str = "") -> Iterator[None]:
     """Measure around an attack what others feel and what memory the server takes; print it, and assert little of it.
@@ -318,7 +326,8 @@ def beside_others(server: Server, growth: int | None = 64 * MIB, name: str = "")
     bytes at most.
     """
     address = httpx.URL(server.url)
-    command = [sys.executable, "-S", "-E", Path(__file__).with_name("others.py"), address.host, str(address.port)]
+    program = str(Path(__file__).with_name("others.py"))
+    command = [sys.executable, "-S", "-E", program, address.host, str(address.port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
         try:
             _begin(others)
@@ -332,7 +341,9 @@ def beside_others(server: Server, growth: int | None = 64 * MIB, name: str = "")
         finally:
             others.kill()
     slowest, quiet = max(felt["beside"], default=0.0), max(felt["quiet"])
-    _report(name or os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].rpartition(" ")[0], felt, memory)
+    report(
+        f"others: {_shown(felt['beside'])}; quiet: {_shown(felt['quiet'])}; gap {felt['gap']:.0f} ms; {memory}", name
+    )
     assert not felt["failures"], felt["failures"][:10]
     assert slowest <= quiet + SLOWER_SECONDS * 1e3, f"the others waited {slowest:.0f} ms, {quiet:.0f} ms before"
     if growth is not None:
@@ -348,22 +359,21 @@ def _begin(others: subprocess.Popen[bytes]) -> None:
     assert others.stdout.readline() == b"quiet\n"
 
 
-def _felt(others: subprocess.Popen[bytes]) -> dict[str, list[float]]:
+def _felt(others: subprocess.Popen[bytes]) -> Felt:
     time.sleep(0.1)  # for what the attack left behind
     others.terminate()
     output, _ = others.communicate(timeout=90)
-    felt: dict[str, list[float]] = json.loads(output)
+    felt: Felt = json.loads(output)
     return felt
 
 
-def _report(name: str, felt: dict[str, list[float]], memory: Memory) -> None:
-    def shown(milliseconds: list[float]) -> str:
-        return f"p50 {statistics.median(milliseconds):.1f}, max {max(milliseconds):.0f} ms" if milliseconds else "none"
-
-    quiet, beside = felt["quiet"], felt["beside"]
-    print(f"\n{name}: others: {len(beside)} answers, {shown(beside)}; quiet: {shown(quiet)}; {memory}")
+def _shown(milliseconds: list[float]) -> str:
+    if not milliseconds:
+        return "no answers"
+    return f"{len(milliseconds)} answers, p50 {statistics.median(milliseconds):.1f}, max {max(milliseconds):.0f} ms"
 
 
-def numbered(count: int) -> Iterator[str]:
-    """Yield request ids, to tell answers apart."""
-    return (f"r{number}" for number in itertools.islice(itertools.count(), count))
+def report(text: str, name: str = "") -> None:
+    """Print what was measured, for `pytest -s`, after the name of the attack: by default, of the test."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].rpartition(" ")[0]
+    print(f"\n{name or test}: {text}")

@@ -41,10 +41,10 @@ SMALL = 4 * MIB  # what a full bound may be exceeded by: what was read at once
 VALID = b"[" + EXAMPLE + b" " * (BODY_BYTES - len(EXAMPLE) - 2) + b"]"
 
 
-@pytest.fixture(scope="module", params=ENTRY_POINTS)
-def server(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
     settings = {"DEFECTS_MAX_BODY_BYTES": BODY_BYTES, "DEFECTS_MAX_BODIES_BYTES": BODIES_BYTES}
-    with serve(command=ENTRY_POINTS[request.param], MODEL_DIR=model_dir, **settings) as running:
+    with serve(MODEL_DIR=model_dir, **settings) as running:
         yield running
 
 

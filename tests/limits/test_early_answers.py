@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from attacks import (
-    ENTRY_POINTS,
     MIB,
     Answer,
     assert_error,
@@ -51,10 +50,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=ENTRY_POINTS)
-def server(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
     settings = {"DEFECTS_MAX_BODY_BYTES": BODY_BYTES, "DEFECTS_MAX_BODIES_BYTES": 2 * BODY_BYTES}
-    with serve(command=ENTRY_POINTS[request.param], MODEL_DIR=model_dir, **settings) as running:
+    with serve(MODEL_DIR=model_dir, **settings) as running:
         yield running
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from attacks import (
-    ENTRY_POINTS,
     EXAMPLE,
     HEAD_FIELDS,
     Answer,
@@ -30,10 +29,10 @@ from conftest import Serve, Server
 OFFER = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
 
 
-@pytest.fixture(scope="module", params=ENTRY_POINTS)
-def server(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(serve: Serve, model_dir: Path) -> Iterator[Server]:
     settings = {"DEFECTS_ACCESS_LOG_SHARE": 0, "DEFECTS_REQUEST_TIMEOUT_MS": 60_000}
-    with serve(command=ENTRY_POINTS[request.param], MODEL_DIR=model_dir, **settings) as running:
+    with serve(MODEL_DIR=model_dir, **settings) as running:
         yield running
 
 
