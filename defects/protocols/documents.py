@@ -54,7 +54,10 @@ def read(text: bytes, most: int = MAX_PARTS, places: Places | None = None) -> An
 
 def _refuse_many(text: bytes, most: int) -> None:
     """Refuse a text with more than `most` values, keys, lists and objects: each takes much longer than its bytes."""
-    if sum(map(text.count, (b",", b":", b"[", b"{"))) > most and (count := int(_outside(text, b",:[{").sum())) > most:
+    data = np.frombuffer(text, np.uint8)  # which counts in a tenth of the time that bytes need
+    if sum(np.count_nonzero(data == byte) for byte in b",:[{") <= most:
+        return
+    if (count := int(_outside(text, b",:[{").sum())) > most:
         raise InvalidInput([Problem("body", f"has {count} values, keys, lists and objects", f"at most {most}")])
 
 
