@@ -27,6 +27,7 @@ from defects import values
 from defects.problems import (
     MAX_NAME,
     MAX_PROBLEMS,
+    NAN,
     NUMBER_OR_MISSING,
     Constant,
     InvalidInput,
@@ -234,11 +235,8 @@ class Schema:
 
     def observe(self, rows: ModelRows) -> Schema:
         """Return this schema with the observed ranges, and an example where there is none, of training rows."""
-        low, high, middle = (
-            np.nanmin(rows, axis=0),
-            np.nanmax(rows, axis=0),
-            np.nanmedian(rows.astype(np.float64), axis=0),
-        )
+        low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
+        middle = np.nanmedian(rows.astype(np.float64), axis=0)
         return replace(
             self,
             features=tuple(
@@ -262,12 +260,27 @@ class Schema:
         try:
             rows = np.array([self._values(item) for item in objects], dtype=np.float64)
         except (_Malformed, OverflowError):  # the latter for an integer that no float holds
-            found = (p for row, item in enumerate(objects) for p in self._problems_of(item, row, single))
-            if problems := list(islice(found, MAX_PROBLEMS + 1)):
-                raise InvalidInput(problems) from None
-            # Only NaN, which JSON does not know, where a value may be missing.
-            rows = np.array([[as_float(item.get(name)) for name in self.names] for item in objects])
+            return self._rows_with_nan(objects, single)
         return self.check(rows, single=single)
+
+    def _rows_with_nan(self, objects: Sequence[Any], single: bool) -> Rows:
+        """Return the rows where only NaN stands for missing values; else name problems, of those rows that have any."""
+        read = [self._values_with_nan(item) for item in objects]
+        rows = np.array([[*map(as_float, values or [None] * len(self.names))] for values in read])
+        wrong = np.logical_or.reduce(self._wrong(rows), axis=1) | np.array([values is None for values in read])
+        found = (p for row in np.flatnonzero(wrong).tolist() for p in self._problems_of(objects[row], row, single))
+        if problems := list(islice(found, MAX_PROBLEMS + 1)):
+            raise InvalidInput(problems) from None
+        return rows
+
+    def _values_with_nan(self, item: Any) -> list[float | None] | None:
+        """Return the row's values in model order, missing where NaN stands for that; `None` if it is malformed."""
+        if type(item) is dict and Constant in set(map(type, item.values())):
+            item = {name: None if type(v) is Constant and v == NAN else v for name, v in item.items()}
+        try:
+            return self._values(item)
+        except _Malformed:
+            return None
 
     def _values(self, item: Any) -> list[float | None]:
         """Return the row's values in model order; raises `_Malformed`, which says no more than that."""
@@ -289,12 +302,7 @@ class Schema:
         """Return `rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
         if len(rows) == 1 and self._allows(rows.tolist()[0]):
             return rows
-        low, high, required = self.limits
-        missing = np.isnan(rows)
-        bad = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
-        if self._booleans:
-            values = rows[:, self._booleans]
-            bad[:, self._booleans] |= (values != 0) & (values != 1) & ~np.isnan(values)
+        bad = self._wrong(rows)
         if bad.any():
             problems = (
                 _problem(field_name(row, self.names[column], single), self.features[column], rows[row, column])
@@ -302,6 +310,16 @@ class Schema:
             )
             raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1)))
         return rows
+
+    def _wrong(self, rows: Rows) -> NDArray[np.bool_]:
+        """Tell for each value whether a row may not have it."""
+        low, high, required = self.limits
+        missing = np.isnan(rows)
+        bad: NDArray[np.bool_] = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
+        if self._booleans:
+            values = rows[:, self._booleans]
+            bad[:, self._booleans] |= (values != 0) & (values != 1) & ~np.isnan(values)
+        return bad
 
     def _allows(self, row: list[float]) -> bool:
         """Whether every value of one row is allowed; takes a quarter of NumPy's time."""

@@ -20,6 +20,7 @@ from defects.protocols import documents
 
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
 BODY_SECONDS, BODY_RATE = 10.0, 1 << 16  # for a body to arrive; and a second more for each so many bytes that have
+THREAD_BYTES = 1 << 16  # a packed body that is larger is unpacked in a thread
 MAX_TEXT = 500  # characters of one text in an error
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
@@ -100,7 +101,11 @@ async def read_body(request: Request, types: Sequence[bytes], limit: int, bodies
     except TimeoutError:
         expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
         raise Refusal(408, expected, [CLOSE]) from None
-    return _decompressed(body, limit) if zipped else body
+    if not zipped:
+        return body
+    # Gzip made to be slow takes 0.2 s for a megabyte, and nobody else waits for what a thread does.
+    threaded = len(body) > THREAD_BYTES
+    return await asyncio.to_thread(_decompressed, body, limit) if threaded else _decompressed(body, limit)
 
 
 def check_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
@@ -189,15 +194,19 @@ def accepts_gzip(accepted: bytes) -> bool:
 
 
 def read_json(
-    request: Request, body: bytes | None = None, *, stray_constants: Callable[[Any], bool] = lambda _: False
+    request: Request,
+    body: bytes | None = None,
+    *,
+    most: int = documents.MAX_PARTS,
+    constant_places: documents.Places | None = None,
 ) -> Any:
     """Read the JSON value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
 
-    `NaN` and infinities come as `Constant`, for validation to take or to name them. `stray_constants` tells whether a
-    value has one where validation doesn't look.
+    It may have as many values, keys, lists and objects as `most`. `NaN` and infinities come as `Constant`, for
+    validation to take or to name them. `constant_places` tells where in an object validation looks, if not everywhere.
     """
     try:
-        return documents.read(request.body if body is None else body, stray_constants)
+        return documents.read(request.body if body is None else body, most, constant_places)
     except documents.NotJSON as problem:
         raise Refusal(400, f"body is not valid JSON ({problem}); expected a JSON document") from None
     except documents.StrayConstant:

@@ -27,7 +27,7 @@ from defects.scoring import Probabilities
 from defects.serving.batching import Batcher, Job, Overloaded, Receiver
 from defects.serving.health import Health
 from defects.serving.metrics import Metrics
-from defects.serving.model import MAX_ROWS, Limits, ServedModel, prediction_objects
+from defects.serving.model import MAX_ROWS, Limits, ServedModel, most_parts, prediction_objects
 from defects.settings import MAX_TIMEOUT_MS
 
 Encode = Callable[[RoundedProbabilities, Sequence[int]], Reply]  # of the rows' probabilities and most probable classes
@@ -142,17 +142,18 @@ class Codecs:
 
     def __init__(self, model: ServedModel, limits: Limits):
         self._model, self._schema, self._limits = model, model.schema, limits
+        self._read = partial(read_json, most=most_parts(model.schema))
         self._v2_model = {"model_name": model.name, "model_version": model.version}
 
     def scan(self, request: Request) -> Decoded:
         """Decode one row, as an object."""
         return Decoded(
-            self._schema.rows_from_objects([read_json(request)], single=True), self._encode_scan, single=True
+            self._schema.rows_from_objects([self._read(request)], single=True), self._encode_scan, single=True
         )
 
     def scans(self, request: Request) -> Decoded:
         """Decode a list of rows, as objects."""
-        scans = read_json(request)
+        scans = self._read(request)
         if type(scans) is not list or not 1 <= len(scans) <= MAX_ROWS:
             found = f"is a list of {len(scans)}" if type(scans) is list else "is not a list"
             raise InvalidInput([Problem("body", found, f"a list of 1 to {MAX_ROWS} scans")])
@@ -160,13 +161,13 @@ class Codecs:
 
     def v1(self, request: Request) -> Decoded:
         """Decode a request of KServe's V1 protocol."""
-        value = read_json(request, stray_constants=v1.stray_constants)
+        value = self._read(request, constant_places=v1.constant_places)
         return Decoded(v1.decode(self._schema, value, MAX_ROWS), self._encode_v1)
 
     def v2(self, request: Request) -> Decoded:
         """Decode a request of the Open Inference Protocol (V2)."""
         length = integer(request.headers, b"inference-header-content-length", 0, self._limits.body_bytes)
-        read = partial(read_json, request, stray_constants=v2.stray_constants)
+        read = partial(self._read, request, constant_places=v2.constant_places)
         query = v2.decode(self._schema, request.body, length, read, MAX_ROWS)
         return Decoded(query.rows, partial(self._encode_v2, query))
 

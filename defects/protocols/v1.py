@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from defects.protocols.documents import has_constant
+from defects.protocols.constants import Place
 from defects.protocols.tensors import invalid
 from defects.schema import Rows, Schema
 
@@ -21,9 +21,9 @@ def decode(schema: Schema, request: Any, max_rows: int) -> Rows:
     return schema.rows_from_objects(objects)
 
 
-def stray_constants(request: Any) -> bool:
-    """Tell whether a V1 request has NaN or an infinity outside of its instances, where `decode` doesn't look."""
-    return type(request) is dict and has_constant([value for name, value in request.items() if name != "instances"])
+def constant_places(request: dict[str, Any]) -> list[Place]:
+    """Tell where a V1 request may have NaN or an infinity, which `decode` takes or names: in its instances."""
+    return [(request, "instances")] if "instances" in request else []
 
 
 def _by_name(schema: Schema, row: list[Any], index: int) -> dict[str, Any]:

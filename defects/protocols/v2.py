@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from defects.problems import MAX_NAME, MAX_PROBLEMS, InvalidInput, Problem
 from defects.protocols import tensors
-from defects.protocols.documents import has_constant
+from defects.protocols.constants import Place
 from defects.protocols.tensors import invalid, parameters, quoted
 from defects.schema import Rows, Schema
 
@@ -221,20 +221,18 @@ def _flag(given: dict[str, Any], name: str, place: str, *, default: bool) -> boo
     return value
 
 
-def stray_constants(request: Any) -> bool:
-    """Tell whether a V2 request has NaN or an infinity where `decode` may not look: anywhere but in a tensor's data."""
-    if type(request) is not dict:
-        return False
+def constant_places(request: dict[str, Any]) -> list[Place]:
+    """Tell where a V2 request may have NaN or an infinity, which `decode` takes or names: in the data of tensors."""
     inputs = request.get("inputs")
-    others = [value for name, value in request.items() if name != "inputs"]
-    for tensor in inputs if type(inputs) is list else ():
-        if type(tensor) is dict:
-            given = tensor.get("parameters")
-            unread = type(given) is dict and "binary_data_size" in given
-            others += [value for name, value in tensor.items() if name != "data" or unread]
-        else:
-            others.append(tensor)
-    return has_constant(others)
+    if type(inputs) is not list:
+        return [(request, "inputs")] if "inputs" in request else []
+    return [(tensor, "data") for tensor in inputs if type(tensor) is dict and "data" in tensor and _in_json(tensor)]
+
+
+def _in_json(tensor: dict[str, Any]) -> bool:
+    """Tell whether a tensor's values are its data, not binary."""
+    given = tensor.get("parameters")
+    return type(given) is not dict or "binary_data_size" not in given
 
 
 # --- V2 answers ----------------------------------------------------------------------------------------------------

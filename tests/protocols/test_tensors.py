@@ -26,7 +26,7 @@ WIDE = Schema((Feature("epoch", wide=True), Feature("ratio")), CLASSES)
 
 def decoded(schema: Schema, *inputs: dict[str, Any], raw: bytes | None = None) -> list[list[float]]:
     text = json.dumps({"inputs": inputs}).encode()
-    read = partial(read_json, Request("POST", "/", {}, receive=None))  # type: ignore[arg-type]
+    read = partial(read_json, Request("POST", "/", {}, receive=None), most=1 << 20)  # type: ignore[arg-type]
     length = None if raw is None else len(text)
     rows: list[list[float]] = v2.decode(schema, text + (raw or b""), length, read, 10).rows.tolist()
     return rows
