@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from defects.problems import Constant, InvalidInput
@@ -26,7 +26,9 @@ from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers
 from tools import urls
+from tools.fetching import UNREADABLE, TooLarge, fetch, shown
 from tools.raw_http import post
+from tools.served import KEYS, Served
 from tools.urls import NO_HEADERS, RequestHeaders
 
 ROWS = 2048  # different ones, unless a file has fewer or more
@@ -44,39 +46,24 @@ class NotYet(BadPayload):
     """Nothing answers, or it says that it can't: it may still have to start."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """What a server says about its model."""
-
-    name: str
-    version: str
-    digest: str
-    engine: str
-    schema: Schema
-
-    @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Served:
-        """Read what `/model` answered; raises `KeyError`, `TypeError` or `ValueError` where it is something else."""
-        name, version, digest, engine = (str(said[key]) for key in ("name", "version", "digest", "engine"))
-        return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
-
-
 def ask_model(host: str, seconds: float = ASK_SECONDS, headers: RequestHeaders = NO_HEADERS) -> dict[str, Any]:
-    """Return what `/model` answers at the URL `host`, without the card.
+    """Return what `/model` answers at the URL `host`, as far as `Served` needs it, in so many seconds.
 
     Raises `BadPayload`; `NotYet` where the answer may still come.
     """
     check_host(host)
     url = f"{host.rstrip('/')}/model"
     try:
-        with urls.open_url(url, seconds, headers) as answer:
-            said = {key: value for key, value in json.load(answer).items() if key != "card"}
-        Served.from_json(said)
-    except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
-        wrong = isinstance(error, HTTPError) and error.code < 500
-        text = f"no model answers at {url} ({error}); start one with `make serve`{_beside_proxy(host)}"
+        said = orjson.loads(fetch(url, seconds, headers))
+    except UNREADABLE as error:
+        wrong = isinstance(error, TooLarge) or (isinstance(error, HTTPError) and error.code < 500)
+        text = f"no model answers at {url} ({shown(error)}); start one with `make serve`{_beside_proxy(host)}"
         raise (BadPayload if wrong else NotYet)(text) from None
-    return said
+    try:
+        Served.from_json(said)
+    except ValueError as error:
+        raise BadPayload(f"what {url} says is no model that requests can be made for: {shown(error)}") from None
+    return {key: said[key] for key in KEYS}
 
 
 def check_host(host: str) -> None:
@@ -103,7 +90,7 @@ def _beside_proxy(host: str) -> str:
 def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
     """Return `count` valid rows `[count, features]`; the same ones for the same seed."""
     if schema.names == SCHEMA.names:
-        return Tunnel(seed=seed).scans(count).features
+        return schema.held(Tunnel(seed=seed).scans(count).features.astype(np.float64))
     low, high = np.array([_usual(feature) for feature in schema.features]).T
     drawn = np.random.default_rng(seed).uniform(low, high, size=(count, len(low)))
     boolean = [feature.kind == BOOLEAN for feature in schema.features]

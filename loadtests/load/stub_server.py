@@ -37,8 +37,8 @@ MODEL = {"name": "defect-classifier", "version": "stub", "digest": "sha256:" + "
 DESCRIPTION = json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()
 PROBABILITIES = [1.0] + [0.0] * (len(SCHEMA.classes) - 1)  # of every row
 PREDICTION = {
-    "defect": SCHEMA.labels[0], "confidence": 1.0, "probabilities": dict(zip(SCHEMA.class_names, PROBABILITIES, strict=True)),
-    "prediction_id": "0" * 32, "model_version": MODEL["version"],
+    "defect": SCHEMA.labels[0], "confidence": 1.0, "prediction_id": "0" * 32, "model_version": MODEL["version"],
+    "probabilities": dict(zip(SCHEMA.class_names, PROBABILITIES, strict=True)),
 }  # fmt: skip
 V2_MODEL = {"model_name": MODEL["name"], "model_version": MODEL["version"]}
 _ROWS = re.compile(rb'"shape":\s*\[\s*(\d{1,6})')
@@ -129,9 +129,9 @@ class Behaviour:
         at, fate = now - self._first, self._random.random()
         delay = max((stall.start + stall.seconds - at for stall in s.stalls if stall.start <= at), default=0.0)
         delay = max(0.0, delay)
-        for share, answer in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
+        for share, bad in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
             if fate < share:
-                return delay, answer
+                return delay, bad
             fate -= share
         slow = self._random.random() < s.slow_share
         name = self._random.choices(self._names, self._shares)[0] if len(self._names) > 1 else self._names[0]

@@ -19,7 +19,8 @@ from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, most_in_flight
 from loadtests.load.messages import CHUNK, REPORT, WorkerMessage
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import payloads
-from tools.payloads import BadPayload, Prepared, Served
+from tools.payloads import BadPayload, Prepared
+from tools.served import Served
 
 logger = logging.getLogger("loadtests")
 PREPARE_SECONDS = 60.0
