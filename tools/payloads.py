@@ -26,6 +26,7 @@ from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers
 from tools import urls
+from tools.answers import IsRight, checker, most_bytes
 from tools.fetching import UNREADABLE, TooLarge, fetch, shown
 from tools.raw_http import post
 from tools.served import KEYS, Served
@@ -33,6 +34,7 @@ from tools.urls import NO_HEADERS, RequestHeaders
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
+MOST_REQUEST_BYTES, NUMBER_BYTES = 32_000_000, 25  # of one request, and of a value in it
 ASK_SECONDS = 10.0
 
 RowValues = list[float | bool | None]
@@ -225,12 +227,13 @@ def v2_binary(values: ModelRows) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One payload's requests, which have `rows` different rows; a good answer contains `proof`."""
+    """One payload's requests, which have `rows` different rows; its answers have less than `most_bytes`."""
 
     name: str
     rows: int
     requests: tuple[bytes, ...]
-    proof: bytes
+    is_right: IsRight
+    most_bytes: int
 
 
 def prepare(
@@ -246,9 +249,10 @@ def prepare(
     """Return requests of `rows` rows each for the server at the URL `host`; every row of `data` is in one, if all fit.
 
     Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`. They have `headers` too, among which `Host`
-    comes before the URL's.
+    comes before the URL's. Raises `BadPayload`.
     """
     make = {"json": _json, "v2-json": _v2_json, "v2-binary": _v2_binary}[kind]
+    _check_size(rows, model.schema)
     count = max(LEAST, -(-len(data) // rows))
     places = np.arange(count * rows).reshape(count, rows) % len(data)
     parts = urlsplit(host)
@@ -263,8 +267,16 @@ def prepare(
         path, body, more = make(model, data[chosen])
         requests.append(post(parts.path.rstrip("/") + path, body, **always, **more))
         size += len(requests[-1])
-    used, proof = min(len(data), len(requests) * rows), b'"defect"' if kind == "json" else b'"outputs"'
-    return Prepared(f"{kind} x{rows}", used, tuple(requests), proof)
+    used, is_right = min(len(data), len(requests) * rows), checker(kind, rows, model.schema)
+    return Prepared(f"{kind} x{rows}", used, tuple(requests), is_right, most_bytes(rows, model.schema))
+
+
+def _check_size(rows: int, schema: Schema) -> None:
+    """Raise `BadPayload` where requests would need too much memory, before any is made."""
+    size = rows * sum(len(name) + NUMBER_BYTES for name in schema.names)
+    if size > MOST_REQUEST_BYTES:
+        what = f"expected at most {MOST_REQUEST_BYTES / 1e6:g} MB"
+        raise BadPayload(f"{rows} rows of this model's features in one request take about {size / 1e6:.0f} MB; {what}")
 
 
 JSON = {"content_type": "application/json"}

@@ -42,9 +42,10 @@ ERRORS = (
     "closed",  # the connection ended before the answer did
     "timeout",
     "not HTTP",
-    "wrong answer",  # 2xx without a prediction
+    "wrong answer",  # 2xx without a right prediction for each row
+    "too large",  # more headers, informational answers or bytes than a right answer can have
 )
-UNANSWERED, NOT_SENT, CONNECT, CLOSED, TIMEOUT, NOT_HTTP, WRONG = range(1, len(ERRORS))
+UNANSWERED, NOT_SENT, CONNECT, CLOSED, TIMEOUT, NOT_HTTP, WRONG, TOO_LARGE = range(1, len(ERRORS))
 
 COLUMNS = {
     "intended_s": "when the schedule said that it leaves",

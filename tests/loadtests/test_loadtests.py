@@ -115,7 +115,7 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
 
 def dispatcher(url: str, times: list[float], report: RequestListener, limit: int = 100) -> Dispatcher:
     """Sends requests without a body at these times."""
-    prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
+    prepared = payloads.Prepared("x", 1, (post("/", b""),), lambda body, _: body == b"{}", 1000)
     return Dispatcher(
         np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, 30), report, limit=limit
     )
