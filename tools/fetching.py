@@ -50,8 +50,13 @@ class Budget:
         """Return the seconds that are left; raises `TimeoutError` where there are none."""
         left = self._until - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"no complete answer within {self._seconds:g} s")
+            raise self.timeout
         return left
+
+    @property
+    def timeout(self) -> TimeoutError:
+        """The error that says that the time is over."""
+        return TimeoutError(f"no complete answer within {self._seconds:g} s")
 
     def spend(self, count: int) -> None:
         """Take bytes that came; raises `TooLarge` where they are too many, `TimeoutError` where it is too late."""
@@ -117,6 +122,8 @@ def fetch(
     except HTTPError as error:
         error.close()
         raise
+    except TimeoutError:
+        raise budget.timeout from None
     except UNREADABLE:
         budget.left()  # once that is over, it is the reason for everything
         raise

@@ -1,26 +1,29 @@
 """A server that lies, on raw sockets: what it says on each path is a script.
 
-python tests/loadtests/lying_server.py PORT SCRIPT
+python tests/loadtests/lying_server.py PORT < SCRIPT
 
-SCRIPT is a JSON object from paths to what is said there: the name of a function of `LIES`, or an object with the
-`body` (and, if wanted, `status` and `headers`) of an answer. `*` stands for all other paths. Paths that are not in it
-are answered as the load tests' stub does.
+The script is a JSON object from paths to what is said there: the name of a function of `LIES`, or an object with the
+`body` (and, if wanted, `status` and `headers`) of an answer. Paths that are not in it are answered as the load tests'
+stub does.
 """
 
 from __future__ import annotations
 
 import json
 import socketserver
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from loadtests.load import stub_server
+from tools.processes import STOP_SECONDS, end, free_port
+from tools.raw_http import ask, get
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 LONG = b"content-length: 1000000\r\n\r\n"
@@ -149,7 +152,7 @@ class Handler(socketserver.StreamRequestHandler):
                 self._answer(method, path, self.rfile.read(length))
 
     def _answer(self, method: str, path: str, body: bytes) -> None:
-        said = self.script.get(path, self.script.get("*"))
+        said = self.script.get(path)
         if isinstance(said, str):
             LIES[said](self.request.sendall)
         elif said is not None:
@@ -163,7 +166,29 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads, block_on_close, allow_reuse_address, request_queue_size = True, False, True, 1024
 
 
+@contextmanager
+def lying(script: dict[str, Any]) -> Iterator[str]:
+    """Run a server with this script in a process of its own; yield its URL."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, __file__, str(port)], stdin=subprocess.PIPE) as process:
+        try:
+            assert process.stdin
+            process.stdin.write(json.dumps(script).encode())
+            process.stdin.close()
+            while process.poll() is None and not _is_up(port):
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            end(process, STOP_SECONDS)
+
+
+def _is_up(port: int) -> bool:
+    with suppress(OSError):
+        return ask(port, get("/up"), 60).status == 404
+    return False
+
+
 if __name__ == "__main__":
-    Handler.script = json.loads(sys.argv[2])
+    Handler.script = json.load(sys.stdin)
     with Server(("127.0.0.1", int(sys.argv[1])), Handler) as server:
         server.serve_forever()
