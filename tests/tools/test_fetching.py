@@ -110,7 +110,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (pytest.fail if CI else pytest.skip)("openssl is not installed; .ci/system-packages installs it")
     command = [
         openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", file, "-out", f"{file}.crt",
+        "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=DNS:localhost", "-keyout", str(file), "-out", f"{file}.crt",
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
     file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
