@@ -35,7 +35,7 @@ from loadtests.cluster.process import BadCluster
 from loadtests.load import run_directory
 from loadtests.load.cluster_watch import LISTED_SECONDS, ClusterWatch
 from loadtests.load.dispatcher import GRACE_SECONDS
-from loadtests.load.messages import BEGIN_SECONDS, WorkerMessage
+from loadtests.load.messages import BEGIN_SECONDS, STOP_SECONDS, WorkerMessage
 from loadtests.load.options import Options, rate, without_secrets
 from loadtests.load.server_monitor import MonitorProcess
 from loadtests.load.worker import CLOSED_SECONDS, PREPARE_SECONDS
@@ -112,13 +112,13 @@ class Coordinator:
     def stop(self, why: str) -> None:
         """End the run early, unless it is over, and wait for its verdict."""
         if not self.ended.is_set():
-            self._end(why)
+            self._end(why, STOP_SECONDS)
             self.ended.wait(self._patience + REPORT_SECONDS)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, patience: float | None = None) -> None:
         self._stopped = self._stopped or why
         self._changed.set()
-        self._workers.send({"what": "end"})
+        self._workers.send({"what": "end", "patience": patience})
         if self._cluster:
             self._cluster.cancel_disruption()
 

@@ -89,9 +89,11 @@ class Dispatcher:
         self._at["end"][never] = self._now()  # given up
         self._connections.close()
 
-    def end(self) -> None:
-        """Send nothing more."""
+    def end(self, patience: float | None = None) -> None:
+        """Send nothing more, and, where so many seconds are given, wait for answers only for these."""
         self._ending.set()
+        if patience is not None:
+            gevent.spawn_later(patience, self._landed.set)
 
     def _now(self) -> float:
         return time.perf_counter() - self._begin

@@ -16,7 +16,7 @@ from loadtests import arrivals, results
 from loadtests.analysis import measures
 from loadtests.load.connections import Connections
 from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, is_answered, most_in_flight
-from loadtests.load.messages import CHUNK, REPORT, WorkerMessage
+from loadtests.load.messages import CHUNK, REPORT, STOP_SECONDS, WorkerMessage
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import payloads
 from tools.payloads import BadPayload, Prepared
@@ -111,15 +111,15 @@ class Worker:
         self._dispatcher = None
         self._reported.set()
 
-    def _end(self, _: WorkerMessage) -> None:
+    def _end(self, order: WorkerMessage) -> None:
         if self._dispatcher:
-            self._dispatcher.end()
+            self._dispatcher.end(order["patience"])
 
     def finish(self) -> None:
         """Report what there is, because this process ends."""
         if self._dispatcher and self._dispatcher.due:
-            self._dispatcher.end()
-            self._reported.wait(self._plan.scenario.timeout_seconds + 2 * GRACE_SECONDS)
+            self._dispatcher.end(STOP_SECONDS)
+            self._reported.wait(STOP_SECONDS + 2 * GRACE_SECONDS)
 
     def _report_all(self, dispatcher: Dispatcher) -> None:
         requests = dispatcher.requests[: dispatcher.due]

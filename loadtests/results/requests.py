@@ -55,7 +55,7 @@ COLUMNS = {
     "queue_ms": "of that, waiting in the server's queue, as its answer says",
     "score_ms": "of that, being scored, as its answer says",
     "status": "HTTP status; 0: no answer",
-    "outcome": "answered (2xx), refused (429 or 503 with Retry-After), failed (everything else)",
+    "outcome": "answered (a right 2xx), refused (429 or 503 with Retry-After), failed (everything else)",
     "error": "why there is no valid answer; empty where the status says it all",
     "phase": "the scenario's phase of its intended time",
     "kind": "the payload",

@@ -142,6 +142,17 @@ def test_a_signal_ends_a_run_that_measures_the_capacity(tmp_path: Path) -> None:
         assert "the run was stopped before it began: it was terminated" in error_of(process)
 
 
+def test_a_signal_ends_a_run_whose_answers_trickle(tmp_path: Path) -> None:
+    with lying({"/classify": "trickle"}) as url, locust(url, tmp_path, timeout_seconds=600) as process:
+        assert process.stderr
+        next(line for line in process.stderr if "requests in" in line)
+        time.sleep(4)  # the schedule is over, or nearly
+        process.send_signal(signal.SIGTERM)
+        summary = summary_of(process, tmp_path)
+    assert summary.verdict.outcome == "Invalid"
+    assert summary.phases[0].errors.keys() <= {"unanswered"}
+
+
 def test_infinite_ranges_end_the_run_with_one_line(tmp_path: Path) -> None:
     said = model(own()).replace("1.5", "1e999")
     with lying({"/model": {"body": said}}) as url, locust(url, tmp_path) as process:
@@ -255,7 +266,8 @@ def test_a_header_that_is_no_text_and_a_few_informational_answers_are_no_problem
 
 MALFORMED = [
     "queue;dur=1.2.3", "queue;dur=nan", "queue;dur=-1", "queue;dur=1e999", "queue;dur=" + "9" * 400,
-    "queue;dur=99999999", "queue;dur=", "queue;dur=.", "queue", ";;;,,,", "queue;dur=inf, score;dur=1.2.3", "queue;dur=٣",
+    "queue;dur=99999999", "queue;dur=", "queue;dur=.", "queue", ";;;,,,", "queue;dur=inf, score;dur=1.2.3",
+    "queue;dur=٣",
     ", ".join(["queue;dur=1.2.3"] * 3000),
 ]  # fmt: skip
 
