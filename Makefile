@@ -16,8 +16,7 @@ help:  ## Show the targets
 setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
 serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
-	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -c 'from defects import serve, settings; \
-	    s = settings.Settings.or_exit(); serve.listen(s.host, s.port)'
+	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -m defects.serving.listener
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
 	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 

@@ -18,6 +18,8 @@ from typing import Any, Self
 from defects import scoring
 from defects.artifact import NAME, Artifact, BadArtifact, Golden, load, locate
 from defects.http import fast_path
+from defects.http.connections import Connections, most_connections, raise_file_limit
+from defects.http.health_port import HealthPort
 from defects.http.router import Routes, Table
 from defects.scoring import Scorer
 from defects.serving.batching import Batcher
@@ -26,11 +28,12 @@ from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
 from defects.serving.model import Limits, ServedModel, body_bytes
-from defects.settings import Fatal, Settings
+from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
 DESCRIPTION = "Says which defect, if any, a parcel has."  # of the service, to BentoML's clients
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
+BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of them may be that large
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
 logger = logging.getLogger("defects")
@@ -50,6 +53,7 @@ class Replica:
             on_death=self.end,
             on_doubt=lambda: asyncio.get_running_loop().create_task(self.end_if_wrong()),
         )
+        self.connections = Connections(most_connections(settings.max_connections), metrics.connection_ended)
         self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
         self.drain = Drain(self.health, settings.drain_seconds)
         self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
@@ -62,10 +66,11 @@ class Replica:
             openapi=self.openapi,
             bentoml_schema=self.bentoml_schema,
             revision=settings.revision,
-            limits=Limits(settings.max_body_bytes or body_bytes(model.schema), settings.request_timeout_ms / 1000),
+            limits=limits(settings, model),
             metrics=metrics,
             access=AccessLog(settings.access_log_share),
         )
+        self.health_port = HealthPort(self.routes, metrics.connection_ended)
         self._golden = golden
         self._background: list[asyncio.Task[None]] = []
 
@@ -112,6 +117,9 @@ class Replica:
         read, health = self.metrics.read, self.health
         read("defects_queue_rows", "Rows waiting to be scored.", lambda: {"": self.batcher.waiting_rows})
         self.metrics.add_peak("defects_queue_rows", "Rows waiting to be scored.", self._queue_peak)
+        open_connections, bodies = self.connections.open, self.routes.bodies
+        read("defects_connections", "Open connections.", lambda: {"": len(open_connections)})
+        read("defects_bodies_bytes", "Bytes of bodies that are being received.", lambda: {"": bodies.held})
         read("defects_ready", "1 when ready; why, or why not.", lambda: {health.reason: health.ready}, "reason")
         read("defects_startup_seconds", "What the start took.", lambda: startup.seconds, "phase")
         read("defects_log_lines_dropped", "Log lines that nobody read in time.", lambda: {"": writer.dropped})
@@ -120,18 +128,35 @@ class Replica:
         """Take over the signals, and replay the golden inputs through the data plane: it is warm then, and right."""
         startup.done("application")
         self.drain.handle_signals()
+        raise_file_limit()
         if self.drain.server is not None:
-            fast_path.install(self.drain.server.config, self.routes)
-        watching = (self.health.beat(), self.drain.watch_arbiter(), self.metrics.watch_loop())
+            fast_path.install(self.drain.server.config, self.routes, self.connections)
+            await self.open_health_port()
+        watching = (
+            self.health.beat(),
+            self.drain.watch_arbiter(),
+            self.metrics.watch_loop(),
+            self.connections.watch(),
+            self.health_port.connections.watch(),
+        )
         self._background.extend(map(asyncio.create_task, watching))
         await self.verify()
         gc.enable()
+
+    async def open_health_port(self) -> None:
+        """Listen on the second port, where the settings have one; end the process where that can't be."""
+        if self.settings.health_port is not None:
+            try:
+                await self.health_port.open(self.settings.host, self.settings.health_port, self.drain.server.config)
+            except BadSetting as problem:
+                die(str(problem), self.drain.arbiter, problem.exit_code)
 
     async def stop(self) -> None:
         """Answer what was accepted."""
         await self.batcher.close()
         for task in self._background:
             task.cancel()
+        self.health_port.close()
         logger.info("drained")
 
     async def verify(self) -> None:
@@ -217,6 +242,18 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
         return None, None
     directory, tag = locate(settings.model_dir, settings.model, bento=SOURCE.parent)
     return load(directory, settings.model_digest), tag
+
+
+def limits(settings: Settings, model: ServedModel) -> Limits:
+    """Return what requests to a model may take; raises `BadSetting` where not even one body would have room."""
+    one = settings.max_body_bytes or body_bytes(model.schema)
+    all_bodies = settings.max_bodies_bytes or max(BODIES_BYTES, 4 * one)
+    if all_bodies < one:
+        raise BadSetting(
+            f"DEFECTS_MAX_BODIES_BYTES: is {all_bodies}, less than the largest body (DEFECTS_MAX_BODY_BYTES, or enough "
+            f"for 1,024 rows); expected at least {one}"
+        )
+    return Limits(one, settings.request_timeout_ms / 1000, all_bodies)
 
 
 def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:

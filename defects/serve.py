@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,13 +19,20 @@ if TYPE_CHECKING:
 def main(build: Callable[[], Replica] | None = None) -> None:
     """Serve until drained (exit 0), or end with a pinned exit code; `build` makes another replica."""
     # Until something was accepted there is nothing to drain; and a signal that uvicorn caught is raised again here.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, lambda *_: os._exit(0))
     gc.disable()  # until the start is over: it makes no garbage, and looking for some takes a tenth of it
     replica = (build or _usual)()
     import uvicorn
 
-    listener = listen(replica.settings.host, replica.settings.port)
+    from defects.serving.listener import listen
+    from defects.settings import BadSetting
+
+    try:
+        listener = listen(replica.settings.host, replica.settings.port)
+    except BadSetting as problem:
+        problem.exit()
     config = uvicorn.Config(
         replica.routes,
         log_config=None,
@@ -42,20 +48,6 @@ def _usual() -> Replica:
     from defects.replica import Replica
 
     return Replica.from_environment()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to that address, or end the process with one line."""
-    from defects.settings import BadSetting
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        BadSetting(f"HOST, PORT: can't listen on {host}:{port}: {error.strerror}; expected a free address").exit()
-    return listener
 
 
 if __name__ == "__main__":

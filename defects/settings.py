@@ -106,6 +106,28 @@ class Settings(BaseModel):
         "Largest request body, in bytes, unpacked; a larger one is answered 413. Default: enough for 1,024 rows.",
         ge=1,
     )
+    max_bodies_bytes: int | None = _setting(
+        "DEFECTS_MAX_BODIES_BYTES",
+        None,
+        "Most bytes of all bodies together that are being received; a further one is answered 503, before it is read. "
+        "Default: 128 MiB, or four of the largest.",
+        ge=1,
+    )
+    max_connections: int | None = _setting(
+        "DEFECTS_MAX_CONNECTIONS",
+        None,
+        "Most open connections; a further one gets one answer, 503 for all but health. Default: what the limit of open "
+        "files (`ulimit -n`) allows.",
+        ge=1,
+        le=1 << 20,
+    )
+    health_port: int | None = _setting(
+        "DEFECTS_HEALTH_PORT",
+        None,
+        "A second port, only for `/livez`, `/readyz` and `/metrics`, which answers whatever happens on the first.",
+        ge=1,
+        le=65535,
+    )
     host: str = _setting("HOST", "0.0.0.0", "Address that `python -m defects.serve` listens on.")  # noqa: S104
     port: int = _setting("PORT", 3000, "Port that it listens on.", ge=1, le=65535)
     drain_seconds: float = _setting(

@@ -46,10 +46,11 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "load": ("loadtests/test_load.py", "loadtests/test_loadtests.py", "benchmarks/"),
     "cluster": ("loadtests/test_cluster.py", "serving/"),
     "check": ("check/",),
+    "limits": ("limits/",),
     "podman": ("image/test_image", "loadtests/test_load_image"),
     "browser": ("http/test_page", "loadtests/test_cluster_report", "loadtests/test_report", "loadtests/test_web_page"),
 }
-TIMED, NICE = ("load", "cluster", "check"), 5  # what measures time goes first; all else gives way to it by so much
+TIMED, NICE = ("load", "cluster", "check", "limits"), 5  # what measures time goes first; all else gives way to it by so much
 # Files whose tests share nothing and take long.
 APART = ("training/test_right_answers.py", "training/test_export.py")
 

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from defects.http import fast_path, router
+from defects.http.connections import Connections
 from defects.schema import Schema
 from defects.scoring import Scorer
 from defects.serving import model
@@ -52,7 +53,7 @@ async def listening(app: router.Routes, **options: Any) -> AsyncIterator[tuple[u
     """Serve an application with uvicorn's `options`; gives the server and its address."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none", **options)
     config.load()
-    fast_path.install(config, app)
+    fast_path.install(config, app, Connections(1_000, lambda _: None))
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -10,8 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
+from defects.http.connection import Connection
 from defects.http.messages import CLOSE, Disconnected, Reply, Request, check_body
 from defects.http.predictions import Finish
 from defects.http.responses import GONE
@@ -43,7 +42,7 @@ class Exchange:
 
     __slots__ = ("_finish", "_protocol", "_request", "_route", "_routes", "keep_alive", "response_complete")
 
-    def __init__(self, protocol: HttpToolsProtocol, routes: Routes, route: PredictionRoute, request: Request):
+    def __init__(self, protocol: Connection, routes: Routes, route: PredictionRoute, request: Request):
         self.response_complete, self.keep_alive = False, True
         self._protocol, self._routes, self._route, self._request = protocol, routes, route, request
         self._finish: Finish | None = None
@@ -53,7 +52,7 @@ class Exchange:
         predictions, route, request = self._routes.predictions, self._route, self._request
         try:
             predictions.open(request)
-            request.body = check_body(request, route.takes, self._routes.body_bytes)
+            request.body = check_body(request, route.takes, self._routes.limits.body_bytes)
             self._finish = predictions.submit(route.decode, request, self)
         except Exception as problem:
             self.set_exception(problem)
@@ -98,8 +97,7 @@ class Exchange:
     def _send(self, reply: Reply) -> None:
         protocol = self._protocol
         headers, body = self._routes.responses.complete(reply, self._request)
-        fields = [b"%b: %b\r\n" % field for field in (*protocol.server_state.default_headers, *headers)]
-        protocol.transport.write(b"".join((STATUS_LINE[reply.status], *fields, b"\r\n", body)))
+        protocol.transport.respond(reply.status, (*protocol.server_state.default_headers, *headers), body)
         self._end(reply.status, reply.refused)
         if not self.keep_alive or CLOSE in headers:
             protocol.transport.close()
@@ -113,4 +111,3 @@ class Exchange:
         self._finish = None  # it leads back here, and garbage that is no cycle needs no collector
         self._protocol.tasks.discard(self)
         self._routes.predictions.close(self._request, self._route.name, status, refused)
-        self._request.body = b""  # an idle connection keeps its last exchange

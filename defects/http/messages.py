@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from defects.http.bodies import Bodies, BodyShare
 from defects.identifiers import new_id
 from defects.problems import Problem
 from defects.protocols import documents
 
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
-BODY_SECONDS = 10.0  # for a body to arrive
+BODY_SECONDS, BODY_RATE = 10.0, 1 << 16  # for a body to arrive; and a second more for each so many bytes that have
 MAX_TEXT = 500  # characters of one text in an error
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
@@ -63,9 +64,16 @@ class Request:
     score: float = 0.0
     scored: float = 0.0  # when it was
     best: Sequence[int] = ()  # the class of each of its rows
+    share: BodyShare | None = None  # of what all bodies hold, while its body comes in pieces
 
     def __post_init__(self) -> None:
         self.id = _request_id(self.headers)
+
+    def drop_body(self) -> None:
+        """Forget the body, which was decoded or never will be."""
+        self.body = b""
+        if self.share is not None:
+            self.share.release()
 
 
 class Reply(NamedTuple):
@@ -79,12 +87,16 @@ class Reply(NamedTuple):
     encoded: bool = False
 
 
-async def read_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
-    """Read the request's body, unpacked, of at most `limit` bytes; raises `Refusal` or `Disconnected`."""
+async def read_body(request: Request, types: Sequence[bytes], limit: int, bodies: Bodies) -> bytes:
+    """Read the request's body, unpacked, of at most `limit` bytes; raises `Refusal`, `Overloaded` or `Disconnected`.
+
+    It has a share of `bodies` until the request drops it.
+    """
     zipped = _announced(request.headers, types, limit)
+    request.share = bodies.share(int(request.headers.get(b"content-length", b"0")))
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _read(request.receive, limit)
+        async with asyncio.timeout(BODY_SECONDS) as deadline:
+            body = await _read(request, request.share, limit, deadline)
     except TimeoutError:
         expected = f"the body did not come; expected all of it within {BODY_SECONDS:g} s"
         raise Refusal(408, expected, [CLOSE]) from None
@@ -114,18 +126,20 @@ def _announced(headers: Mapping[bytes, bytes], types: Sequence[bytes], limit: in
     return encoding == b"gzip"
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(request: Request, share: BodyShare, limit: int, deadline: asyncio.Timeout) -> bytes:
     chunks: list[bytes] = []
-    size = 0
+    size, began = 0, asyncio.get_running_loop().time()
     while True:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:  # and nobody knows how much more comes
             raise _too_large(limit, CLOSE)
+        share.grow(len(chunk))
         chunks.append(chunk)
+        deadline.reschedule(began + BODY_SECONDS + size / BODY_RATE)
         if not message.get("more_body"):
             return b"".join(chunks)
 

@@ -82,6 +82,7 @@ class Predictions:
         `InvalidInput` or `Overloaded`.
         """
         decoded = decode(request)
+        request.drop_body()  # many requests wait for the scorer; only their rows do
         remaining = request.timeout - (time.perf_counter() - request.started)
         if remaining <= 0:
             raise Overloaded("deadline", 0)
@@ -91,6 +92,7 @@ class Predictions:
     def close(self, request: Request, route: str, status: int, refused: str = "") -> None:
         """Close a prediction that was answered with `status`: count it, and log it where its turn has come."""
         self._in_flight.decrement()
+        request.drop_body()
         seconds = time.perf_counter() - request.started
         if request.scored and status == 200:
             encode = request.started + seconds - request.scored

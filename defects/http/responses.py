@@ -17,6 +17,7 @@ GONE = 499  # the status that is counted, and never sent, where the caller went 
 OVERLOADED = {
     "queue_full": "overloaded: the queue is full",
     "deadline": "overloaded: this request can't be answered within its deadline",
+    "bodies": "overloaded: too many bodies are being received",
     "draining": "shutting down: this replica takes no more requests",
 }
 
@@ -28,7 +29,11 @@ class Responses:
 
     def __init__(self, health: Health, metrics: Metrics, access: AccessLog, version: str, revision: str):
         self._health, self._metrics, self._access = health, metrics, access
-        self._identity = [(b"x-model-version", version.encode()), (b"x-revision", revision.encode())]
+        self._identity = [
+            (b"x-model-version", version.encode()),
+            (b"x-revision", revision.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
 
     def complete(self, reply: Reply, request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Return an answer's headers and its body, packed where the caller takes that."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 
 from defects.http import page
+from defects.http.bodies import Bodies
 from defects.http.messages import (
     BINARY,
     JSON,
@@ -38,6 +39,7 @@ from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
 
 METRICS_PATH = "/metrics"
+HEALTH_PATHS = ("/livez", "/readyz", METRICS_PATH)  # always answered
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ class Routes:
         metrics: Metrics,
         access: AccessLog,
     ):
-        self._start, self._stop, self._model, self._limits = start, stop, model, limits
+        self._start, self._stop, self._model, self.limits = start, stop, model, limits
+        self.bodies = Bodies(limits.bodies_bytes)
         self._in_flight = metrics.in_flight
         self.responses = Responses(health, metrics, access, model.version, revision)
         self.predictions = Predictions(
@@ -114,7 +117,6 @@ class Routes:
             openapi=lambda: orjson.dumps(openapi(self.table)),
             bentoml_schema=lambda: orjson.dumps(bentoml_schema()),
         )
-        self.body_bytes = limits.body_bytes
         self.table: Table = {
             **_predicting(model, Codecs(model, limits)),
             **_v1_and_v2(model, operations),
@@ -133,8 +135,10 @@ class Routes:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # before it is accepted: refused
             return
-        request = Request(scope["method"], scope["path"], dict(scope["headers"]), receive, scope["query_string"])
-        route = self.table.get(request.path)
+        started = scope.get("began") or time.perf_counter()  # as `Connection` has it
+        headers, query = dict(scope["headers"]), scope["query_string"]
+        request = Request(scope["method"], scope["path"], headers, receive, query, started=started)
+        route = self.table.get(_spelled(scope))
         if type(route) is PredictionRoute and request.method in route.methods:
             await self._predict(route, request, send)
         else:
@@ -169,7 +173,7 @@ class Routes:
     async def _predicted(self, route: PredictionRoute, request: Request) -> Reply:
         try:
             self.predictions.open(request)
-            request.body = await read_body(request, route.takes, self.body_bytes)
+            request.body = await read_body(request, route.takes, self.limits.body_bytes, self.bodies)
             return await self.predictions.answer(route.decode, request)
         except Disconnected:
             raise
@@ -178,7 +182,8 @@ class Routes:
 
     async def _operate(self, route: Route | None, request: Request, send: Send) -> None:
         """Answer what is no prediction."""
-        counted = request.path != METRICS_PATH  # a scrape would see itself
+        name = route.name if route else "unknown"
+        counted = name != METRICS_PATH  # a scrape would see itself
         if counted:
             self._in_flight.increment()
         try:
@@ -188,7 +193,6 @@ class Routes:
                 reply = self.responses.explained(problem, request)
             await self._send(reply, request, send)
             seconds = time.perf_counter() - request.started
-            name = route.name if route else "unknown"
             self.responses.account(request, name, reply.status, seconds, reply.refused)
         finally:
             if counted:
@@ -214,6 +218,12 @@ class Routes:
             known = f"model {self._model.name}, version {self._model.version}"
             return Refusal(404, f"no such model, version or path; expected {known}")
         return Refusal(404, "no such path; expected one that /docs.json lists")
+
+
+def _spelled(scope: Scope) -> str:
+    """Return the path as it came, so that each has but one spelling; only `:` may be encoded, as some clients do."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.replace(b"%3A", b":").replace(b"%3a", b":").decode("latin-1")
 
 
 # --- the table: there is one model, so every path is known beforehand ------------------------------------------------

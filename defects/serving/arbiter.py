@@ -31,9 +31,12 @@ class Arbiter(circus.Arbiter):
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
         """Run until the worker has ended; `cb` is called once that has been started."""
 
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
+
         def started(future: Any) -> None:
             # circus has installed its handlers by now.
             self._first_interrupt = signal.signal(signal.SIGINT, self._on_interrupt)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else self._on_hangup)
             if cb is not None:
                 cb(future)
 
@@ -49,6 +52,13 @@ class Arbiter(circus.Arbiter):
         signal.signal(signal.SIGINT, self._on_second_interrupt)
         if callable(self._first_interrupt):
             self._first_interrupt(number, frame)
+
+    @staticmethod
+    def _on_hangup(_: int, frame: FrameType | None) -> None:
+        """End as with a SIGTERM; circus would start other workers instead."""
+        terminate = signal.getsignal(signal.SIGTERM)
+        if callable(terminate):
+            terminate(signal.SIGTERM, frame)
 
     def _on_second_interrupt(self, number: int, _: FrameType | None) -> None:
         for watcher in self.iter_watchers():

@@ -36,6 +36,7 @@ REQUEST_ROWS = 16  # a request costs about as much as this many rows, besides it
 MARGIN = 1.25  # the estimate is of a mean, and nearly every accepted request should be in time
 DOUBTFUL = 3
 SMOOTHING = 0.1  # weight of the newest measurement in the running means
+SLOWER = 10  # times that a batch may raise a mean: a process that was stopped for a minute is not slow
 
 
 class Overloaded(Exception):
@@ -101,6 +102,7 @@ class Batcher:
         # in the queue when it came, its own included. The latter has everything in it: batching, the event loop's
         # other work, refusals, contention for the CPU.
         self._row_seconds = self._drain_seconds = 0.0
+        self._slowest = math.inf  # that the batch in work may raise the latter with
         self._seconds_by_size: dict[int, float] = {}  # of a batch, by the binary order of magnitude of its rows
         self._idle = asyncio.Event()
         self._idle.set()
@@ -255,12 +257,13 @@ class Batcher:
 
     def _finish(self, batch: list[Slice], results: list[Probabilities | Exception], seconds: float) -> None:
         finished = time.perf_counter()
+        self._slowest = self._drain_seconds * SLOWER or math.inf
         for (job, start, stop), result in zip(batch, results, strict=True):
             self._deliver(job, start, stop, result, finished)
         rows = sum(stop - start for _, start, stop in batch)
-        self._row_seconds = _smoothed(self._row_seconds, seconds / rows)
+        self._row_seconds = _bounded(self._row_seconds, seconds / rows)
         size = rows.bit_length()
-        self._seconds_by_size[size] = _smoothed(self._seconds_by_size.get(size, 0.0), seconds)
+        self._seconds_by_size[size] = _bounded(self._seconds_by_size.get(size, 0.0), seconds)
         self.on_batch(rows)
         self._failures = self._failures + 1 if all(isinstance(r, Exception) for r in results) else 0
         if self._failures == DOUBTFUL:
@@ -274,7 +277,8 @@ class Batcher:
         whole = job.scored == len(job.rows)
         if whole:
             self._forget(stop - start)
-            self._drain_seconds = _smoothed(self._drain_seconds, (finished - job.submitted) / job.work)
+            newest = min((finished - job.submitted) / job.work, self._slowest)
+            self._drain_seconds = _smoothed(self._drain_seconds, newest)
         else:
             self._waiting_rows -= stop - start
         if job.done.done():
@@ -294,6 +298,11 @@ class Batcher:
     def _forget(self, rows: int) -> None:
         self._waiting_jobs -= 1
         self._waiting_rows -= rows
+
+
+def _bounded(mean: float, newest: float) -> float:
+    """Return the smoothed mean, without an outlier's full weight."""
+    return _smoothed(mean, min(newest, mean * SLOWER or math.inf))
 
 
 def _smoothed(mean: float, newest: float) -> float:

@@ -1,8 +1,8 @@
 """End a replica without losing a request.
 
-A drain begins with SIGTERM or Ctrl-C: readiness drops, but everything is still answered for a while, with
-`Connection: close`, because routers need time to notice; then nothing new is accepted, what was accepted is finished,
-and the process exits 0. A second Ctrl-C ends the first of these phases.
+A drain begins with SIGTERM, Ctrl-C or the end of a terminal (SIGHUP): readiness drops, but everything is still answered
+for a while, with `Connection: close`, because routers need time to notice; then nothing new is accepted, what was
+accepted is finished, and the process exits 0. A second Ctrl-C ends the first of these phases.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Drain:
         self._draining: asyncio.Task[None] | None = None
 
     def handle_signals(self) -> None:
-        """Handle SIGTERM and SIGINT instead of uvicorn's server, which would close connections that are in use.
+        """Handle SIGTERM, SIGINT and SIGHUP instead of uvicorn's server, which would close connections that are in use.
 
         Called while the application starts up: the server has installed its handlers by then, and they lead to it.
         """
@@ -66,8 +66,9 @@ class Drain:
             if not watchdog.is_alive():
                 watchdog.start()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                signal.signal(number, on_signal)
 
     def _watchdog(self) -> threading.Timer:
         """Return a timer that kills the process where the drain hangs: the loop itself, or a batch that never ends."""
@@ -143,8 +144,8 @@ class Drain:
             quiet = 0 if self.server.server_state.connections else quiet + 1
 
 
-def die(problem: str, arbiter: int | None = None) -> None:
-    """End the process tree: a replica whose scorer is gone must not look ready.
+def die(problem: str, arbiter: int | None = None, code: int = CRASHED) -> None:
+    """End the process tree with an exit code: a replica whose scorer is gone must not look ready.
 
     `arbiter` is the process id of `bentoml serve`'s arbiter, which would only start another worker.
     """
@@ -153,7 +154,7 @@ def die(problem: str, arbiter: int | None = None) -> None:
         handler.flush()
     if arbiter is not None and os.getppid() == arbiter:
         os.kill(arbiter, signal.SIGKILL)
-    os._exit(CRASHED)
+    os._exit(code)
 
 
 def _accept_waiting(listener: socket.socket) -> list[socket.socket]:

@@ -27,6 +27,8 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHORT_SECONDS = (0.00005, 0.0001, 0.00025, *SECONDS[:11])
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+REFUSALS = ("queue_full", "deadline", "draining", "bodies", "connections")
+ENDS = ("stalled_write", "slow_head", "slow_body", "crowded")  # of connections, before their time
 LAG_INTERVAL = 0.1  # seconds between looks at the event loop
 PEAK_SECONDS = 15.0  # the usual time between two scrapes
 
@@ -136,7 +138,10 @@ class Metrics:
         self._phases = [phases.of(name) for name in ("queue", "score", "encode", "total")]
         self.batch_rows = self._distributions(ROWS, "defects_batch_rows", "Rows scored together.").of()
         refused = self._numbers(CounterMetricFamily, "defects_refused", "Requests refused by admission.", "reason")
-        self._refused = {reason: refused.of(reason) for reason in ("queue_full", "deadline", "draining")}
+        self._refused = {reason: refused.of(reason) for reason in REFUSALS}
+        text = "Connections that were closed because their callers were too slow or too many."
+        ended = self._numbers(CounterMetricFamily, "defects_connections_ended", text, "reason")
+        self._ended = {reason: ended.of(reason) for reason in ENDS}
         self._peaks: list[Peak] = []
         self.in_flight = Level()
         text = "Requests being answered, without scrapes of these metrics."
@@ -174,6 +179,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a request that admission refused."""
         self._refused[reason].value += 1
+
+    def connection_ended(self, reason: str) -> None:
+        """Count a connection that was closed before its time."""
+        self._ended[reason].value += 1
 
     def predicted(self, best: Iterable[int], *seconds: float) -> None:
         """Count an answered prediction: its rows' classes, and the seconds in queue, score, encode and total."""

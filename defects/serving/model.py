@@ -30,6 +30,7 @@ class Limits:
 
     body_bytes: int
     timeout: float  # seconds, where the request doesn't say
+    bodies_bytes: int = 1 << 27  # of all together that come in pieces
 
 
 def body_bytes(schema: Schema) -> int:

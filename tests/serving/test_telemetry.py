@@ -67,7 +67,7 @@ def test_the_state_is_there_to_scrape(logged: Server, model_dir: Path) -> None:
     assert now["python_gc_collections_total", (("generation", "2"),)] >= 0
     assert now["defects_event_loop_lag_seconds_count", ()] > 0
     assert {labels for name, labels in now if name == "defects_refused_total"} == {
-        (("reason", reason),) for reason in ("queue_full", "deadline", "draining")
+        (("reason", reason),) for reason in ("queue_full", "deadline", "draining", "bodies", "connections")
     }
 
 

@@ -1,0 +1,85 @@
+"""What leaves by a connection: whether its caller reads it, and how the connection is closed.
+
+A caller that is still sending when it has its answer is listened to for a while: to close at once would reset the
+connection, and the answer would be lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from defects.http.messages import Headers
+
+WRITE_SECONDS, WRITE_RATE = 10.0, 4_096  # a caller reads at least so many bytes a second, over so many seconds
+LINGER_SECONDS, LINGER_BYTES = 10.0, 1 << 26  # of what a caller sends that has its answer
+
+
+class Outgoing:
+    """A connection's transport, which counts what is written. `lingers` says whether its caller may still be sending.
+
+    Times are those of `time.perf_counter`, in seconds.
+    """
+
+    __slots__ = ("_dropped", "_lingers", "_lingers_since", "_transport", "_written", "_written_before", "closed")
+
+    def __init__(self, transport: Any, lingers: Callable[[], bool]):
+        self._transport, self._lingers = transport, lingers
+        self.closed, self._written = False, 0
+        self._written_before: tuple[float, int] | None = None  # when it was looked at last, and the bytes that had left
+        self._lingers_since: float | None = None
+        self._dropped = 0  # bytes that came since
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._written += len(data)
+        self._transport.write(data)
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write an answer."""
+        fields = [b"%b: %b\r\n" % field for field in headers]
+        self.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", body)))
+
+    def is_closing(self) -> bool:
+        return self.closed or bool(self._transport.is_closing())
+
+    def close(self) -> None:
+        """Close, now or when the caller has stopped sending; a second time: now."""
+        again, self.closed = self.closed, True
+        if again or self._transport.is_closing() or not self._lingers():
+            self._transport.close()
+            return
+        self._lingers_since = time.perf_counter()
+        self._transport.write_eof()
+        if not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def drop(self, size: int) -> None:
+        """Drop what comes after the last answer."""
+        self._dropped += size
+        if self._dropped > LINGER_BYTES:
+            self._transport.abort()
+
+    def overstays(self, now: float) -> bool:
+        """Whether the caller has not stopped sending for too long after the last answer."""
+        return self._lingers_since is not None and now - self._lingers_since > LINGER_SECONDS
+
+    def stalls(self, now: float) -> bool:
+        """Whether the caller reads its answers more slowly than `WRITE_RATE`; to be asked regularly."""
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting:
+            self._written_before = None
+            return False
+        left = self._written - waiting
+        if self._written_before is None:
+            self._written_before = (now, left)
+        since, before = self._written_before
+        if now - since < WRITE_SECONDS:
+            return False
+        self._written_before = (now, left)
+        return bool(left - before < WRITE_RATE * WRITE_SECONDS)
