@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from defects import artifact
 from defects.training import dataset, pipeline
+from defects.values import one_line
 
 STARTED = time.monotonic()
 STILL_WORKING_SECONDS = 5.0
@@ -37,9 +39,17 @@ def main(arguments: list[str] | None = None) -> None:
             place = _save(trained, options.output)
     except artifact.BadArtifact as error:
         error.exit()
-    except (dataset.BadData, FileExistsError) as error:
-        sys.exit(f"train.py: {error}")
+    except dataset.BadData as error:
+        sys.exit(f"train.py: {one_line(str(error))}")
+    except OSError as error:
+        sys.exit(f"train.py: {one_line(_unwritable(error))}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+
+
+def _unwritable(error: OSError) -> str:
+    if error.strerror is None:  # our own, of what stands at this place
+        return str(error)
+    return f"{error.filename}: {error.strerror}; expected a place to write to"
 
 
 def _has_model() -> bool:
@@ -120,7 +130,8 @@ def progress(what: str) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody can read it
+        os.write(2, f"[{time.monotonic() - STARTED:6.1f} s] {text}\n".encode(errors="backslashreplace"))
 
 
 def report(card: dict[str, Any], place: str, digest: str) -> str:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import ModelRows, Schema
-from defects.settings import SANE, Fatal
+from defects import files, values
+from defects.schema import LARGEST, ModelRows, Schema
+from defects.settings import DIGEST, SANE, Fatal
 
 NAME = "defect_classifier"
 MAX_GOLDEN = 1024  # rows
+MAX_TOLERANCE = 1e-6  # of a golden probability; training writes this one
+MAX_FILES = 100
+MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
@@ -49,17 +54,39 @@ class Golden:
     classes: NDArray[np.int64] | None = None
 
     @classmethod
-    def from_json(cls, data: dict[str, Any], schema: Schema) -> Golden:
-        """Read golden inputs; raises `ValueError`, `TypeError` or `KeyError` where they are not of this schema."""
-        rows, probabilities = np.array(data["rows"], np.float64), np.array(data["probabilities"], np.float64)
-        classes, count = np.array(data["classes"], np.int64), len(rows)
-        if not 1 <= count <= MAX_GOLDEN or rows.shape != (count, len(schema.names)):
-            raise ValueError(f"golden rows of shape {rows.shape} for {len(schema.names)} features")
-        if probabilities.shape != (count, len(schema.classes)):
-            raise ValueError(f"golden probabilities of shape {probabilities.shape} for {len(schema.classes)} classes")
-        if classes.shape != (count,):
-            raise ValueError(f"golden classes of shape {classes.shape} for {count} rows")
-        return cls(schema.held(rows), probabilities, float(data["tolerance"]), classes)
+    def from_json(cls, data: Any, schema: Schema) -> Golden:
+        """Read golden inputs; raises `ValueError` where they are not of this schema."""
+        values.mapping(data, "the document")
+        given = {name: values.member(data, name) for name in ("rows", "probabilities", "tolerance", "classes")}
+        rows = _matrix(given["rows"], "rows", len(schema.names), missing=True)
+        probabilities = _matrix(given["probabilities"], "probabilities", len(schema.classes))
+        classes = values.items(given["classes"], "classes", MAX_GOLDEN)
+        if not 1 <= len(rows) == len(probabilities) == len(classes):
+            raise ValueError(
+                f"golden rows, probabilities and classes have lengths {len(rows)}, {len(probabilities)}, "
+                f"{len(classes)}; expected the same, at least 1"
+            )
+        if any(type(index) is not int or not 0 <= index < len(schema.classes) for index in classes):
+            raise ValueError(f"classes: expected numbers of classes, from 0 to {len(schema.classes) - 1}")
+        if not (np.abs(probabilities.sum(axis=1) - 1) <= 1e-3).all() or (probabilities < 0).any():
+            raise ValueError("probabilities: expected numbers from 0 to 1 that sum to 1 in each row")
+        tolerance = values.number(given["tolerance"], "tolerance")
+        if not 0 < tolerance <= MAX_TOLERANCE:
+            raise ValueError(f"tolerance is {tolerance:g}; expected a number above 0, at most {MAX_TOLERANCE:g}")
+        return cls(schema.held(rows), probabilities, tolerance, np.array(classes, np.int64))
+
+
+def _matrix(value: Any, place: str, width: int, *, missing: bool = False) -> NDArray[np.float64]:
+    """Return lists of numbers as an array `[n, width]`, with NaN for null where a number may be missing."""
+    rows = values.items(value, place, MAX_GOLDEN)
+    types = {int, float, type(None)} if missing else {int, float}
+    for index, row in enumerate(rows):
+        if type(row) is not list or len(row) != width or not types.issuperset(map(type, row)):
+            raise ValueError(f"{place}[{index}]: expected a list of {width} numbers")
+    matrix = np.array(rows, np.float64).reshape(-1, width)
+    if (np.abs(matrix) > LARGEST).any():
+        raise ValueError(f"{place}: expected 32-bit numbers")
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -92,19 +119,19 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def listing(files: Mapping[str, bytes]) -> bytes:
+def listing(contents: Mapping[str, bytes]) -> bytes:
     """Return the content of `digests.json`; its digest is the artifact's."""
-    return dump({name: digest_of(content) for name, content in sorted(files.items())})
+    return dump({name: digest_of(content) for name, content in sorted(contents.items())})
 
 
-def write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` and their digests into an existing directory."""
-    for name, content in files.items():
+def write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files and their digests into an existing directory."""
+    for name, content in contents.items():
         (directory / name).write_bytes(content)
-    (directory / DIGESTS).write_bytes(listing(files))
+    (directory / DIGESTS).write_bytes(listing(contents))
 
 
-def replace(directory: Path, files: Mapping[str, bytes]) -> None:
+def replace(directory: Path, contents: Mapping[str, bytes]) -> None:
     """Write an artifact at `directory`, in place of one that may be there; a reader never sees half of it.
 
     Raises `FileExistsError` where something other than an artifact stands there.
@@ -114,7 +141,7 @@ def replace(directory: Path, files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
-        write(new, files)
+        write(new, contents)
         if directory.exists():
             directory.rename(old)
         try:
@@ -138,63 +165,90 @@ def _is_artifact(directory: Path) -> bool:
 def load(directory: Path, expected_digest: str | None = None) -> Artifact:
     """Read and verify the artifact in `directory`; raises `NoModel` or `BadArtifact`, which names the file."""
     try:
-        there, complete = directory.is_dir(), _is_artifact(directory)
-    except OSError as error:  # a directory that this user may not enter
-        raise BadArtifact(f"{directory}: can't be read: {error.strerror}") from None
-    if not there:
-        raise NoModel(f"no model: {directory} is not a directory; expected a model artifact (train.py makes one)")
-    if not complete:
-        raise NoModel(f"no model: {directory} has no {DIGESTS}; expected a model artifact (train.py makes one)")
-    content = _read(directory, DIGESTS)
+        content = files.read(directory / DIGESTS, MAX_DIGESTS)
+    except files.Missing:
+        problem = f"has no {DIGESTS}" if directory.is_dir() else "is not a directory"
+        raise NoModel(f"no model: {directory} {problem}; expected a model artifact (train.py makes one)") from None
+    except files.Unreadable as problem:
+        raise BadArtifact(f"{directory / DIGESTS}: can't be read: {problem}") from None
     digest = digest_of(content)
     if expected_digest is not None and digest != expected_digest:
         raise BadArtifact(
             f"{directory}: the artifact's digest is {digest}; DEFECTS_MODEL_DIGEST asks {expected_digest}"
         )
-    files = {name: _verified(directory, name, expected) for name, expected in _listed(content).items()}
+    with _reading(directory / DIGESTS):
+        listed = _listed(content)
+    return parse({name: _verified(directory, name, listed[name]) for name in listed}, digest, directory)
+
+
+def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> Artifact:
+    """Make an artifact of its files' contents; raises `BadArtifact`, which names the file, as one at `place`."""
+    for name, content in contents.items():
+        if len(content) > _most_bytes(name):
+            raise BadArtifact(f"{place / name}: has {len(content):,} bytes; expected at most {_most_bytes(name):,}")
+    documents: dict[str, Any] = {}
     for name in REQUIRED:
-        if name not in files:
-            raise BadArtifact(f"{directory / DIGESTS}: {name} is not listed; expected a complete artifact")
+        if name not in contents:
+            raise BadArtifact(f"{place / DIGESTS}: {name} is not listed; expected a complete artifact")
+        with _reading(place / name):
+            documents[name] = values.mapping(files.read_json(contents[name]), "the document")
+    with _reading(place / "schema.json"):
+        schema = Schema.from_json(documents["schema.json"])
+    with _reading(place / "card.json"):
+        _check_card(documents["card.json"])
+    with _reading(place / "golden.json"):
+        golden = Golden.from_json(documents["golden.json"], schema)
+    return Artifact(schema, documents["card.json"], golden, digest, contents)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raise `BadArtifact`, which names the file, where its content raises `ValueError`."""
     try:
-        schema, card = Schema.from_json(json.loads(files["schema.json"])), json.loads(files["card.json"])
-        golden = Golden.from_json(json.loads(files["golden.json"]), schema)
-        artifact = Artifact(schema, card, golden, digest, files)
-        if not re.fullmatch(SANE, artifact.version) or not artifact.engine:
-            raise ValueError("the version is not letters, digits, dots and dashes")
-    except (ValueError, TypeError, KeyError) as error:
-        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        yield
+    except ValueError as error:
         raise BadArtifact(
-            f"{directory}: schema.json, card.json or golden.json is not one that this version reads: {problem}; "
-            "expected an artifact of this version's train.py"
+            f"{file} is not one that this version reads: {error}; an artifact of this version's train.py has a good one"
         ) from None
-    return artifact
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Raise `ValueError` where the card lacks what a replica reads of it."""
+    version = values.label(values.member(card, "version"), "version")
+    if not re.fullmatch(SANE, version):
+        raise ValueError(f"version is {values.shown(version)}; expected letters, digits, dots, dashes or underscores")
+    for part, name in (("engine", "name"), ("data", "source")):
+        values.label(values.mapping(values.member(card, part), part).get(name), f"{part}.{name}")
 
 
 def _listed(content: bytes) -> dict[str, str]:
-    try:
-        digests = json.loads(content)
-    except ValueError:
-        digests = None
-    if not isinstance(digests, dict) or any("/" in name or name in ("", ".", "..") for name in digests):
-        raise BadArtifact(f"{DIGESTS}: not readable; expected a JSON object of file names and SHA-256 digests")
+    """Return the digest of each file; raises `ValueError`."""
+    digests = values.mapping(files.read_json(content), "the document")
+    if len(digests) > MAX_FILES:
+        raise ValueError(f"it lists {len(digests):,} files; expected at most {MAX_FILES}")
+    for name, digest in digests.items():
+        if not re.fullmatch(SANE, name) or name in (".", "..", DIGESTS):
+            raise ValueError(f"{values.shown(name)} is not the name of a file; expected letters, digits, dots, dashes")
+        if type(digest) is not str or not re.fullmatch(DIGEST, digest):
+            raise ValueError(f"the digest of {name} is not valid; expected sha256: and 64 hexadecimal digits")
     return digests
 
 
+def _most_bytes(name: str) -> int:
+    return MAX_MODEL if name in (ONNX, SKOPS) else MAX_DOCUMENT
+
+
 def _verified(directory: Path, name: str, expected: str) -> bytes:
-    content = _read(directory, name)
+    try:
+        content = files.read(directory / name, _most_bytes(name))
+    except files.Unreadable as problem:
+        raise BadArtifact(f"{directory / name}: can't be read: {problem}") from None
     if digest_of(content) != expected:
         raise BadArtifact(f"{directory / name}: changed or truncated; its SHA-256 is not the one in {DIGESTS}")
     return content
 
 
-def _read(directory: Path, name: str) -> bytes:
-    try:
-        return (directory / name).read_bytes()
-    except OSError as error:
-        raise BadArtifact(f"{directory / name}: can't be read: {error.strerror}") from None
-
-
-def store(files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
+def store(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
     """Put an artifact into the BentoML model store and return its tag.
 
     Raises `BadArtifact` where another model in the store is damaged.
@@ -208,12 +262,12 @@ def store(files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
             module=engine,  # the one column of `bentoml models list` that is ours to fill
             labels={"engine": engine, "estimator": card["estimator"]["name"]},
             metadata={
-                "digest": digest_of(listing(files)),
+                "digest": digest_of(listing(contents)),
                 "data": card["data"]["source"],
                 **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
             },
         ) as model:
-            write(Path(model.path), files)
+            write(Path(model.path), contents)
     except Exception as error:
         if damaged := _damaged_models():  # it looks at the others to find the newest
             raise damaged from error
@@ -275,6 +329,10 @@ def _packed_tag(bento: Path) -> str | None:
         return None
     import yaml
 
-    info = yaml.safe_load(description.read_text("utf-8"))
-    tags = [m["tag"] for s in info.get("services", []) for m in s.get("models", [])]
-    return next((tag for tag in tags if tag.startswith(f"{NAME}:")), None)
+    try:
+        info = yaml.safe_load(files.read(description, MAX_DOCUMENT))
+        tags = [m["tag"] for s in info.get("services", []) for m in s.get("models", [])]
+        return next((tag for tag in tags if tag.startswith(f"{NAME}:")), None)
+    except (files.Unreadable, yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        problem = f"{description}: can't be read: {_first_line(error)}; expected one that `bentoml build` has made"
+        raise BadArtifact(problem) from None

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 
+PATTERN = "^[0-9a-f]{32}$"  # of an identifier
 FIRST, LAST = 0x80000000, 0xBFFFFFFF  # of the counter, with the two bits of the variant before it
 NANOSECONDS = 1_000_000  # of a millisecond
 ENTROPY = 12 * 512  # bytes at a time: to ask the kernel costs more than all the rest

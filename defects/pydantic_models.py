@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from defects.schema import BOOLEAN, INTEGER, NUMBER, TEXT, Feature, Schema
+from defects.identifiers import PATTERN
+from defects.schema import BOOLEAN, FLOAT32_MAX, INTEGER, NUMBER, TEXT, Feature, Schema
 
 
 @lru_cache(16)
@@ -29,6 +30,7 @@ def answer_model(schema: Schema) -> type[BaseModel]:
     return create_model(
         "Prediction",
         __doc__="What the service says of one row.",
+        __config__=ConfigDict(json_schema_extra={"additionalProperties": False}),
         defect=(
             label,
             Field(
@@ -41,10 +43,15 @@ def answer_model(schema: Schema) -> type[BaseModel]:
             dict[str, float],
             Field(
                 description="Every class's probability; they sum to 1.",
-                json_schema_extra={"example": dict.fromkeys(names, round(1 / len(names), 4))},
+                json_schema_extra={
+                    "properties": {name: {"type": "number", "minimum": 0, "maximum": 1} for name in names},
+                    "required": list[Any](names),
+                    "additionalProperties": False,
+                    "example": dict.fromkeys(names, round(1 / len(names), 4)),
+                },
             ),
         ),
-        prediction_id=(str, Field(description="Names this prediction.")),
+        prediction_id=(str, Field(description="Names this prediction.", json_schema_extra={"pattern": PATTERN})),
         model_version=(str, Field(description="The version of the model that answered.")),
     )
 
@@ -54,15 +61,25 @@ def _request_type(feature: Feature) -> Any:
     return kind | None if feature.optional else kind
 
 
+def documented_limits(feature: Feature) -> tuple[float, float]:
+    """Return the range of a number as it is declared; where it isn't, what is taken."""
+    low, high = feature.limits
+    return (
+        low if feature.low is None or feature.low < -FLOAT32_MAX else feature.low,
+        high if feature.high is None or feature.high > FLOAT32_MAX else feature.high,
+    )
+
+
 def _request_field(feature: Feature) -> Any:
+    low, high = documented_limits(feature) if feature.kind == NUMBER else (None, None)
     unit = f" ({feature.unit})" if feature.unit else ""
     return Field(
         None if feature.optional else ...,
         alias=feature.name,
         title=feature.name,
         description=f"{feature.description or feature.name}{unit}{'' if feature.kind == BOOLEAN else feature.observed}",
-        ge=feature.low if feature.kind == NUMBER else None,
-        le=feature.high if feature.kind == NUMBER else None,
+        ge=low,
+        le=high,
         json_schema_extra={
             "example": None if feature.example is None else feature.shown(feature.example),
             **({"x-unit": feature.unit} if feature.unit else {}),

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from defects import scoring
 from defects.artifact import NAME, Artifact, BadArtifact, Golden, load, locate
-from defects.http import fast_path
+from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
 from defects.http.router import Routes, Table
@@ -101,10 +101,12 @@ class Replica:
             artifact, tag = find_artifact(settings)
         startup.done("artifact")
         scorer = verified_scorer(artifact, scorer)
-        startup.done("verification")
         model = describe(artifact, settings.served_name)
         digest = artifact.digest if artifact else "none"
         metrics = metrics or Metrics(model.version, digest, model.engine, model.schema.class_names)
+        if artifact and (problem := verification.problem_with_answers(model, metrics, artifact.golden)):
+            raise BadArtifact(problem)
+        startup.done("verification")
         replica = cls(settings, model, scorer, metrics, artifact.golden if artifact else None)
         replica.tag = tag
         replica.instrument()
@@ -263,15 +265,7 @@ def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> 
     """
     if artifact is None:
         return scorer or _no_model
-    scorer = scorer or scoring.load(artifact)
-    try:
-        problem = scoring.golden_difference(artifact.golden, scorer(artifact.golden.rows))
-        problem = problem or scoring.varies(scorer, artifact.golden.rows)
-    except Exception as error:  # what an engine raises is its own affair
-        problem = f"the golden inputs can't be scored: {error}"
-    if problem:
-        raise BadArtifact(problem)
-    return scorer
+    return scoring.verified(artifact, scorer or scoring.load(artifact))
 
 
 def _no_model(_: Any) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects import values
 from defects.problems import (
     MAX_NAME,
     MAX_PROBLEMS,
@@ -41,6 +42,7 @@ from defects.problems import (
 # Larger values would become infinite when they are cast to what the model was trained on.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
+MAX_NAMES = 100_000  # features, and classes
 
 NUMBER, BOOLEAN = "number", "boolean"  # kinds of a feature
 TEXT, INTEGER = "text", "integer"  # types of a label, besides those two
@@ -70,6 +72,17 @@ class Feature:
     kind: str = NUMBER
     wide: bool = False
 
+    def __post_init__(self) -> None:
+        values.check_fields(self)
+        if self.kind not in (NUMBER, BOOLEAN):
+            raise ValueError(f"kind is {values.shown(self.kind)}; expected {NUMBER} or {BOOLEAN}")
+        low, high = self.limits
+        if not low <= high:
+            raise ValueError(f"low, {short(low)}, is above high, {short(high)}; expected a range of 32-bit numbers")
+        for name in ("observed_low", "observed_high", "example"):
+            if abs(getattr(self, name) or 0) > LARGEST:
+                raise ValueError(f"{name} is {short(getattr(self, name))}; expected a 32-bit number")
+
     @property
     def expected(self) -> str:
         """What a valid value is, in words."""
@@ -94,6 +107,8 @@ class Feature:
             return 0.0, 1.0
         low = -LARGEST if self.low is None else max(self.low, -FLOAT32_MAX)
         high = LARGEST if self.high is None else min(self.high, FLOAT32_MAX)
+        if max(low, -high) > LARGEST:
+            return low, high  # nothing is in range
         return min(low, float(np.float32(low))), max(high, float(np.float32(high)))
 
     def allows(self, value: float) -> bool:
@@ -134,6 +149,9 @@ class DefectClass:
     name: str
     description: str = ""
 
+    def __post_init__(self) -> None:
+        values.check_fields(self)
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -148,18 +166,14 @@ class Schema:
     label_type: str = TEXT
 
     def __post_init__(self) -> None:
-        if self.label_type not in _LABELS:
+        values.text(self.title, "title")
+        if values.text(self.label_type, "label_type") not in _LABELS:
             raise ValueError(f"the label type {self.label_type!r} is none of {', '.join(_LABELS)}")
-        for feature in self.features:
-            if feature.kind not in (NUMBER, BOOLEAN):
-                raise ValueError(f"the kind of {feature.name} is {feature.kind!r}, neither {NUMBER} nor {BOOLEAN}")
-            if not all(isinstance(limit, int | float) for limit in feature.limits):
-                raise ValueError(f"the limits of {feature.name} are not numbers")
         for kind, names in (("feature", self.names), ("class", self.class_names)):
             if not names:
                 raise ValueError(f"a schema needs at least one {kind}")
             if len(set(names)) != len(names):
-                raise ValueError(f"a {kind} name appears twice in {names}")
+                raise ValueError(f"a {kind} name appears twice in {values.shown(', '.join(names))}")
         _ = self.labels  # a class that is not of the label type
 
     @cached_property
@@ -174,7 +188,7 @@ class Schema:
     def labels(self) -> tuple[Label, ...]:
         """Each class as the training's labels had it, for answers in JSON."""
         read = _LABELS[self.label_type]
-        return tuple(read(name) for name in self.class_names)
+        return tuple(values.read_label(name, self.label_type, read) for name in self.class_names)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -357,11 +371,12 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Schema:
-        """Read a schema; raises `TypeError`, `KeyError` or `ValueError` where `data` is none."""
+        """Read a schema; raises `ValueError` where `data` is none."""
+        values.mapping(data, "the document")
         return cls(
-            features=tuple(Feature(**feature) for feature in data["features"]),
-            classes=tuple(DefectClass(**defect) for defect in data["classes"]),
-            title=data["title"],
+            features=values.instances(Feature, values.member(data, "features"), "features", MAX_NAMES),
+            classes=values.instances(DefectClass, values.member(data, "classes"), "classes", MAX_NAMES),
+            title=values.member(data, "title"),
             label_type=data.get("label_type", TEXT),
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact, Golden
-from defects.schema import FLOAT32_MAX, ModelRows
+from defects.schema import FLOAT32_MAX, ModelRows, Schema
 
 Scores = NDArray[np.float64]  # [n, classes], or [n, 1] of the second one of two
 Probabilities = NDArray[np.float64]  # [n, classes]
@@ -120,8 +120,8 @@ def onnx_scorer(model: bytes) -> Scorer:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # two would add a row's trees in another order
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what is an error is raised too
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=False)
     link = session.get_modelmeta().custom_metadata_map.get("link")
     if link not in LINKS:
         raise ValueError(f"its link is {link}; expected one of {', '.join(LINKS)}: it was made by another version")
@@ -279,6 +279,40 @@ def golden_difference(golden: Golden, answered: Probabilities) -> str | None:
         if len(wrong):
             return f"golden answers have another class on {len(wrong)} rows, first on row {wrong[0]}"
     return None
+
+
+def verified(artifact: Artifact, score: Scorer) -> Scorer:
+    """Return an artifact's scorer once it has answered the golden inputs; raises `BadArtifact`."""
+    golden = artifact.golden
+    try:
+        problem = golden_difference(golden, score(golden.rows))
+        problem = problem or varies(score, golden.rows) or proves_nothing(golden, artifact.schema, score)
+    except Exception as error:  # what an engine raises is its own affair
+        problem = f"the golden inputs can't be scored: {error}"
+    if problem:
+        raise BadArtifact(problem)
+    return score
+
+
+def proves_nothing(golden: Golden, schema: Schema, score: Scorer) -> str | None:
+    """Say that all golden inputs have one answer and other rows don't; `None` where that is not so.
+
+    Training makes models that answer every row alike, such as trees without a split. They answer the ends of what
+    training saw in this way too.
+    """
+    expected = golden.probabilities
+    if np.ptp(expected, axis=0).max() > golden.tolerance:
+        return None
+    ends = [[_first(f.observed_low, f.low, f.example) for f in schema.features]]
+    ends += [[_first(f.observed_high, f.high, f.example) for f in schema.features]]
+    answered = score(schema.held(np.clip(ends, *schema.limits[:2])))
+    if not np.abs(answered - expected[0]).max() > golden.tolerance:  # NaN, for rows without finite scores, is no proof
+        return None
+    return "the golden inputs all have the same answer, and other rows another one; expected golden inputs that differ"
+
+
+def _first(*numbers: float | None) -> float:
+    return next((number for number in numbers if number is not None), 0.0)
 
 
 def varies(score: Scorer, rows: ModelRows) -> str | None:

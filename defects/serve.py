@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def main(build: Callable[[], Replica] | None = None) -> None:
     """Serve until drained (exit 0), or end with a pinned exit code; `build` makes another replica."""
+    open_standard_files()
     # Until something was accepted there is nothing to drain; and a signal that uvicorn caught is raised again here.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
@@ -48,6 +49,18 @@ def _usual() -> Replica:
     from defects.replica import Replica
 
     return Replica.from_environment()
+
+
+def open_standard_files() -> None:
+    """Open `/dev/null` where standard input, output or error is closed.
+
+    Else the next file or connection would get its number, and whatever a library writes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
 
 
 if __name__ == "__main__":

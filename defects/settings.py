@@ -6,17 +6,24 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+
+from defects import files
+from defects.values import is_unicode, one_line, shown
 
 PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
+MAX_FILE = 1 << 16  # bytes
+MAX_SHOWN = 200  # characters of a path or a name
 # What Kubernetes adds to every pod for each Service of its namespace, such as one that is called defects-db: the ends
 # of the names, and the values. Kubernetes calls these variables service links.
 SERVICE_LINKS = (
@@ -27,25 +34,28 @@ SERVICE_LINKS = (
 )
 MAX_TIMEOUT_MS = 600_000
 SANE = r"^[A-Za-z0-9._-]{1,100}$"  # goes into headers and URLs
-TAG = r"^[a-z0-9._-]+(:[a-z0-9._-]+)?$"
+TAG = r"^[a-z0-9._-]{1,63}(:[a-z0-9._-]{1,63})?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 PATTERNS_IN_WORDS = {
     SANE: "1 to 100 letters, digits, dots, dashes or underscores",
-    TAG: "a name or name:version of lower-case letters, digits, dots, dashes and underscores",
+    TAG: "a name or name:version of lower-case letters, digits, dots, dashes and underscores, at most 63 of each",
     DIGEST: "sha256: followed by 64 lower-case hexadecimal digits",
 }
 
 
 class Fatal(Exception):
-    """The process can't start; `exit_code` tells the platform why, the message tells people."""
+    """The process can't start; `exit_code` tells the platform why, the message, which is one line, tells people."""
 
     exit_code = 1
 
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
     def exit(self) -> NoReturn:
         """End the process with one line on standard error."""
-        os.write(
-            2, f"defects: {self}\n".encode(errors="backslashreplace")
-        )  # unbuffered: SystemExit may be the last thing that happens
+        with suppress(OSError):  # it is closed, or its disk is full
+            # Unbuffered: SystemExit may be the last thing that happens.
+            os.write(2, f"defects: {self}\n".encode(errors="backslashreplace"))
         raise SystemExit(self.exit_code)
 
 
@@ -159,6 +169,20 @@ class Settings(BaseModel):
         "`1` while a Bento without a model is built: the schema is the built-in data's, whatever the store has.",
     )
 
+    @field_validator("model_dir")
+    @classmethod
+    def _can_be_looked_up(cls, path: Path | None) -> Path | None:
+        """Refuse a path that no directory can have; whether there is one is seen when it is read."""
+        try:
+            if path is not None:
+                path.stat()
+        except ValueError:
+            raise ValueError("expected a path without NUL") from None
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise ValueError(f"expected a path that can be looked up ({error.strerror})") from None
+        return path
+
     @property
     def served_name(self) -> str:
         """The name of the model in V1 and V2 URLs."""
@@ -177,7 +201,7 @@ class Settings(BaseModel):
         for name, value in environment.items():
             known = not name.startswith(PREFIX) or name.removesuffix(FROM_FILE) in fields
             if not known and not _is_service_link(name, value):
-                raise BadSetting(f"{name}: unknown setting{_suggestion(name, list(fields))}")
+                raise BadSetting(f"{_short(name)}: unknown setting{_suggestion(name, list(fields))}")
         try:
             return cls(**values)
         except ValidationError as error:
@@ -207,16 +231,31 @@ def _parts(annotation: Any) -> Iterator[Any]:
 def _read(name: str, field: FieldInfo, environment: Mapping[str, str]) -> str:
     """Return the value of one setting; empty means unset, as an unset ConfigMap key or Make variable gives."""
     value, file = environment.get(name, ""), environment.get(name + FROM_FILE, "")
-    if not file or not name.startswith(PREFIX):
-        return value
-    if value:
-        raise BadSetting(f"{name}: set both directly and by {name + FROM_FILE}; expected one of them")
+    if int in _parts(field.annotation) and not value.strip().isdecimal() and _is_service_link(name, value):
+        value = ""  # Kubernetes has set it, for a Service with such a name
+    if file and name.startswith(PREFIX):
+        if value:
+            raise BadSetting(f"{name}: set both directly and by {name + FROM_FILE}; expected one of them")
+        return _from_file(name + FROM_FILE, file, secret=is_secret(field))
+    if not is_unicode(value):
+        got = "" if is_secret(field) else f", got {shown(value)}"
+        raise BadSetting(f"{name}: expected text in UTF-8{got}")
+    return value
+
+
+def _from_file(name: str, file: str, *, secret: bool) -> str:
     try:
-        return Path(file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        # Somebody may have put the secret itself where its file's name belongs.
-        problem = "the file that it names" if is_secret(field) else f"{file}: {error}"
-        raise BadSetting(f"{name + FROM_FILE}: can't read {problem}") from None
+        return files.read(file, MAX_FILE).decode().strip()
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    except files.Unreadable as error:
+        problem = str(error)
+    # Somebody may have put the secret itself where its file's name belongs.
+    raise BadSetting(f"{name}: can't read {'the file that it names' if secret else _short(file)}: {problem}")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= MAX_SHOWN else f"{path[:MAX_SHOWN]}…"
 
 
 def _is_service_link(name: str, value: str) -> bool:
@@ -225,7 +264,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
     platforms = name.removeprefix(PREFIX).removesuffix(FROM_FILE)  # PORT, for who writes DEFECTS_PORT
-    close = [platforms] if platforms in known else difflib.get_close_matches(name, known, n=1)
+    close = [platforms] if platforms in known else difflib.get_close_matches(name[:MAX_SHOWN], known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
 
 
@@ -236,8 +275,8 @@ def _describe(error: Any, field: FieldInfo, value: str | None) -> str:
     if error["type"] == "string_pattern_mismatch":
         expected = f"expected {PATTERNS_IN_WORDS[error['ctx']['pattern']]}"
     else:
-        expected = error["msg"].replace("Input should be", "expected")
-    return f"{field.alias}: {expected[:1].lower()}{expected[1:]}, got {value!r}"
+        expected = error["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+    return f"{field.alias}: {expected[:1].lower()}{expected[1:]}, got {shown(value or '')}"
 
 
 def table(settings: type[Settings] = Settings) -> str:

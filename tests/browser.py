@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from conftest import CI
+from conftest import CI, WAIT_SECONDS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-SECONDS = 60
+SECONDS = WAIT_SECONDS
 FRAME = """<!doctype html><body style="margin:0"><iframe id="page" srcdoc="{page}" style="border:0;width:{width}px;
 height:{height}px"></iframe><pre id="said"></pre><script>
 const frame = document.getElementById("page");

@@ -1,10 +1,13 @@
 """The service with faults to inject, by the `weight_g` of a request: see `faulty_values.py`.
 
 Served by both entry points: `bentoml serve tests.faulty:DefectClassifier`, and `python tests/faulty.py`.
+
+In the environment, `GATE` is a `Gate`'s directory, and `WATCHDOG_SECONDS` are those that a drain may take too long.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,27 +15,26 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from faulty_values import BREAK, DIE, HANG, SLOW, WEDGE
+from faulty_values import BREAK, DIE, HELD, SLOW, WEDGE, Gate
 
 from defects import scoring, serve
 from defects.replica import Replica, find_artifact
 from defects.schema import ModelRows
 from defects.scoring import Probabilities, Scorer
+from defects.serving import drain
 from defects.settings import Settings
 
-WEDGE_SECONDS, SLOW_SECONDS = 3.0, 0.3
+SLOW_SECONDS = 0.3
 
 
-def faulty(healthy: Scorer, weight_column: int) -> Scorer:
+def faulty(healthy: Scorer, weight_column: int, gate: Gate) -> Scorer:
     """A scorer with faults around one without."""
     broken: list[bool] = []
 
     def score(rows: ModelRows) -> Probabilities:
         weight = rows[0, weight_column]
-        if weight == WEDGE:
-            time.sleep(WEDGE_SECONDS)
-        if weight == HANG:
-            time.sleep(3600)
+        if weight in (WEDGE, HELD):
+            gate.hold()
         if weight == BREAK:
             broken.append(True)
         if broken:
@@ -50,7 +52,9 @@ def build() -> Replica:
     settings = Settings.from_environment()
     artifact, _ = find_artifact(settings)
     assert artifact
-    scorer = faulty(scoring.load(artifact), artifact.schema.index["weight_g"])
+    drain.WATCHDOG_SECONDS = float(os.environ.get("WATCHDOG_SECONDS", drain.WATCHDOG_SECONDS))
+    gate = Gate(Path(os.environ.get("GATE", "nowhere")))
+    scorer = faulty(scoring.load(artifact), artifact.schema.index["weight_g"], gate)
     return Replica.build(settings, artifact=artifact, scorer=scorer)
 
 

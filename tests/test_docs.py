@@ -26,7 +26,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from conftest import BIN, MODULE, ROOT, Command, Serve, Server, environment, free_port
+from conftest import BIN, MODULE, ROOT, RUN_SECONDS, WAIT_SECONDS, Command, Serve, Server, environment, free_port
 from defects.settings import PREFIX
 from defects.training import dataset
 from loadtests import scenario
@@ -202,7 +202,7 @@ class Workshop:
                 env=environment(self._home, PORT=self._address.rpartition(":")[2]),
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=RUN_SECONDS,
                 check=False,
             )
         return self._done[commands]
@@ -214,7 +214,7 @@ class Workshop:
         with self._serve(command=command, cwd=self._checkout, BENTOML_HOME=self._home) as server:
             yield server
             os.killpg(server.process.pid, signal.SIGINT)
-            server.process.wait(30)
+            server.wait()
 
     def save(self, name: str, text: str) -> None:
         (self._checkout / name).write_text(text + "\n", "utf-8")
@@ -332,7 +332,7 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
             answer = subprocess.run(["bash", "-c", hint["try"]], capture_output=True, text=True, check=True).stdout
             assert json.loads(answer)["defect"] == "punctured"
             os.killpg(process.pid, signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=WAIT_SECONDS)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

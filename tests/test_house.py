@@ -23,7 +23,15 @@ SERVING = (
     "service",
     "defects.bentoml_service",
 )
-GROUND = ("defects.problems", "defects.schema", "defects.settings", "defects.artifact", "defects.scoring")
+GROUND = (
+    "defects.problems",
+    "defects.files",
+    "defects.values",
+    "defects.schema",
+    "defects.settings",
+    "defects.artifact",
+    "defects.scoring",
+)
 
 # (who, whom they never import)
 NEVER = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -125,6 +126,32 @@ def test_what_only_has_the_name_of_a_service_link_is_refused(name: str, value: s
         Settings.from_environment({name: value})
 
 
+class WithLinks(Settings):
+    """Settings with names that a Service's links have too."""
+
+    service_port: int = Field(1, alias="DEFECTS_X_SERVICE_PORT", description="A port.")
+    url: str | None = Field(None, alias="DEFECTS_URL_PORT", description="Text, which a link's value is too.")
+
+
+@pytest.mark.parametrize("link", LINKS["PORT"])
+def test_a_link_with_the_name_of_a_setting_that_is_a_number_counts_as_not_set(link: str, tmp_path: Path) -> None:
+    """A Service called defects-health gives every pod of its namespace a DEFECTS_HEALTH_PORT that is a URL."""
+    assert WithLinks.from_environment({"DEFECTS_HEALTH_PORT": link}).health_port is None
+    file = tmp_path / "port"
+    file.write_text("8081\n")
+    both = {"DEFECTS_HEALTH_PORT": link, "DEFECTS_HEALTH_PORT_FILE": str(file)}
+    assert WithLinks.from_environment(both).health_port == 8081
+
+
+def test_what_can_be_meant_as_the_setting_is_taken_as_it() -> None:
+    given = {"DEFECTS_HEALTH_PORT": "8081", "DEFECTS_X_SERVICE_PORT": "6379", "DEFECTS_URL_PORT": "tcp://10.0.0.1:80"}
+    settings = WithLinks.from_environment(given)
+    assert (settings.health_port, settings.service_port, settings.url) == (8081, 6379, "tcp://10.0.0.1:80")
+    for wrong in ("tcp://10.0.0.1", "http://10.0.0.1:80", "many", "0"):
+        with pytest.raises(BadSetting, match=r"^DEFECTS_HEALTH_PORT: expected "):
+            WithLinks.from_environment({"DEFECTS_HEALTH_PORT": wrong})
+
+
 SECRET = "postgresql://user:pa55w0rd@db/history"  # noqa: S105 - of nothing
 
 
@@ -192,6 +219,83 @@ def test_a_setting_can_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "revision"
     file.write_text("from-file\n")
     assert Settings.from_environment({"DEFECTS_REVISION_FILE": str(file)}).revision == "from-file"
+
+
+@pytest.mark.parametrize("name", [str(field.alias) for field in Settings.model_fields.values()])
+def test_a_value_that_is_not_utf_8_is_refused_by_name(name: str) -> None:
+    with pytest.raises(BadSetting, match=rf"^{name}: expected text in UTF-8, got '/x\\udcff'$"):
+        Settings.from_environment({name: "/x\udcff"})
+
+
+def test_a_secret_that_is_not_utf_8_is_not_shown() -> None:
+    with pytest.raises(BadSetting, match=r"^DEFECTS_DATABASE_URL: expected text in UTF-8$"):
+        WithSecrets.from_environment({"DEFECTS_DATABASE_URL": "pa55w0rd\udcff"})
+
+
+def test_a_long_value_is_shown_shortened() -> None:
+    long = "x" * 1_000_000
+    for environment in (
+        {"DEFECTS_REVISION": long},
+        {"DEFECTS_LOG_LEVEL": long},
+        {"MODEL_DIR": f"/{long}"},
+        {"DEFECTS_REVISION_FILE": f"/{long}"},
+        {f"DEFECTS_{long}": "x"},
+        {"DEFECTS_MAX_BATCH_ROWS": "9" * 1_000_000},
+    ):
+        with pytest.raises(BadSetting) as caught:
+            Settings.from_environment(environment)
+        assert len(str(caught.value)) < 800
+        assert next(iter(environment))[:20] in str(caught.value)
+
+
+def test_a_message_is_one_line_whatever_the_value() -> None:
+    for value in ("a\nb", "\x1b[2J", "\x85", "\u2028"):
+        for environment in ({"DEFECTS_REVISION": value}, {f"DEFECTS_{value}": ""}, {"DEFECTS_REVISION_FILE": value}):
+            with pytest.raises(BadSetting) as caught:
+                Settings.from_environment(environment)
+            assert str(caught.value).isprintable()
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> dict[str, Path]:
+    """Files that hold no setting's value."""
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as sparse:
+        sparse.truncate(300_000_000)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "loop").symlink_to("loop")
+    return {"zero": Path("/dev/zero")} | {name: tmp_path / name for name in ("pipe", "large", "bytes", "loop", "")}
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("pipe", "is a named pipe; expected a regular file"),
+        ("zero", "is a device; expected a regular file"),
+        ("large", "has 300,000,000 bytes; expected at most 65,536"),
+        ("bytes", "it is not UTF-8"),
+        ("loop", "Too many levels of symbolic links"),
+        ("", "is a directory; expected a regular file"),
+    ],
+)
+def test_a_file_without_a_value_is_refused(strange: dict[str, Path], name: str, problem: str) -> None:
+    file = str(strange[name])
+    with pytest.raises(BadSetting) as caught:
+        Settings.from_environment({"DEFECTS_REVISION_FILE": file})
+    assert str(caught.value) == f"DEFECTS_REVISION_FILE: can't read {file}: {problem}"
+    with pytest.raises(BadSetting) as caught:
+        WithSecrets.from_environment({"DEFECTS_DATABASE_URL_FILE": file})
+    assert str(caught.value) == f"DEFECTS_DATABASE_URL_FILE: can't read the file that it names: {problem}"
+
+
+def test_a_directory_that_can_not_be_looked_up_is_a_wrong_setting(strange: dict[str, Path]) -> None:
+    for path, problem in {
+        str(strange["loop"]): "Too many levels of symbolic links",
+        "/" + "x" * 300: "File name too long",
+        "/x" * 3000: "File name too long",
+    }.items():
+        with pytest.raises(BadSetting, match=rf"^MODEL_DIR: expected a path that can be looked up \({problem}\)"):
+            Settings.from_environment({"MODEL_DIR": path})
 
 
 def test_a_name_in_no_encoding_ends_in_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,6 +19,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+PORTS = range(15_000, 32_000)  # below those that the kernel gives to connections: from 32768 on Linux
 
 
 class Cores(NamedTuple):
@@ -59,9 +63,27 @@ def pinned(to: frozenset[int]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Return a port of loopback that is free, and that nobody else gets from here while this process lives.
+
+    Otherwise a process that looked at the same time, or any connection, could have it before the server that it is for.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), socket.socket() as s:
+            if port not in _given:
+                fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)  # until this process ends
+                s.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
+    raise RuntimeError(f"every port from {PORTS.start} to {PORTS.stop - 1} is taken")
+
+
+_given: set[int] = set()  # a process does not lock itself out
+
+
+@cache
+def _port_locks() -> int:
+    """Return the descriptor of a file whose byte at the offset of a port is locked by whoever has got the port."""
+    return os.open(Path(tempfile.gettempdir()) / f"ports-of-{os.getuid()}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:

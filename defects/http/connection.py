@@ -44,11 +44,10 @@ class Connection(HttpToolsProtocol):
         self._crowded = False  # beyond the limit of connections: it gets one answer
         self._phase = IDLE
         self._passed_on = False  # the request that is being read, to uvicorn
-        self._seen = self._began = 0.0  # when what is being parsed came, and the first byte of the request
-        self._last_active = time.perf_counter()  # when an answer left
+        # When what is being parsed came, and the first byte of the request; and when an answer left.
+        self._seen = self._began = self._last_active = time.perf_counter()
         self._fields: dict[bytes, bytes] = {}
-        self._came = 0  # bytes of the body
-        self._loose = 0  # bytes of a head, of trailers, or around the chunks of a body
+        self._came = self._loose = 0  # bytes of the body; and of a head, of trailers, or around a body's chunks
         self._host = b""  # that was found to be well-formed
         self._unread = b""  # what came, and waits for the requests before it
         self._offered = b""  # a head with an offer of another protocol, without it, to be parsed again
@@ -194,7 +193,7 @@ class Connection(HttpToolsProtocol):
         if self.headers and heads.is_too_large(self.headers):  # trailers
             self._refuse_later(431, heads.TOO_LARGE)
         if self._refusal is None:
-            self._phase, self._loose = IDLE, -PIECE_BYTES
+            self._phase, self._loose = IDLE, min(0, self._loose) - PIECE_BYTES  # less what is body in this piece
             if self._passed_on:
                 super().on_message_complete()
 
@@ -252,11 +251,10 @@ class Connection(HttpToolsProtocol):
         fields = self._fields if headed else dict(self.headers)
         method = self.parser.get_method().decode() if headed else "-"
         path = self.url.decode("latin-1") if fields else ""
-        began = time.perf_counter() if self._phase is IDLE else self._began
+        began = self._seen if self._phase is IDLE else self._began
         request = Request(method, path, fields, nothing_more, started=began)
         reply = responses.explained(problem, request)
-        headers, body = responses.complete(reply, request)
-        self.transport.respond(reply.status, (*self.server_state.default_headers, *headers), body)
+        self.transport.respond(reply.status, *responses.complete(reply, request), self.server_state)
         refused = "connections" if reply.status == 503 else ""
         responses.account(request, "malformed", reply.status, time.perf_counter() - began, refused)
         self.transport.close()
@@ -280,8 +278,8 @@ class Connection(HttpToolsProtocol):
 
     def _lingers(self) -> bool:
         """Whether the caller may still be sending, though it has its answer."""
-        answered = self._refusal is not None or (self._passed_on and self._phase is BODY and not self.busy)
-        return answered or bool(self._unread)
+        answered_early = self._passed_on and self._phase is BODY and not self.busy
+        return answered_early or self._refusal is not None or bool(self._unread)
 
 
 async def nothing_more() -> Message:

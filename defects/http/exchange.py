@@ -97,7 +97,7 @@ class Exchange:
     def _send(self, reply: Reply) -> None:
         protocol = self._protocol
         headers, body = self._routes.responses.complete(reply, self._request)
-        protocol.transport.respond(reply.status, (*protocol.server_state.default_headers, *headers), body)
+        protocol.transport.respond(reply.status, headers, body, protocol.server_state)
         self._end(reply.status, reply.refused)
         if not self.keep_alive or CLOSE in headers:
             protocol.transport.close()

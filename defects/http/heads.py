@@ -36,7 +36,7 @@ def is_too_large(headers: Headers, begin: int = 0) -> bool:
 def problems_of(url: bytes, headers: Headers, version: str) -> Iterator[tuple[int, str]]:
     """Yield the status and text of each thing that is wrong with a head."""
     hosts = sum(name == b"host" for name, _ in headers)
-    if is_too_large(headers, len(url) + len("POST  HTTP/1.1\r\n")):
+    if is_too_large(headers, len(url) + len("GET  HTTP/1.1\r\n")):
         yield 431, TOO_LARGE
     if version not in VERSIONS:
         yield 400, NO_HTTP

@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, Field, TypeAdapter, create_model
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter, create_model
 
-from defects.http.messages import BINARY
+from defects.http import openapi_bodies, openapi_common
+from defects.http.openapi_common import Error, JSONSchema, reference
 from defects.http.page import ASSETS, TITLE, summary
 from defects.http.router import PredictionRoute, Route, Table
-from defects.protocols import v2
 from defects.pydantic_models import answer_model, request_model
 from defects.schema import Schema
-from defects.serving.model import MAX_ROWS
 
-REFERENCE = "#/components/schemas/{model}"
-OBJECT = {"type": "object"}
-CONTENT_TYPES = {"text": "text/plain", "html": "text/html"}  # of answers that are not JSON
-ERRORS = {
-    "400": "Invalid input: each field, what is wrong with it and what was expected",
-    "413": "Body too large",
-    "415": "Not JSON",
-    "503": "Overloaded or not ready; `Retry-After` says when to try again",
+__all__ = ["Error", "bentoml_schema", "curl", "document"]
+
+DESCRIPTION = """\
+Every path that takes GET takes HEAD too. Another method is answered 405, and an unknown path 404.
+
+JSON is read strictly: a key that appears twice in an object is refused. Besides what JSON has, `NaN` is taken where a
+value may be missing, and means the same as `null`. A limit is also taken as it is after rounding to 32 bits. A row for
+which the model has no finite score is refused with 400. A body without a content type is JSON.
+
+Every request may have the headers that stand among the components' parameters: `x-request-id`, `traceparent` and
+`accept-encoding`. Predictions take `x-request-timeout-ms` and `content-encoding` too, those of V2 also
+`inference-header-content-length`.
+"""
+_OF_ALL = ("x-request-id",)  # parameters
+_PARAMETERS = {"ready": (*_OF_ALL, "verbose")}  # of some kinds of routes
+_OF_200 = {  # headers of some answers
+    "html": ("content-security-policy",),
+    "file": ("cache-control",),
+    "tensors": ("x-prediction-id", "inference-header-content-length"),
 }
-DESCRIPTION = "Every path that takes GET takes HEAD too."
-
-
-class FieldProblem(BaseModel):
-    """One thing wrong with one field."""
-
-    field: str
-    problem: str
-    expected: str
-
-
-class Error(BaseModel):
-    """Every error has this shape."""
-
-    error: str = Field(description="What is wrong and what was expected.")
-    fields: list[FieldProblem] | None = Field(None, description="The fields concerned, where the input is invalid.")
 
 
 def document(schema: Schema, version: str, table: Table) -> dict[str, Any]:
     """Make the document of OpenAPI 3.1 for a model with this schema and version, and these routes."""
-    _, definitions = models_json_schema(
-        [(request_model(schema), "validation"), (answer_model(schema), "serialization"), (Error, "serialization")],
-        ref_template=REFERENCE,
-    )
-    bodies = _bodies(schema)
     tags = dict.fromkeys(route.description.tag for route in table.values())
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": version, "description": _description(schema)},
         "servers": [{"url": "."}],
         "tags": [{"name": name} for name in tags],
-        "components": {"schemas": definitions["$defs"]},
-        "paths": {path: _operations(path, route, bodies) for path, route in table.items()},
+        "components": {"schemas": openapi_bodies.schemas(schema), **openapi_common.components()},
+        "paths": {path: _operations(schema, path, route) for path, route in table.items()},
     }
 
 
@@ -68,55 +55,45 @@ def _description(schema: Schema) -> str:
     return f"{summary(schema)}\n\n{classes}\n\n{DESCRIPTION}"
 
 
-def _bodies(schema: Schema) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Return what each kind of prediction takes, and what it answers."""
-    scan, prediction = _reference("Scan"), _reference("Prediction")
-    row = list(schema.example.values())
-    tensor = {"name": v2.MATRIX, "datatype": v2.datatype(schema), "shape": [1, len(row)], "data": row}
-    scans = {"type": "array", "items": scan, "minItems": 1, "maxItems": MAX_ROWS, "example": [schema.example]}
-    instances = {**OBJECT, "required": ["instances"], "example": {"instances": [row]}}
-    tensors = {**OBJECT, "required": ["inputs"], "example": {"inputs": [tensor]}}
-    predictions = {"type": "array", "items": prediction}
-    return {
-        "scan": (scan, prediction),
-        "scans": (scans, predictions),
-        "instances": (instances, {**OBJECT, "properties": {"predictions": predictions}}),
-        "tensors": (tensors, OBJECT),
-    }
-
-
-def _reference(name: str) -> dict[str, Any]:
-    return {"$ref": REFERENCE.format(model=name)}
-
-
-def _operations(path: str, route: Route, bodies: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+def _operations(schema: Schema, path: str, route: Route) -> dict[str, Any]:
     """Describe what a path takes. HEAD is not described for itself: it is GET without the body."""
     description = route.description
-    operation = {"operationId": description.id, "summary": description.summary, "tags": [description.tag]}
-    if isinstance(route, PredictionRoute):
-        return {"post": operation | _prediction(route, *bodies[description.content])}
-    content_type = CONTENT_TYPES.get(description.content, "application/json")
-    if description.content == "file":
-        content_type = ASSETS[path.rpartition("/")[2]].decode().partition(";")[0]
-    answered = _response("Success", OBJECT if description.content == "object" else {"type": "string"}, content_type)
-    return {"get": operation | {"responses": {"200": answered}}}
-
-
-def _prediction(route: PredictionRoute, body: dict[str, Any], answered: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": body}}
-    if BINARY in route.takes:
-        content[BINARY.decode()] = {"schema": {"type": "string", "format": "binary"}}
-    return {
-        "requestBody": {"required": True, "content": content},
-        "responses": {
-            "200": _response("Success", answered),
-            **{status: _response(text, _reference("Error")) for status, text in ERRORS.items()},
-        },
+    operation: dict[str, Any] = {
+        "operationId": description.id,
+        "summary": description.summary,
+        "tags": [description.tag],
+        "parameters": [reference("parameters", name) for name in _PARAMETERS.get(description.content, _OF_ALL)],
+        "responses": {"200": _success(path, route), **_errors(description.content)},
     }
+    if not isinstance(route, PredictionRoute):
+        return {"get": operation}
+    return {"post": operation | {"requestBody": _request_body(schema, description.content)}}
 
 
-def _response(description: str, schema: dict[str, Any], content_type: str = "application/json") -> dict[str, Any]:
-    return {"description": description, "content": {content_type: {"schema": schema}}}
+def _request_body(schema: Schema, kind: str) -> JSONSchema:
+    content, examples = openapi_bodies.taken(schema, kind)
+    described: dict[str, JSONSchema] = {name: {"schema": body} for name, body in content.items()}
+    if examples:
+        described["application/json"]["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"required": True, "content": described}
+
+
+def _success(path: str, route: Route) -> JSONSchema:
+    kind = route.description.content
+    if kind == "file":
+        content_type = ASSETS[path.rpartition("/")[2]].decode().partition(";")[0]
+        content: openapi_bodies.Content = {content_type: openapi_bodies.TEXT}
+    else:
+        content = openapi_bodies.answered(kind)
+    headers = _OF_200.get(kind, ("x-prediction-id",) if isinstance(route, PredictionRoute) else ())
+    return openapi_common.response("Success", content, *headers)
+
+
+def _errors(kind: str) -> dict[str, JSONSchema]:
+    errors = openapi_common.common_errors()
+    if other := openapi_bodies.not_ready(kind):
+        errors["503"] = openapi_common.error("503", openapi_common.ERRORS["503"], other)
+    return errors
 
 
 def bentoml_schema(schema: Schema, name: str, description: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from defects.http import page
 from defects.http.messages import GZIP_HEADERS, Reply, Request, accepts_gzip, answer, error
-from defects.http.responses import not_ready
+from defects.http.responses import RETRY, not_ready
 from defects.protocols import v2
 from defects.serving import startup
 from defects.serving.batching import Batcher
@@ -80,7 +80,9 @@ class Operations:
 
     async def live(self, _: Request) -> Reply:
         problem = self._health.stuck()
-        return answer({"live": True}) if problem is None else error(503, f"not alive: {problem}; expected progress")
+        if problem is None:
+            return answer({"live": True})
+        return error(503, f"not alive: {problem}; expected progress", headers=[RETRY])
 
     async def ready(self, request: Request) -> Reply:
         if not any(part.partition(b"=")[0] == b"verbose" for part in request.query.split(b"&")):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
 from defects.http.messages import Headers
 
@@ -40,9 +41,9 @@ class Outgoing:
         self._written += len(data)
         self._transport.write(data)
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Write an answer."""
-        fields = [b"%b: %b\r\n" % field for field in headers]
+    def respond(self, status: int, headers: Headers, body: bytes, server: ServerState) -> None:
+        """Write an answer, with the headers that the server adds to all."""
+        fields = [b"%b: %b\r\n" % field for field in (*server.default_headers, *headers)]
         self.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", body)))
 
     def is_closing(self) -> bool:

@@ -14,6 +14,7 @@ from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 
 GONE = 499  # the status that is counted, and never sent, where the caller went away before it was answered
+RETRY = (b"retry-after", b"1")  # a header of answers that may be better in a second
 OVERLOADED = {
     "queue_full": "overloaded: the queue is full",
     "deadline": "overloaded: this request can't be answered within its deadline",
@@ -95,7 +96,7 @@ class Responses:
 
 def not_ready(health: Health) -> Refusal:
     """Return the refusal of what only a ready replica answers."""
-    return Refusal(503, f"not ready: {health.problem}; expected another try", [(b"retry-after", b"1")])
+    return Refusal(503, f"not ready: {health.problem}; expected another try", [RETRY])
 
 
 def _overloaded(overload: Overloaded) -> Reply:

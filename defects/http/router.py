@@ -47,12 +47,12 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 
 class Description(NamedTuple):
-    """What the OpenAPI document says of a route. `content` names the kind of its bodies: see `openapi.py`."""
+    """What the OpenAPI document says of a route. `content` names the kind of its bodies: see `openapi_bodies.py`."""
 
     id: str
     summary: str
     tag: str
-    content: str = "object"
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,20 +250,31 @@ def _predicting(model: ServedModel, codecs: Codecs) -> dict[str, Route]:
 def _v1_and_v2(model: ServedModel, operations: Operations) -> dict[str, Route]:
     """Return what else the two protocols have."""
     table: dict[str, Route] = {
-        "/v1/models": _get("/v1/models", "v1_models", "List the models", V1, operations.v1_models),
+        "/v1/models": _get("/v1/models", "v1_models", "List the models", V1, operations.v1_models, content="models"),
         f"/v1/models/{model.name}": _get(
-            "/v1/models/{name}", "v1_model", "Is the model ready?", V1, operations.model_ready
+            "/v1/models/{name}", "v1_model", "Is the model ready?", V1, operations.model_ready, content="model_ready"
         ),
         # Clients ask for the first; the second is the path in the protocol's OpenAPI file, which has no other like it.
-        "/v2": _get("/v2", "v2_server", "Describe the server", V2, operations.v2_server),
-        "/v2/": _get("/v2", "v2_server_slash", "Describe the server", V2, operations.v2_server),
-        "/v2/health/live": _get("/v2/health/live", "v2_live", "Is the server alive?", V2, operations.live),
-        "/v2/health/ready": _get("/v2/health/ready", "v2_ready", "Is the server ready?", V2, operations.ready),
+        "/v2": _get("/v2", "v2_server", "Describe the server", V2, operations.v2_server, content="server"),
+        "/v2/": _get("/v2", "v2_server_slash", "Describe the server", V2, operations.v2_server, content="server"),
+        "/v2/health/live": _get(
+            "/v2/health/live", "v2_live", "Is the server alive?", V2, operations.live, content="live"
+        ),
+        "/v2/health/ready": _get(
+            "/v2/health/ready", "v2_ready", "Is the server ready?", V2, operations.ready, content="ready"
+        ),
     }
     for path, name, suffix, of in _v2_models(model):
-        table[path] = _get(name, f"v2_metadata{suffix}", f"Describe the model{of}", V2, operations.v2_metadata)
+        table[path] = _get(
+            name, f"v2_metadata{suffix}", f"Describe the model{of}", V2, operations.v2_metadata, content="metadata"
+        )
         table[f"{path}/ready"] = _get(
-            f"{name}/ready", f"v2_model_ready{suffix}", f"Is the model ready?{of}", V2, operations.model_ready
+            f"{name}/ready",
+            f"v2_model_ready{suffix}",
+            f"Is the model ready?{of}",
+            V2,
+            operations.model_ready,
+            content="model_ready",
         )
     return table
 
@@ -281,17 +292,31 @@ def _operating(operations: Operations) -> dict[str, Route]:
     """Return the platform's and people's routes."""
     table: dict[str, Route] = {
         "/model": _get(
-            "/model", "model", "The model's card, schema, version, digest and engine", OPERATE, operations.describe
+            "/model",
+            "model",
+            "The model's card, schema, version, digest and engine",
+            OPERATE,
+            operations.describe,
+            content="model",
         ),
-        "/livez": _get("/livez", "livez", "Can the process make progress?", OPERATE, operations.live),
-        "/readyz": _get("/readyz", "readyz", "Does this replica answer correctly now?", OPERATE, operations.ready),
+        "/livez": _get("/livez", "livez", "Can the process make progress?", OPERATE, operations.live, content="live"),
+        "/readyz": _get(
+            "/readyz", "readyz", "Does this replica answer correctly now?", OPERATE, operations.ready, content="ready"
+        ),
         METRICS_PATH: _get(
-            METRICS_PATH, "metrics", "Prometheus metrics", OPERATE, operations.exposition, content="text"
+            METRICS_PATH, "metrics", "Prometheus metrics", OPERATE, operations.exposition, content="metrics"
         ),
         "/": _get("/", "page", "This page", PAGE, operations.page, content="html"),
-        "/docs.json": _get("/docs.json", "openapi", "The OpenAPI document", PAGE, operations.openapi),
+        "/docs.json": _get(
+            "/docs.json", "openapi", "The OpenAPI document", PAGE, operations.openapi, content="openapi"
+        ),
         "/schema.json": _get(
-            "/schema.json", "bentoml_schema", "What BentoML's clients ask for", PAGE, operations.bentoml_schema
+            "/schema.json",
+            "bentoml_schema",
+            "What BentoML's clients ask for",
+            PAGE,
+            operations.bentoml_schema,
+            content="bentoml",
         ),
     }
     for name in page.ASSETS:
@@ -302,5 +327,5 @@ def _operating(operations: Operations) -> dict[str, Route]:
     return table
 
 
-def _get(name: str, id_: str, summary: str, tag: str, handler: Handler, *, content: str = "object") -> OperationRoute:
+def _get(name: str, id_: str, summary: str, tag: str, handler: Handler, *, content: str) -> OperationRoute:
     return OperationRoute(name, Description(id_, summary, tag, content), handler)

@@ -9,20 +9,28 @@ import socket
 
 from defects.settings import BadSetting, Settings
 
+MAX_HOST = 200  # characters in messages
+
 
 def listen(host: str, port: int, setting: str = "PORT") -> socket.socket:
     """Return a socket bound to that address; raises `BadSetting`, with the name of the port's setting."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # of a kind that this computer does not have
+        raise _unusable(host, port, setting, error) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # the latter two for names that IDNA can not encode
         listener.close()
-        raise BadSetting(
-            f"HOST, {setting}: can't listen on {host}:{port}: {error.strerror}; expected a free address"
-        ) from None
+        raise _unusable(host, port, setting, error) from None
     return listener
+
+
+def _unusable(host: str, port: int, setting: str, error: Exception) -> BadSetting:
+    problem = getattr(error, "strerror", None) or "no host can have this name"
+    return BadSetting(f"HOST, {setting}: can't listen on {host[:MAX_HOST]}:{port}: {problem}; expected a free address")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import orjson
 
 MAX_LINES = 10_000  # that wait to be written
-FLUSH_SECONDS = 1.0
+FLUSH_LOOKS, LOOK_SECONDS = 200, 0.005  # a second, and more where the machine stops in between
 GATHER_SECONDS = 0.01  # waking the writer for each line would cost a busy event loop more than the line itself
 
 _COLOURS = {"DEBUG": 90, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 35}
@@ -100,9 +100,10 @@ class Writer(logging.Handler):
 
     def flush(self) -> None:
         """Wait until every line is written, but not for long."""
-        until = time.monotonic() + FLUSH_SECONDS
-        while self._lines.unfinished_tasks and time.monotonic() < until:
-            time.sleep(0.005)
+        for _ in range(FLUSH_LOOKS):
+            if not self._lines.unfinished_tasks:
+                return
+            time.sleep(LOOK_SECONDS)
 
 
 def configure_logs(level: str, always: dict[str, str]) -> Writer:

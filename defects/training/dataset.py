@@ -17,6 +17,7 @@ from defects.training.columns import Numbers, numbers
 from defects.training.labels import labels
 from defects.training.precision import is_wide
 from defects.training.tables import BadData, Column
+from defects.values import CONTROL
 
 __all__ = ["BadData", "Table", "builtin", "read"]
 
@@ -56,7 +57,7 @@ def read(path: Path, label: str) -> Table:
     values = {name: numbers(column) for name, column in columns.items()}
     schema = Schema(
         tuple(_feature(column, values[name]) for name, column in columns.items()),
-        tuple(map(DefectClass, found.classes)),
+        tuple(_class(labelled, name) for name in found.classes),
         title=_printable(path.stem).replace("_", " "),
         label_type=found.type,
     )
@@ -68,11 +69,25 @@ def read(path: Path, label: str) -> Table:
 
 
 def _printable(name: str) -> str:
-    """Return a file's name as text; the bytes of one that is not UTF-8 can't be kept."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
+    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
+
+
+def _class(column: Column, name: str) -> DefectClass:
+    try:
+        return DefectClass(name)
+    except ValueError as error:
+        raise column.bad(None, f"has the class {tables.shown(name)!r}: its {error}") from None
 
 
 def _feature(column: Column, found: Numbers) -> Feature:
+    try:
+        return _described(column, found)
+    except ValueError as error:
+        raise BadData(f"{column.path}: column {tables.shown(column.name)!r}: its {error}") from None
+
+
+def _described(column: Column, found: Numbers) -> Feature:
     missing = np.isnan(found.values)
     if missing.all():
         raise column.bad(None, "is empty in every row; expected at least one number")

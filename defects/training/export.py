@@ -23,7 +23,7 @@ from defects.training.graph import classifier_of, to_onnx, trees_of
 from defects.training.probes import probes
 
 # The largest difference of a probability between scikit-learn and the engine with which it is served.
-PARITY_TOLERANCE = 1e-6
+PARITY_TOLERANCE = artifact.MAX_TOLERANCE
 # scikit-learn's own linear models change by so much with the rows around a row; of trees the sums are the same.
 LINEAR_TIE = 1e-12
 NEAR = 1e-9  # probabilities so near have to be asked for their class

@@ -102,7 +102,17 @@ def train(table: Table, estimator: str, seed: int, test_share: float, progress: 
         "reference.json": artifact.dump(reference(schema, fit_x, fit_y, probabilities)),
         "golden.json": artifact.dump(engine.golden),
     }
+    _check_served(files, table)
     return Trained(files, card, pipeline)
+
+
+def _check_served(files: dict[str, bytes], table: Table) -> None:
+    """Raise `BadData` where a replica would refuse these files: better here than in production."""
+    try:
+        made = artifact.parse(files, artifact.digest_of(artifact.listing(files)))
+        scoring.verified(made, scoring.load(made))
+    except artifact.BadArtifact as error:
+        raise BadData(f"{table.source['source']}: a model of this data can't be served: {error}") from None
 
 
 def _pipeline(classifier: ClassifierMixin, schema: Schema, shifts: dict[str, float]) -> Pipeline:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import re
 import signal
@@ -64,6 +65,7 @@ class Script:
     slow_share: float = 0.0
     slow_ms: float = 0.0
     drop_share: float = 0.0  # of requests whose connection ends without an answer
+    hang_after: float = 0.0  # predictions; those after it are never answered; 0: all are
     revisions: dict[str, float] = field(default_factory=lambda: {"stub": 1.0})  # name -> share
     seed: int = 1
     name: str = ""  # of which requests must be, as those through an ingress; others get 404
@@ -121,11 +123,16 @@ class Behaviour:
         self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
 
     def next(self, path: str = "/classify", body: bytes = b"") -> tuple[float, bytes]:
-        """Return the seconds until the next request's answer, and the answer; empty: the connection ends."""
+        """Return the seconds until the next request's answer, and the answer; empty: the connection ends.
+
+        Where there is never to be one, the seconds are infinite.
+        """
         now, s = time.perf_counter(), self._script
         self.predictions += 1
         if self._first < 0:
             self._first = now
+        if s.hang_after and self.predictions > s.hang_after:
+            return math.inf, b""
         at, fate = now - self._first, self._random.random()
         delay = max((stall.start + stall.seconds - at for stall in s.stalls if stall.start <= at), default=0.0)
         delay = max(0.0, delay)
@@ -176,6 +183,8 @@ class Connection(asyncio.Protocol):
             self._write(answer(method, path, body, predictions=self._behaviour.predictions))
             return
         delay, found = self._behaviour.next(path, body)
+        if math.isinf(delay):
+            return
         if delay > 0:
             asyncio.get_running_loop().call_later(delay, self._write, found)
         else:
@@ -240,6 +249,7 @@ def parse(arguments: list[str] | None = None) -> tuple[int, Script]:
         "refuse-share": "answered 503 with Retry-After",
         "fail-share": "answered 500",
         "drop-share": "whose connection ends without an answer",
+        "hang-after": "so many predictions, none is answered any more; 0: all are",
         "slow-share": "answered after --slow-ms",
         "slow-ms": "time of a slow answer",
     }.items():

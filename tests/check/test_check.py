@@ -22,11 +22,26 @@ import numpy as np
 import pytest
 from wrong_server import PAGE, Damage, Exchange, on, wrong_server
 
-from conftest import BENTOML, CI, MODULE, ROOT, STEEL_PLATES, Command, Serve, Server, environment, free_port, quiet, run
+from conftest import (
+    BENTOML,
+    CI,
+    MODULE,
+    PATIENT_CHECK,
+    ROOT,
+    STEEL_PLATES,
+    WAIT_SECONDS,
+    Command,
+    Serve,
+    Server,
+    environment,
+    free_port,
+    quiet,
+    run,
+)
 from defects import artifact
 from defects.check import overload, table
 from defects.check.checks import Run
-from defects.check.client import Client
+from defects.check.client import Client, Response
 from defects.training import dataset, pipeline
 
 INFER, PREDICT, METADATA = r"/v2/models/[^/]+/infer", r"/v1/models/[^/]+:predict", r"/v2/models/[^/]+"
@@ -35,10 +50,20 @@ HEADERS = {name for name, _ in table.HEADERS}
 INFINITY, UNKNOWN = b"\x00\x00\x80\x7f", b"no-such-thing"
 
 
-def checked(url: str, loaded: artifact.Artifact | None = None, **options: Any) -> dict[str, tuple[str, str]]:
-    """State and text of each row."""
-    port = int(url.rsplit(":", 1)[1])
-    client = Client("127.0.0.1", port, timeout=options.pop("timeout", 10.0))
+class Impatient(Client):
+    """Waits for one path less than for all others."""
+
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Response:
+        if path != "/v2":
+            return super().send(method, path, body, **headers)
+        return Client(self.host, self.port, timeout=1.0, responses=self.responses).send(method, path, body, **headers)
+
+
+def checked(
+    url: str, loaded: artifact.Artifact | None = None, kind: type[Client] = Client, **options: Any
+) -> dict[str, tuple[str, str]]:
+    """State and text of each row, by this kind of client."""
+    client = kind("127.0.0.1", int(url.rsplit(":", 1)[1]), timeout=WAIT_SECONDS)
     return {r.name: (r.state, r.text) for r in table.rows(Run(client, loaded), **options)}
 
 
@@ -67,7 +92,7 @@ def test_it_passes_where_all_is_right(serve: Serve, model_dir: Path, tmp_path: P
         K_REVISION="parcels-7",
         DEFECTS_MAX_QUEUED_ROWS=1024,
     ) as right:
-        done = command_line(tmp_path, right.url, "--model-dir", model_dir, "--overload")
+        done = run(tmp_path, "python", "-c", PATIENT_CHECK, right.url, "--model-dir", model_dir, "--overload")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
     assert {line.split()[0] for line in lines[:-1]} == {"ok"}
@@ -320,6 +345,7 @@ def test_what_is_wrong_fails_its_row_and_no_other(server: Server, damage: Damage
     assert failed(rows) == {row}, rows
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_proxy_itself_damages_nothing(small: Server, loaded: artifact.Artifact) -> None:
     with wrong_server(small.url) as url:
         rows = checked(url, loaded, overload=True)
@@ -335,9 +361,9 @@ def test_every_row_can_fail() -> None:
 @pytest.mark.parametrize("way", ["hang", "drip"])
 def test_what_never_ends_fails_its_row(server: Server, way: str) -> None:
     over = threading.Event()
-    change = (lambda _: over.wait(30)) if way == "hang" else (lambda x: setattr(x, "drip", 0.2))
+    change = (lambda _: over.wait(WAIT_SECONDS)) if way == "hang" else (lambda x: setattr(x, "drip", 0.2))
     with wrong_server(server.url, on("/v2", change)) as url:
-        rows = checked(url, timeout=1.0)
+        rows = checked(url, kind=Impatient)
         over.set()
     assert failed(rows) == {"V2 server"}, rows
     assert rows["V2 server"][1] == "GET /v2: no complete answer within 1 s"
@@ -361,6 +387,15 @@ def test_another_artifact_fails_its_rows(server: Server, loaded: artifact.Artifa
 
 
 # --- overload --------------------------------------------------------------------------------------------------------
+
+FOREVER_MS = 600_000  # the longest deadline
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the overload have time: how fast this machine is, is not tested. `small` refuses when its queue is full."""
+    for name in ("DEADLINE_MS", "LATE_MS", "QUICK_MS"):
+        monkeypatch.setattr(overload, name, FOREVER_MS)
 
 
 def one_answer_for_all() -> Callable[[Exchange], None]:
@@ -395,7 +430,7 @@ def refuses_large(x: Exchange) -> None:
 
 
 def late(exchange: Exchange) -> None:
-    exchange.headers["server-timing"] = "queue;dur=1499, score;dur=0, total;dur=1500"
+    exchange.headers["server-timing"] = f"queue;dur={2 * FOREVER_MS}, score;dur=0, total;dur={2 * FOREVER_MS}"
 
 
 OVERLOADS: list[tuple[str, Damage, str]] = [
@@ -411,6 +446,7 @@ OVERLOADS: list[tuple[str, Damage, str]] = [
 ]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("damage", "row"), [o[1:] for o in OVERLOADS], ids=[o[0] for o in OVERLOADS])
 def test_what_is_wrong_in_an_overload_fails_its_row(
     small: Server, damage: Damage, row: str, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from conftest import WAIT_SECONDS
+
 HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
 PAGE = b"<html><h1>Sorry</h1></html>"
 
@@ -134,7 +136,7 @@ def wrong_server(
 
 
 def _pass_on(exchange: Exchange, target: str) -> None:
-    with closing(http.client.HTTPConnection(target, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(target, timeout=WAIT_SECONDS)) as connection:
         headers = {n: v for n, v in exchange.request_headers.items() if n.lower() not in (*HOP_BY_HOP, "host")}
         connection.request(exchange.method, exchange.path, exchange.request, headers)
         with connection.getresponse() as response:

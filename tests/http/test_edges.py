@@ -98,7 +98,7 @@ def models(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
                 assert trained.card["engine"]["name"] == "onnxruntime", trained.card["engine"]
                 artifact.replace(directory / "model", trained.files)
                 server = servers.enter_context(serve(command=MODULE, MODEL_DIR=directory / "model"))
-                client = servers.enter_context(httpx.Client(base_url=server.url, timeout=60))
+                client = servers.enter_context(httpx.Client(base_url=server.url))
                 known[name] = Model(trained, table, directory / "model", client)
             return known[name]
 

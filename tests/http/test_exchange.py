@@ -6,9 +6,10 @@ import ast
 import asyncio
 import importlib.util
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import uvicorn
 from served_here import listening, routes
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from conftest import WAIT_SECONDS
 from defects.http.exchange import Cycle, Exchange, Task
 from defects.http.fast_path import PredictionProtocol
 from defects.schema import DefectClass, Feature, Schema
@@ -100,9 +102,27 @@ def test_uvicorns_server_needs_no_more_of_a_task() -> None:
     assert ways == {"len", "add", "discard"}
 
 
-def slow(rows: Any) -> Any:
-    time.sleep(0.2)
-    return np.full((len(rows), 2), 0.5)
+class Held:
+    """A scorer that takes its time, and holds all batches but the first one until they may go on."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self._batches = 0
+
+    def __call__(self, rows: Any) -> Any:
+        self._batches += 1
+        time.sleep(0.01)  # enough to get a thread from now on
+        if self._batches > 1:
+            self.may_go.wait(WAIT_SECONDS)
+        return np.full((len(rows), 2), 0.5)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Let the batches go on at the end of the block, however it ends."""
+        try:
+            yield
+        finally:
+            self.may_go.set()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, Any]]:
@@ -113,11 +133,14 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, Any]]:
 
 
 @asynccontextmanager
-async def in_flight(**options: Any) -> AsyncIterator[tuple[uvicorn.Server, Exchange, asyncio.StreamReader]]:
-    """A server with these options, and a request that is being scored in a thread."""
-    async with listening(routes(SCHEMA, slow), **options) as (server, address):
+async def in_flight(
+    **options: Any,
+) -> AsyncIterator[tuple[uvicorn.Server, Exchange, asyncio.StreamReader, threading.Event]]:
+    """A server with these options, and a request that is being scored in a thread, until the event is set."""
+    held = Held()
+    async with listening(routes(SCHEMA, held), **options) as (server, address):
         reader, writer = await asyncio.open_connection(*address)
-        with closing(writer):
+        with closing(writer), held.going_on():
             writer.write(REQUEST)
             assert (await answer(reader))[0].startswith(b"HTTP/1.1 200")  # after this, batches go to a thread
             writer.write(REQUEST)
@@ -126,14 +149,19 @@ async def in_flight(**options: Any) -> AsyncIterator[tuple[uvicorn.Server, Excha
             tasks: list[Any] = [*server.server_state.tasks]
             (exchange,) = tasks
             assert isinstance(exchange, Exchange)
-            yield server, exchange, reader
+            yield server, exchange, reader, held.may_go
         await writer.wait_closed()
 
 
 def test_a_server_that_shuts_down_waits_for_an_exchange_and_closes_its_connection() -> None:
     async def check() -> None:
-        async with in_flight() as (server, exchange, reader):
-            _, (_, value) = await asyncio.gather(server.shutdown(), answer(reader))
+        async with in_flight() as (server, exchange, reader, may_go):
+            shutdown = asyncio.create_task(server.shutdown())
+            while exchange.keep_alive:  # until it was told
+                await asyncio.sleep(0.001)
+            assert not shutdown.done()
+            may_go.set()
+            _, (_, value) = await asyncio.gather(shutdown, answer(reader))
             assert value["confidence"] == 0.5
             assert await reader.read() == b""
             assert (exchange.keep_alive, exchange.response_complete) == (False, True)
@@ -144,11 +172,14 @@ def test_a_server_that_shuts_down_waits_for_an_exchange_and_closes_its_connectio
 
 def test_a_server_that_waits_no_longer_cancels_an_exchange() -> None:
     async def check() -> None:
-        async with in_flight(timeout_graceful_shutdown=0) as (server, _, reader):
-            _, (head, value) = await asyncio.gather(server.shutdown(), answer(reader))
+        async with in_flight(timeout_graceful_shutdown=0) as (server, _, reader, may_go):
+            shutdown = asyncio.create_task(server.shutdown())
+            head, value = await answer(reader)
             assert head.startswith(b"HTTP/1.1 503")
             assert value["error"].startswith("shutting down: this replica takes no more requests")
             assert await reader.read() == b""
+            may_go.set()  # the batch, for which nobody waits any more
+            await shutdown
             assert server.server_state.tasks == set()
 
     asyncio.run(check())
@@ -156,7 +187,7 @@ def test_a_server_that_waits_no_longer_cancels_an_exchange() -> None:
 
 def test_a_caller_who_goes_away_ends_its_exchange() -> None:
     async def check() -> None:
-        async with in_flight() as (server, exchange, reader):
+        async with in_flight() as (server, exchange, reader, may_go):
             (connection,) = server.server_state.connections
             assert isinstance(connection, PredictionProtocol)
             connection.transport.abort()
@@ -165,6 +196,7 @@ def test_a_caller_who_goes_away_ends_its_exchange() -> None:
             while server.server_state.connections:
                 await asyncio.sleep(0.001)
             assert (exchange.response_complete, server.server_state.tasks) == (True, set())
+            may_go.set()
             await server.shutdown()
 
     asyncio.run(check())

@@ -9,14 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from conftest import BENTOML, BIN, Serve, Server
+from conftest import BENTOML, BIN, WAIT_SECONDS, Serve, Server, until
 from defects import simulator
 
 EXAMPLE = json.dumps(simulator.SCHEMA.example).encode()
@@ -44,7 +44,7 @@ def either(request: pytest.FixtureRequest, serve: Serve, model_dir: Path) -> Ite
 @contextmanager
 def connection(server: Server) -> Iterator[socket.socket]:
     address = ("127.0.0.1", httpx.URL(server.url).port or 0)
-    with closing(socket.create_connection(address, timeout=20)) as opened:
+    with closing(socket.create_connection(address, timeout=WAIT_SECONDS)) as opened:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield opened
 
@@ -179,14 +179,30 @@ def test_what_is_no_http_is_refused_and_closed(server: Server, sent: bytes) -> N
 
 def test_an_idle_connection_is_closed_and_an_active_one_is_not(serve: Serve, model_dir: Path) -> None:
     short = "from defects import serve; from defects.serving import drain; drain.KEEP_ALIVE_SECONDS = 1; serve.main()"
-    with serve(command=[BIN / "python", "-c", short], MODEL_DIR=model_dir) as server, connection(server) as opened:
+
+    def is_kept(opened: socket.socket) -> bool:
+        """Whether every request was answered; where the machine made a pause too long, that proves nothing."""
+        asked = time.monotonic()
         for pause in (0.0, 0.6, 0.6, 0.6):
             time.sleep(pause)
-            opened.sendall(PIECES["whole"][0])
-            assert answer(opened)[0] == 200
-        since = time.monotonic()
-        assert opened.recv(1) == b""
-        assert time.monotonic() - since < 10
+            before, asked = asked, time.monotonic()
+            try:
+                opened.sendall(PIECES["whole"][0])
+                status = answer(opened)[0]
+            except (OSError, HTTPException):
+                assert time.monotonic() - before >= 1, "an active connection was closed"
+                return False
+            assert status == 200
+        return True
+
+    with serve(command=[BIN / "python", "-c", short], MODEL_DIR=model_dir) as server:
+        while True:
+            with connection(server) as opened:
+                if is_kept(opened):
+                    since = time.monotonic()
+                    assert opened.recv(1) == b""
+                    assert time.monotonic() - since < 60  # it is 75 s otherwise
+                    break
 
 
 BREAKING = """
@@ -215,8 +231,8 @@ def test_an_answer_that_cant_be_sent_harms_nobody_else(serve: Serve, model_dir: 
             opened.sendall(PIECES["whole"][0])
             assert answer(opened)[0] == 200
         assert httpx.get(f"{server.url}/readyz").is_success
-        assert "defects_requests_in_flight 0.0" in httpx.get(f"{server.url}/metrics").text
-        assert "an answer could not be sent" in server.log.read_text()
+        until(lambda: "defects_requests_in_flight 0.0" in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: "an answer could not be sent" in server.log.read_text())
 
 
 def test_a_slow_reader_is_waited_for_and_holds_nobody_up(server: Server) -> None:
@@ -224,19 +240,18 @@ def test_a_slow_reader_is_waited_for_and_holds_nobody_up(server: Server) -> None
     path, sent = "/classify_batch", 0
     request = head(BATCH, path) + BATCH
     with connection(server) as opened:
-        opened.settimeout(2)
-        rest = b""
-        try:
-            while sent < 200:
-                rest = request
-                while rest:
-                    rest = rest[opened.send(rest) :]
-                sent += 1
-        except TimeoutError:
-            pass
+        opened.settimeout(1)
+        rest, blocked = b"", 0
+        while sent < 200 and blocked < 3:
+            rest = rest or request
+            try:
+                rest = rest[opened.send(rest) :]
+                sent, blocked = sent + (not rest), 0
+            except TimeoutError:
+                blocked += 1
+                assert httpx.get(f"{server.url}/readyz").is_success  # so it is not the machine that stopped
         assert 0 < sent < 200, "nobody ever waited"
-        assert httpx.get(f"{server.url}/readyz", timeout=2).is_success
-        opened.settimeout(20)
+        opened.settimeout(WAIT_SECONDS)
         reader = opened.makefile("rb")
         for _ in range(sent):
             fields = [*iter(reader.readline, b"\r\n")]

@@ -16,10 +16,10 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, quiet, run
+from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, quiet, run, until
 from defects import artifact, scoring, simulator
 from defects.training import dataset, pipeline
 
@@ -28,7 +28,7 @@ EXAMPLE = simulator.SCHEMA.example
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Any:
-    with httpx.Client(base_url=server.url, timeout=30) as c:
+    with httpx.Client(base_url=server.url) as c:
         yield c
 
 
@@ -221,14 +221,15 @@ def test_a_flood_of_unknown_fields_is_refused_at_once(client: httpx.Client) -> N
     answer = client.post("/classify", json={f"k{i:07}": 1 for i in range(90_000)})
     assert (answer.status_code, len(answer.json()["fields"])) == (400, 50)
     assert "and at least 50 more" in answer.json()["error"]
-    assert time.monotonic() - began < 5  # not a timing: it was minutes
+    assert time.monotonic() - began < 60  # not a timing: it was minutes
 
 
-def test_a_request_whose_deadline_has_passed_is_not_scored(client: httpx.Client) -> None:
+def test_a_request_whose_deadline_has_passed_is_not_scored(server: Server, client: httpx.Client) -> None:
     def slowly() -> Any:
         body = json.dumps(EXAMPLE).encode()
         yield body[:10]
-        time.sleep(0.3)
+        until(lambda: "defects_requests_in_flight 1.0" in httpx.get(f"{server.url}/metrics").text)
+        time.sleep(0.1)  # from here on, its deadline passes
         yield body[10:]
 
     headers = {"content-type": "application/json", "x-request-timeout-ms": "50"}
@@ -287,7 +288,7 @@ def test_bentoml_clients_work(server: Server, client: httpx.Client) -> None:
 
 def test_many_callers_get_their_own_answers(server: Server, model_dir: Path) -> None:
     rows = scans(400, seed=9)
-    with httpx.Client(base_url=server.url, timeout=30) as c, ThreadPoolExecutor(16) as pool:
+    with httpx.Client(base_url=server.url) as c, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda row: c.post("/classify", json=row).json(), rows))
     np.testing.assert_allclose(
         [list(a["probabilities"].values()) for a in answers], expected(model_dir, rows), atol=1e-6
@@ -304,7 +305,7 @@ NEARLY_SCANS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(body=JSON | NEARLY_SCANS | NEARLY_SCANS.map(EXAMPLE.__or__) | st.lists(NEARLY_SCANS, max_size=3))
 def test_no_json_makes_a_server_error(client: httpx.Client, body: Any) -> None:
     for path in ("/classify", "/classify_batch"):
@@ -314,7 +315,6 @@ def test_no_json_makes_a_server_error(client: httpx.Client, body: Any) -> None:
             assert "expected" in answer.json()["error"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
 def test_no_bytes_make_a_server_error(client: httpx.Client, body: bytes) -> None:
     for path in ("/classify", "/classify_batch"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import BIN, ROOT, Serve, environment, run
+from conftest import BIN, PATIENT_CHECK, ROOT, Serve, environment, run
 from defects import simulator
 
 
@@ -66,7 +66,7 @@ def test_the_deploy_check_that_it_packs_passes(
     model = home / "models" / "defect_classifier" / built[1]
     with serve("defect_classifier:latest", cwd=tmp_path, BENTOML_HOME=home, DEFECTS_MAX_QUEUED_ROWS=1024) as server:
         done = subprocess.run(
-            [BIN / "python", "-m", "defects.check", server.url, "--model-dir", model, "--overload"],
+            [BIN / "python", "-c", PATIENT_CHECK, server.url, "--model-dir", model, "--overload"],
             cwd=built[0] / "src",
             env=environment(home),
             capture_output=True,

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,12 +20,11 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import CI, ROOT, Serve, environment, free_port, run
+from conftest import CI, ROOT, WAIT_SECONDS, Serve, environment, free_port, run, until
 from defects import artifact, simulator
 from defects.image import containers, wheels
 
 BASE = f"localhost/python:{sys.version_info.major}.{sys.version_info.minor}-debian"
-READY_SECONDS = 60.0
 MEGABYTE = 1e6
 TEMPORARY = "/tmp:size=64m"  # noqa: S108 - the one place that a container may write to
 HARDENED = ["--read-only", "--tmpfs", TEMPORARY, "--cap-drop", "all", "--security-opt", "no-new-privileges"]
@@ -113,7 +111,7 @@ class Container:
     url: str
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             assert self.state()["Running"], podman("logs", self.name, check=False)
             try:
@@ -190,7 +188,7 @@ def test_it_answers_as_here_whoever_runs_it_with_nothing_to_write_and_nowhere_to
     options = [] if user == "image's own" else ["--user", user]
     with network() as inner, start(image.name, *options, inner=inner) as container:
         there = httpx.post(f"{container.url}/v2/models/defect-classifier/infer", json={"inputs": [tensor]}).json()
-        page = httpx.get(f"{container.url}/", timeout=60)
+        page = httpx.get(f"{container.url}/")
         model = httpx.get(f"{container.url}/model").json()
     outputs = {output["name"]: output["data"] for output in there["outputs"]}
     probabilities = np.array(outputs["probabilities"]).reshape(len(rows), -1)
@@ -231,7 +229,7 @@ def test_it_keeps_to_its_memory_under_load(image: Image, start: Start) -> None:
     codes: list[int] = []
 
     def ask(url: str) -> None:
-        codes.extend(httpx.post(f"{url}/classify_batch", content=body, timeout=60).status_code for _ in range(20))
+        codes.extend(httpx.post(f"{url}/classify_batch", content=body).status_code for _ in range(20))
 
     with start(image.name, "--memory", "256m", "--cpus", 1) as container:
         callers = [threading.Thread(target=ask, args=(container.url,)) for _ in range(8)]
@@ -252,7 +250,7 @@ def test_sigterm_under_load_loses_nothing_and_exits_0(image: Image, start: Start
 
     def ask(url: str) -> None:
         """Until a connection is refused: what was accepted must be answered."""
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client() as client:
             while not stop.is_set():
                 try:
                     codes.append(client.post(f"{url}/classify", json=simulator.SCHEMA.example).status_code)
@@ -266,7 +264,7 @@ def test_sigterm_under_load_loses_nothing_and_exits_0(image: Image, start: Start
         callers = [threading.Thread(target=ask, args=(container.url,)) for _ in range(4)]
         for caller in callers:
             caller.start()
-        time.sleep(0.5)
+        until(lambda: len(codes) > 100)
         podman("stop", "--time", 30, container.name)
         stop.set()
         for caller in callers:
@@ -385,13 +383,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
     storage = {"filesystem": {"rootdirectory": str(tmp_path / "storage")}}
     config.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": address}}))
     with subprocess.Popen([program, "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://{address}/v2/").close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        until(lambda: httpx.get(f"http://{address}/v2/").is_success)
         yield address
         process.terminate()
 

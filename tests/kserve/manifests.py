@@ -117,7 +117,7 @@ FLAGGED = {"topologySpreadConstraints": "kubernetes.podspec-topologyspreadconstr
 
 def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     command: list[str | Path] = [BIN / "kubectl", "kustomize", directory]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def render(directory: str | Path) -> list[Document]:

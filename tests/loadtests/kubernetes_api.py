@@ -21,12 +21,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from conftest import Pauses
 from loadtests.cluster import observations
 
 ScriptedObject = dict[str, Any]
 NAMESPACE, SERVICE = "defects", "parcels"
 OURS = {observations.OF_SERVICE: SERVICE}
 BOOKMARK_SECONDS = 0.5
+SAMPLE = 1.0  # seconds between two looks at what can't be watched
 GRACE = 30  # seconds, which a pod may take to end
 KINDS = (
     "pods",
@@ -55,6 +57,7 @@ class KubernetesApi:
         self.on_patch: Callable[[Any], None] = lambda _: None
         self.gone_as_status: set[str] = set()  # kinds
         self.requests: list[str] = []
+        self.pauses = Pauses()  # of this machine, since it serves
         self.when: dict[tuple[str, str], float] = {}  # name and what became of it -> time.monotonic
         self._objects: dict[str, dict[str, ScriptedObject]] = {kind: {} for kind in KINDS}
         self._version = 100
@@ -62,6 +65,11 @@ class KubernetesApi:
         self._expired: dict[str, int] = {}
         self._cut = dict.fromkeys(KINDS, 0)
         self.changed = threading.Condition()
+
+    @property
+    def sample(self) -> float:
+        """Seconds: how far what was seen may be from what was scripted, on a machine that stood still for so long."""
+        return SAMPLE + self.pauses.longest
 
     # --- what a test does ---
 
@@ -315,7 +323,8 @@ def serving(api: KubernetesApi) -> Iterator[KubernetesApi]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield api
+        with api.pauses:
+            yield api
     finally:
         server.shutdown()
         thread.join()

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, ScriptedStep, kubeconfig, play, serving
 
-from conftest import BIN, ROOT, environment, free_port, run, until
+from conftest import BIN, ROOT, RUN_SECONDS, WAIT_SECONDS, environment, free_port, run, until
 from loadtests import results
 from loadtests import scenario as scenarios
 from loadtests.analysis import method, scaling
@@ -47,11 +47,8 @@ from loadtests.scenario import BadScenario, Plan, Scenario
 from manifests import TAKE, overlay, render, take
 from test_measures import ENVIRONMENT, answered
 
-SAMPLE = 1.0  # seconds: how far what was seen may be from what was scripted
 OLD, NEW = f"{SERVICE}-predictor-00001", f"{SERVICE}-predictor-00002"
 AHEAD = 3600.25  # seconds that the scripted API server's clock is ahead
-LISTED_SECONDS = 30.0
-RUN_SECONDS = 120.0  # that a whole run of a test may take
 
 
 def plan(phases: list[dict[str, Any]], **changes: Any) -> Plan:
@@ -83,7 +80,7 @@ class LiveWatch:
 
     def until(self, holds: Callable[[list[observations.AnyObservation]], bool]) -> None:
         """Wait until it holds for what was observed."""
-        until = time.monotonic() + LISTED_SECONDS
+        until = time.monotonic() + WAIT_SECONDS
         while not holds(self.watch.observations()):
             assert time.monotonic() < until, self.watch.observations()[-5:]
             time.sleep(0.05)
@@ -278,7 +275,7 @@ def test_zero_to_four_and_back_is_measured_as_it_was_played_though_watches_are_c
     for name in LIVES:
         seen.hear(observations.Pod, name=name, gone=True)
     summary = seen.summary(plan(BURST))
-    check_zero_to_four(summary, partial(truth, api, seen.begin), SAMPLE)
+    check_zero_to_four(summary, partial(truth, api, seen.begin), api.sample)
     found = cluster_of(summary)
     assert (found.mode, found.desired_from, found.replica_per_s) == ("Knative", "PodAutoscaler", 50)
     assert not_seen(found)
@@ -325,7 +322,10 @@ def test_what_came_in_a_gap_has_the_times_that_it_says_itself(
     starts = {"created", "scheduled", "initialised", "started", "ready"}
     assert {name: set(life.stamped) for name, life in lives.items()} == {a: starts, b: set(), c: starts}
     for name, note in ((b, "ready"), (b, "terminating"), (c, "created"), (c, "ready")):
-        assert getattr(lives[name], note) == pytest.approx(truth(api, seen.begin, name, note), abs=SAMPLE), (name, note)
+        assert getattr(lives[name], note) == pytest.approx(truth(api, seen.begin, name, note), abs=api.sample), (
+            name,
+            note,
+        )
     assert found.replicas[-1].desired == 3
     before = [replicas.ready or 0 for replicas in found.replicas if replicas.at < later - seen.begin]
     assert before == sorted(before), "what was seen before the gap is not reported again"
@@ -378,7 +378,7 @@ def test_what_may_not_be_seen_is_said_and_the_rest_goes_on(api: KubernetesApi, s
     assert [phase.name for phase in pod.phases][2:] == ["pulling and starting", "getting ready"]
     assert found.desired_from == "Pod"
     assert times(found)["detect", "first request"].seconds == pytest.approx(
-        truth(api, seen.begin, pod.name, "created"), abs=SAMPLE
+        truth(api, seen.begin, pod.name, "created"), abs=api.sample
     )
     assert {text.partition(":")[0] for text in not_seen(found)} == unseen
 
@@ -473,7 +473,7 @@ def test_pods_that_can_not_start_are_named_with_the_reason(api: KubernetesApi, s
     assert (pods[crashing].problem, pods[crashing].restarts) == ("CrashLoopBackOff: back-off restarting", 2)
     assert all(pod.ready is None and pod.cold_start_seconds is None for pod in found.pods)
     assert pods[pulling].started is None
-    assert pods[crashing].started == pytest.approx(truth(api, seen.begin, crashing, "started") - 0.6, abs=SAMPLE)
+    assert pods[crashing].started == pytest.approx(truth(api, seen.begin, crashing, "started") - 0.6, abs=api.sample)
     scale = times(found)["scale", "burst"]
     assert (scale.seconds, scale.met, scale.why) == (None, False, "4 were never ready together")
     assert "scale (burst): 4 were never ready together; expected at most 3 s" in summary.verdict.reasons
@@ -508,10 +508,10 @@ def test_a_standard_service_is_followed_by_its_autoscaler(api: KubernetesApi, se
     assert not_seen(found) == [canary, unseen]
     measured = times(found)
     assert measured["detect", "burst"].seconds == pytest.approx(
-        truth(api, seen.begin, name, "desired 3") - 0.5, abs=SAMPLE
+        truth(api, seen.begin, name, "desired 3") - 0.5, abs=api.sample
     )
     ready = truth(api, seen.begin, f"{name}-c", "ready")
-    assert measured["scale", "burst"].seconds == pytest.approx(ready - 0.5, abs=SAMPLE)
+    assert measured["scale", "burst"].seconds == pytest.approx(ready - 0.5, abs=api.sample)
     assert ("detect", "first request") not in measured
 
 
@@ -548,7 +548,7 @@ def test_pods_and_the_autoscaler_are_asked_themselves_where_that_is_allowed(
     play(time.monotonic(), *Fleet(api).life(pod, 0.1, 0.15, 0.2, 0.25, 0.3, 2.2))
     for revision in (OLD, NEW):
         seen.hear(observations.Autoscaler, revision=revision)
-    settled = api.when[pod, "ready"] + SAMPLE  # a sample of each second has seen it by then
+    settled = api.when[pod, "ready"] + api.sample  # a sample of each second has seen it by then
     seen.until(lambda found: any(isinstance(o, observations.Inside) and o.at > settled for o in found))
     summary = seen.summary(plan(BURST))
     found = cluster_of(summary)
@@ -570,7 +570,7 @@ STEADY = [{"name": "baseline", "seconds": 2, "rate": 1}, {"name": "burst", "seco
 
 def scenario(path: Path, **changes: Any) -> Path:
     content = {
-        "about": "a test", "rate": "replica", "spacing": "even", "timeout_seconds": 4, "payloads": [{"kind": "json"}],
+        "about": "a test", "rate": "replica", "spacing": "even", "timeout_seconds": 60, "payloads": [{"kind": "json"}],
         "phases": STEADY, "slo": {"p95_ms": 500}, "cluster": {},
     }  # fmt: skip
     (path / "test.yaml").write_text(yaml.safe_dump(content | changes))
@@ -670,7 +670,7 @@ def test_make_load_reports_zero_to_four_and_back_as_it_was_played(api: Kubernete
         )
     summary = summary_of(tmp_path, done)
     found = cluster_of(summary)
-    check_zero_to_four(summary, partial(truth, api, zero_of(found, api)), SAMPLE, to_the_end=False)
+    check_zero_to_four(summary, partial(truth, api, zero_of(found, api)), api.sample, to_the_end=False)
     assert (done.returncode == 0) == (summary.verdict.outcome == "Passed"), done.stderr
     assert sum(phase.counts.answered for phase in summary.phases) == len(plan(BURST).times)
     assert not_seen(found) == []
@@ -697,15 +697,15 @@ def test_a_canary_gets_its_share_and_a_run_reports_the_platform(api: KubernetesA
     found = cluster_of(summary)
     begin = zero_of(found, api)
     assert times(found)["detect", "burst"].seconds == pytest.approx(
-        truth(api, begin, "stub", "desired 3") - 2, abs=SAMPLE
+        truth(api, begin, "stub", "desired 3") - 2, abs=api.sample
     )
     assert times(found)["scale", "burst"].seconds == pytest.approx(
-        truth(api, begin, "canary-c", "ready") - 2, abs=SAMPLE
+        truth(api, begin, "canary-c", "ready") - 2, abs=api.sample
     )
     assert {split.revision: split.wanted_share for split in found.splits} == {"stub": 0.8, "canary": 0.2}
     assert {split.revision: split.answers for split in found.splits} == summary.revisions
     assert all(split.within for split in found.splits)
-    assert [sample.replicas_ready for sample in summary.timeline][:2] == [1, 1]
+    assert {sample.replicas_ready for sample in summary.timeline if sample.at < 2} == {1}
     assert summary.timeline[-1].replicas_ready == 3
     kept = {path.name for path in (tmp_path / "load").glob("*/*")}
     assert kept >= {"cluster.jsonl", "requests.parquet", "summary.json", "report.html", "summary.md"}
@@ -733,7 +733,7 @@ def test_from_zero_waits_until_there_is_no_replica(api: KubernetesApi, tmp_path:
     assert found.pods[0].terminating is not None
     assert found.pods[0].terminating < 0, "it began before the last replica was to go"
     last = truth(api, begin, later, "terminating") - 1.99
-    assert times(found)["zero", "last request"].seconds == pytest.approx(last, abs=SAMPLE)
+    assert times(found)["zero", "last request"].seconds == pytest.approx(last, abs=api.sample)
 
 
 @contextmanager
@@ -761,7 +761,7 @@ def late_stub(port: int) -> Iterator[None]:
         thread.join(RUN_SECONDS)
         for process in started:
             process.kill()
-            process.wait(10)
+            process.wait(WAIT_SECONDS)
 
 
 def test_whoever_ends_the_wait_for_zero_cuts_nothing_off(api: KubernetesApi, tmp_path: Path) -> None:
@@ -806,7 +806,7 @@ def test_chaos_deletes_one_ready_pod_and_counts_what_that_cost(api: KubernetesAp
     assert found.problems == []
     assert found.disruption is not None
     assert found.disruption.what == f"pod {OLD}-a was deleted"
-    assert found.disruption.at == pytest.approx(2, abs=SAMPLE)
+    assert found.disruption.at == pytest.approx(2, abs=api.sample)
     a, b = (pod for pod in found.pods if pod.revision == OLD)
     assert (b.terminating, b.lost_at_end) == (None, 0)
     assert a.terminating is not None
@@ -825,7 +825,7 @@ def test_a_disruption_that_was_taken_back_does_not_happen(api: KubernetesApi, se
     api.on_delete = deleted.append
     ScriptedPod(api, f"{OLD}-a", OLD).up()
     seen = see("--disruption", "delete-pod")
-    ordered = time.monotonic() + 3  # even a slow machine takes it back in time
+    ordered = time.monotonic() + 8  # even a slow machine takes it back in time
     seen.watch.order(ordered)
     seen.watch.cancel()
     time.sleep(max(0.0, ordered + 0.5 - time.monotonic()))
@@ -854,7 +854,7 @@ def test_a_disruption_does_not_outlive_who_ordered_it(api: KubernetesApi, tmp_pa
         assert any(isinstance(o, observations.Begun) for o in observations.read(process.stdout))
         process.stdin.write(f'{{"at": {time.monotonic() + 10}}}\n')
         process.stdin.close()  # as the system does it for a process that was killed
-        assert process.wait(LISTED_SECONDS) == 0
+        assert process.wait(WAIT_SECONDS) == 0
     assert deleted == []
 
 
@@ -1199,7 +1199,7 @@ def test_what_ends_a_part_of_the_watch_is_said(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("not thought\nof")
 
     watch.start("pods", fails)
-    found = reported.get(timeout=10)
+    found = reported.get(timeout=WAIT_SECONDS)
     assert isinstance(found, observations.Unseen)
     assert found.text == "pods: watched no longer (RuntimeError: not thought of)"
 
@@ -1318,7 +1318,7 @@ def job(api: KubernetesApi, out: Path, options: list[str]) -> Iterator[subproces
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(WAIT_SECONDS)
         finally:
             process.kill()
 
@@ -1331,10 +1331,10 @@ def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesAp
     with stub_server.running() as url:
         options[host] = f"--host={url}"
         with job(api, tmp_path, options) as process:
-            until(lambda: list((tmp_path / "results").glob("*")), 60)
+            until(lambda: list((tmp_path / "results").glob("*")))
             command = take("", tmp_path / "results", tmp_path / "load")
-            subprocess.run(command, shell=True, timeout=60, check=True)  # noqa: S602 - our own
-            code = process.wait(30)
+            subprocess.run(command, shell=True, timeout=RUN_SECONDS, check=True)  # noqa: S602 - our own
+            code = process.wait(WAIT_SECONDS)
     (directory,) = (tmp_path / "load").iterdir()
     summary = results.read_summary(directory)
     assert code == EXIT_CODES[summary.verdict.outcome]
@@ -1343,7 +1343,7 @@ def test_a_job_runs_and_keeps_its_results_until_they_are_taken(api: KubernetesAp
 
 def test_a_job_without_results_does_not_wait_for_them_to_be_taken(api: KubernetesApi, tmp_path: Path) -> None:
     with job(api, tmp_path, ["--", "--host", "http://localhost:1", "--scenario", "nothing"]) as process:
-        assert process.wait(30) == 3
+        assert process.wait(WAIT_SECONDS) == 3
 
 
 def test_how_results_are_taken_is_said_alike_everywhere() -> None:
@@ -1356,11 +1356,11 @@ def test_how_results_are_taken_is_said_alike_everywhere() -> None:
 
 def test_a_job_that_is_told_to_end_reports_and_ends(api: KubernetesApi, tmp_path: Path) -> None:
     with stub_server.running() as url, job(api, tmp_path, ["--", "--host", url, "--scenario", "steady"]) as process:
-        until(lambda: list((tmp_path / "results").glob("*/timeline.jsonl")), 60)
+        until(lambda: list((tmp_path / "results").glob("*/timeline.jsonl")))
         (tmp_path / "results" / "taken").touch()
         time.sleep(2)
         process.terminate()
-        assert process.wait(30) == 2
+        assert process.wait(WAIT_SECONDS) == 2
     assert not (tmp_path / "results" / "taken").exists(), "by who did not wait for the end of the run"
     assert len(list((tmp_path / "results").glob("*/summary.json"))) == 1
 

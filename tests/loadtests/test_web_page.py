@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
-from test_load import BASELINE, FILE, scenario, start, started, wait_for
+from test_load import BASELINE, FILE, scenario, start, started
 
 import browser
-from conftest import free_port
+from conftest import free_port, until
 from loadtests import results
 from loadtests import scenario as scenarios
 from loadtests.load import stub_server
@@ -31,7 +32,7 @@ def page(out: Path) -> Iterator[str]:
     with stub_server.running("--fail-share", 0.5) as url:
         command = (*FILE, "--host", url, "--out", out / "load", "--web-host", "127.0.0.1", "--web-port", port)
         with started(out, *command, "--scenario", file):
-            wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}").status_code == 200)
+            until(lambda: httpx.get(f"http://127.0.0.1:{port}").status_code == 200)
             yield f"http://127.0.0.1:{port}"
 
 
@@ -53,6 +54,10 @@ def ended(page: str) -> bool:
     return not state["is_on"] and bool(state["line"])
 
 
+def is_said(page: str, text: str) -> bool:
+    return text in httpx.get(f"{page}/load-test/state.json").json()["line"]
+
+
 def test_scenarios_are_offered_and_a_file_that_was_given(page: str, out: Path) -> None:
     dom = seen(page, out)
     (offered,) = re.findall(r'<select[^>]*name="scenario".*?</select>', dom, re.DOTALL)
@@ -64,7 +69,7 @@ def test_scenarios_are_offered_and_a_file_that_was_given(page: str, out: Path) -
 
 def test_it_shows_how_a_run_ended_and_leads_to_its_report(page: str, out: Path) -> None:
     start(page, scenario=str(out / "test.yaml"), rate="", seed="")
-    wait_for(lambda: ended(page))
+    until(lambda: ended(page))
     dom = seen(page, out, out / "page.png")
     (file,) = (out / "load").glob("*/report.html")
     verdict = results.read_summary(file.parent).verdict
@@ -85,7 +90,7 @@ def test_it_shows_why_nothing_was_sent(page: str, out: Path) -> None:
         ({"scenario": "smoke", "rate": "", "host": "http://me:secret@h"}, "error: --host: 'http://…@h' has a user"),
     ):
         start(page, seed="", **form)
-        wait_for(lambda reason=reason: reason in httpx.get(f"{page}/load-test/state.json").json()["line"])
+        until(partial(is_said, page, reason))
         text = box(seen(page, out))
         assert text.startswith(reason)
         assert "secret" not in text

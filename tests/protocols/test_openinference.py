@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conftest import ROOT, Serve, Server
+from conftest import ROOT, RUN_SECONDS, Serve, Server
 from defects import artifact, scoring, simulator
 from defects.http.messages import Refusal, Request, read_json
 from defects.problems import InvalidInput
@@ -34,7 +34,7 @@ CLIENTS_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Any:
-    with httpx.Client(base_url=server.url, timeout=60) as c:
+    with httpx.Client(base_url=server.url) as c:
         yield c
 
 
@@ -490,7 +490,7 @@ def test_missing_values_are_nan_in_binary_and_only_where_allowed(client: httpx.C
         assert status == 200 or "[0].weight_g: is missing" in answer.json()["error"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(
     body=st.binary(max_size=64)
     | st.recursive(
@@ -529,7 +529,7 @@ def test_other_peoples_clients_agree(server: Server, probabilities: Any) -> None
         input=json.dumps(rows.tolist()),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=RUN_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -569,7 +569,7 @@ def test_thousands_of_mixed_concurrent_requests_are_all_right(server: Server, pr
     limits = httpx.Limits(max_connections=24)
     headers = {"x-request-timeout-ms": "60000"}
     with (
-        httpx.Client(base_url=server.url, timeout=60, limits=limits, headers=headers) as client,
+        httpx.Client(base_url=server.url, limits=limits, headers=headers) as client,
         ThreadPoolExecutor(24) as pool,
     ):
         for _ in pool.map(call, calls):

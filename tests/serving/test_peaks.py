@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import BIN, MODULE, Serve, Server
+from conftest import BIN, MODULE, WAIT_SECONDS, Serve, Server, until
 from defects import simulator
 from defects.serving.metrics import PEAK_SECONDS, Level, Metrics, Peak
 
@@ -125,7 +125,7 @@ def post(path: str, rows: object) -> bytes:
 
 
 def connect(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=20)
+    return socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=WAIT_SECONDS)
 
 
 Requests = dict[socket.socket, bytes]
@@ -144,33 +144,33 @@ def in_pieces(requests: Requests) -> None:
     at_once({opened: request[-1:] for opened, request in requests.items()})
 
 
-def poll(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("send", [at_once, in_pieces])
 def test_a_server_shows_what_waited_between_two_scrapes(
-    serve: Serve, model_dir: Path, send: Callable[[Requests], None]
+    serve: Serve, model_dir: Path, tmp_path: Path, send: Callable[[Requests], None]
 ) -> None:
-    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir) as server:
+    """Whether all have come is asked of the readiness, which is in flight itself then: no scrape may see them wait."""
+    with serve(command=[BIN / "python", "tests/faulty.py"], MODEL_DIR=model_dir, GATE=tmp_path) as server:
         idle = scraped(server)
         assert [idle[name] for name in (QUEUE, f"{QUEUE}_max", IN_FLIGHT)] == [0, 0, 0]
-        slow = post("/classify", EXAMPLE | {"weight_g": faulty.SLOW})
+        slow, held = (post("/classify", EXAMPLE | {"weight_g": fault}) for fault in (faulty.SLOW, faulty.HELD))
         with connect(server) as first, connect(server) as second, connect(server) as third:
             send({first: slow})  # after this one, such batches are scored in a thread
             assert first.recv(12) == b"HTTP/1.1 200"
             large, larger = (post("/classify_batch", [EXAMPLE] * rows) for rows in (400, 500))
-            send({first: slow, second: large, third: larger})
+            send({first: held, second: large, third: larger})
+            until(lambda: queued_rows(server) == 901)
+            faulty.Gate(tmp_path).open()
             for opened in (second, third):
                 assert opened.recv(12) == b"HTTP/1.1 200"
         for _ in range(2):  # two readers
             after = scraped(server)
             assert (after[QUEUE], after[IN_FLIGHT]) == (0, 0)
             assert after[f"{QUEUE}_max"] == 901
-            assert after[f"{IN_FLIGHT}_max"] == 3
+            assert after[f"{IN_FLIGHT}_max"] == 4
+
+
+def queued_rows(server: Server) -> int:
+    return int(httpx.get(f"{server.url}/readyz?verbose").json()["queued_rows"])
 
 
 def test_bins_close_by_themselves_while_the_event_loop_is_watched() -> None:
@@ -190,18 +190,18 @@ def test_bins_close_by_themselves_while_the_event_loop_is_watched() -> None:
     gauge.change(3)
     gauge.change(0)
     assert shown() == 3
-    asyncio.run(asyncio.wait_for(forgotten(), 10))
+    asyncio.run(asyncio.wait_for(forgotten(), WAIT_SECONDS))
 
 
 def test_a_scrape_is_not_counted_but_other_requests_are(serve: Serve, model_dir: Path) -> None:
     with serve(command=MODULE, MODEL_DIR=model_dir) as server, connect(server) as half, connect(server) as other:
         for opened in (half, other):
             opened.sendall(post("/classify", EXAMPLE)[:-1])
-        poll(lambda: scraped(server)[IN_FLIGHT] == 2)
+        until(lambda: scraped(server)[IN_FLIGHT] == 2)
         assert scraped(server)[f"{IN_FLIGHT}_max"] == 2
         assert httpx.head(f"{server.url}/metrics").status_code == 200
         for opened in (half, other):
             opened.sendall(b"}")
             assert opened.recv(12) == b"HTTP/1.1 200"
-        poll(lambda: scraped(server)[IN_FLIGHT] == 0)
+        until(lambda: scraped(server)[IN_FLIGHT] == 0)
         assert scraped(server)[f"{IN_FLIGHT}_max"] == 2

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import BENTOML, MODULE, Serve, Server
+from conftest import BENTOML, MODULE, Serve, Server, until
 from defects import artifact, simulator
 from defects.serving.logs import AccessLog, JSONLines, Readable
 
@@ -56,6 +56,7 @@ def test_answers_are_counted_by_route_and_code(logged: Server) -> None:
 
 
 def test_the_state_is_there_to_scrape(logged: Server, model_dir: Path) -> None:
+    until(lambda: scrape(logged)["defects_event_loop_lag_seconds_count", ()] > 0)  # looked at ten times a second
     now, loaded = scrape(logged), artifact.load(model_dir)
     assert now["defects_ready", (("reason", "ready"),)] == 1
     assert now["defects_queue_rows", ()] == 0
@@ -94,14 +95,15 @@ def test_both_formats_are_served(logged: Server) -> None:
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in server.log.read_text().splitlines()]
+    """What is in the log as whole lines; an answer's comes after the answer."""
+    return [json.loads(line) for line in server.log.read_text().splitlines(keepends=True) if line[-1:] == "\n"]
 
 
 def test_every_line_is_json_with_the_fields(logged: Server) -> None:
     headers = {"x-request-id": "call-7", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
     httpx.post(f"{logged.url}/classify", json=EXAMPLE, headers=headers)
     version = httpx.get(f"{logged.url}/model").json()["version"]
-    (line,) = [line for line in lines(logged) if line.get("request_id") == "call-7"]
+    (line,) = until(lambda: [line for line in lines(logged) if line.get("request_id") == "call-7"])
     assert line.pop("latency_ms") > 0
     assert line.pop("time").endswith("+00:00")
     assert line == {
@@ -109,7 +111,7 @@ def test_every_line_is_json_with_the_fields(logged: Server) -> None:
         "model_version": version, "revision": "parcels-00002", "method": "POST", "route": "/classify",
         "path": "/classify", "status": 200,
     }  # fmt: skip
-    assert any(line["message"] == "ready" and line["ready_seconds"] > 0 for line in lines(logged))
+    until(lambda: any(line["message"] == "ready" and line["ready_seconds"] > 0 for line in lines(logged)))
 
 
 def test_no_feature_value_is_logged(logged: Server) -> None:

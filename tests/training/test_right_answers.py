@@ -268,7 +268,7 @@ async def compare(random: Random, data: Table, fitted: Any, score: scoring.Score
 
 @pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@settings(max_examples=MODELS, deadline=None, derandomize=True, phases=[Phase.generate], database=None)
+@settings(max_examples=MODELS, derandomize=True, phases=[Phase.generate], database=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_served_answers_are_scikit_learns(estimator: str, seed: int) -> None:
     random = np.random.default_rng(seed)

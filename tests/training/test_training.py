@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import STEEL_PLATES, quiet, run
+from conftest import BIN, ROOT, STEEL_PLATES, environment, quiet, run
 from defects import artifact, scoring
 from defects.training import dataset, evaluation, export, pipeline
 from defects.training.dataset import BadData
@@ -148,6 +149,9 @@ BAD_FILES = {
     "a,defect\n1,x\n2,x\n3,y\n4,y\n": "can't be split",
     "a,defect\n1,x\n\n1,2,3,x\n": "row 2: has 4 cells; expected 2",
     "a,b,defect\n1,2,x\n1,x\n": "row 2: has 2 cells; expected 3",
+    "x" * 1001 + ",defect\n1,x\n2,x\n3,y\n4,y\n": "its name has 1,001 characters; expected at most 1,000",
+    "a\x1b,defect\n1,x\n2,x\n3,y\n4,y\n": "column 'a\\x1b': its name is 'a\\x1b'; expected text",
+    "a,defect\n1,x\n2,x\n3,y\x7f\n4,y\x7f\n": "column 'defect' has the class 'y\\x7f': its name is",
 }
 
 
@@ -218,6 +222,41 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
         assert result.returncode != 0
         assert "Traceback" not in result.stderr, result.stderr
         assert "train.py: " in result.stderr.splitlines()[-1]
+
+
+def test_a_place_that_can_not_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    few = ("--rows", 400, "--estimator", "logistic-regression")
+    for output, problem in {tmp_path / "file" / "model": "File exists", "x" * 300: "File name too long"}.items():
+        result = run(tmp_path, "python", "train.py", *few, "--output", output)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr, result.stderr
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("train.py: ")
+        assert last.endswith(f": {problem}; expected a place to write to")
+
+
+def test_training_goes_on_where_nobody_reads_its_progress(tmp_path: Path) -> None:
+    options = "--rows 400 --estimator logistic-regression --output"
+    train = f"exec {BIN / 'python'} train.py {options} {tmp_path / 'model'} 2>/dev/full"
+    assert (
+        subprocess.run(["sh", "-c", train], cwd=ROOT, env=environment(tmp_path), timeout=120, check=False).returncode
+        == 0
+    )
+    assert artifact.load(tmp_path / "model").engine == "onnxruntime"
+
+
+def test_what_no_replica_would_serve_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden answers are turned around, as an export that is wrong could."""
+    to_json = export._Golden.to_json
+
+    def reverse(golden: Any) -> dict[str, Any]:
+        made = to_json(golden)
+        return made | {"probabilities": made["probabilities"][::-1]}
+
+    monkeypatch.setattr(export._Golden, "to_json", reverse)
+    with pytest.raises(BadData, match="a model of this data can't be served: golden answers differ by"):
+        pipeline.train(dataset.builtin(800, seed=2), "logistic-regression", 1, 0.2, quiet)
 
 
 @needs_steel_plates
