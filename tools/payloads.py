@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from defects.problems import Constant, InvalidInput
@@ -26,11 +26,15 @@ from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers
 from tools import urls
+from tools.answers import IsRight, checker, most_bytes
+from tools.fetching import UNREADABLE, TooLarge, fetch, shown
 from tools.raw_http import post
+from tools.served import KEYS, Served
 from tools.urls import NO_HEADERS, RequestHeaders
 
 ROWS = 2048  # different ones, unless a file has fewer or more
 LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their bytes in memory
+MOST_REQUEST_BYTES, NUMBER_BYTES = 32_000_000, 25  # of one request, and of a value in it
 ASK_SECONDS = 10.0
 
 RowValues = list[float | bool | None]
@@ -44,39 +48,24 @@ class NotYet(BadPayload):
     """Nothing answers, or it says that it can't: it may still have to start."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """What a server says about its model."""
-
-    name: str
-    version: str
-    digest: str
-    engine: str
-    schema: Schema
-
-    @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Served:
-        """Read what `/model` answered; raises `KeyError`, `TypeError` or `ValueError` where it is something else."""
-        name, version, digest, engine = (str(said[key]) for key in ("name", "version", "digest", "engine"))
-        return cls(name, version, digest, engine, Schema.from_json(said["schema"]))
-
-
 def ask_model(host: str, seconds: float = ASK_SECONDS, headers: RequestHeaders = NO_HEADERS) -> dict[str, Any]:
-    """Return what `/model` answers at the URL `host`, without the card.
+    """Return what `/model` answers at the URL `host`, as far as `Served` needs it, in so many seconds.
 
     Raises `BadPayload`; `NotYet` where the answer may still come.
     """
     check_host(host)
     url = f"{host.rstrip('/')}/model"
     try:
-        with urls.open_url(url, seconds, headers) as answer:
-            said = {key: value for key, value in json.load(answer).items() if key != "card"}
-        Served.from_json(said)
-    except (OSError, ValueError, HTTPException, KeyError, TypeError, AttributeError) as error:
-        wrong = isinstance(error, HTTPError) and error.code < 500
-        text = f"no model answers at {url} ({error}); start one with `make serve`{_beside_proxy(host)}"
+        said = orjson.loads(fetch(url, seconds, headers))
+    except UNREADABLE as error:
+        wrong = isinstance(error, TooLarge) or (isinstance(error, HTTPError) and error.code < 500)
+        text = f"no model answers at {url} ({shown(error)}); start one with `make serve`{_beside_proxy(host)}"
         raise (BadPayload if wrong else NotYet)(text) from None
-    return said
+    try:
+        Served.from_json(said)
+    except ValueError as error:
+        raise BadPayload(f"what {url} says is no model that requests can be made for: {shown(error)}") from None
+    return {key: said[key] for key in KEYS}
 
 
 def check_host(host: str) -> None:
@@ -103,7 +92,7 @@ def _beside_proxy(host: str) -> str:
 def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
     """Return `count` valid rows `[count, features]`; the same ones for the same seed."""
     if schema.names == SCHEMA.names:
-        return Tunnel(seed=seed).scans(count).features
+        return schema.held(Tunnel(seed=seed).scans(count).features.astype(np.float64))
     low, high = np.array([_usual(feature) for feature in schema.features]).T
     drawn = np.random.default_rng(seed).uniform(low, high, size=(count, len(low)))
     boolean = [feature.kind == BOOLEAN for feature in schema.features]
@@ -238,12 +227,13 @@ def v2_binary(values: ModelRows) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One payload's requests, which have `rows` different rows; a good answer contains `proof`."""
+    """One payload's requests, which have `rows` different rows; its answers have less than `most_bytes`."""
 
     name: str
     rows: int
     requests: tuple[bytes, ...]
-    proof: bytes
+    is_right: IsRight
+    most_bytes: int
 
 
 def prepare(
@@ -259,9 +249,10 @@ def prepare(
     """Return requests of `rows` rows each for the server at the URL `host`; every row of `data` is in one, if all fit.
 
     Beyond `LEAST` of them, no more are made once they have `MOST_BYTES`. They have `headers` too, among which `Host`
-    comes before the URL's.
+    comes before the URL's. Raises `BadPayload`.
     """
     make = {"json": _json, "v2-json": _v2_json, "v2-binary": _v2_binary}[kind]
+    _check_size(rows, model.schema)
     count = max(LEAST, -(-len(data) // rows))
     places = np.arange(count * rows).reshape(count, rows) % len(data)
     parts = urlsplit(host)
@@ -276,8 +267,16 @@ def prepare(
         path, body, more = make(model, data[chosen])
         requests.append(post(parts.path.rstrip("/") + path, body, **always, **more))
         size += len(requests[-1])
-    used, proof = min(len(data), len(requests) * rows), b'"defect"' if kind == "json" else b'"outputs"'
-    return Prepared(f"{kind} x{rows}", used, tuple(requests), proof)
+    used, is_right = min(len(data), len(requests) * rows), checker(kind, rows, model.schema)
+    return Prepared(f"{kind} x{rows}", used, tuple(requests), is_right, most_bytes(rows, model.schema))
+
+
+def _check_size(rows: int, schema: Schema) -> None:
+    """Raise `BadPayload` where requests would need too much memory, before any is made."""
+    size = rows * sum(len(name) + NUMBER_BYTES for name in schema.names)
+    if size > MOST_REQUEST_BYTES:
+        what = f"expected at most {MOST_REQUEST_BYTES / 1e6:g} MB"
+        raise BadPayload(f"{rows} rows of this model's features in one request take about {size / 1e6:.0f} MB; {what}")
 
 
 JSON = {"content_type": "application/json"}

@@ -1,37 +1,19 @@
-"""URLs that a user names: how they are asked, and how they may be shown."""
+"""URLs that a user names: through which proxy they are asked, and how they may be shown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from http.client import HTTPResponse
 from ipaddress import ip_address
 from types import MappingProxyType
 from urllib.parse import urlsplit
-from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener, getproxies, proxy_bypass
+from urllib.request import getproxies, proxy_bypass
 
 RequestHeaders = Mapping[str, str]
 NO_HEADERS: RequestHeaders = MappingProxyType({})
 HIDDEN = "…"
 _WORD = re.compile(r"((?:-[\w-]*=)?(?:[A-Za-z][\w+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
 _PARAMETER = re.compile(r"([^?#&;=]+=(?!=))?[^?#&;]+")  # name and value; or, such as a token, a value alone
-
-
-def open_url(url: str, seconds: float, headers: RequestHeaders = NO_HEADERS, *, by_proxy: bool = False) -> HTTPResponse:
-    """Send a GET request, and return the answer, to be closed; wait at most `seconds` for each of its parts.
-
-    It goes directly to the server. `by_proxy`: through the proxy that the environment names, if it names one for this
-    URL; never to this machine. Raises `OSError`, `ValueError` or `http.client.HTTPException`.
-    """
-    request = Request(url, headers=dict(headers))  # noqa: S310 - whoever calls names what the user named
-    answer: HTTPResponse = _opener(by_proxy=by_proxy and not is_loopback(url)).open(request, timeout=seconds)
-    return answer
-
-
-@cache
-def _opener(*, by_proxy: bool) -> OpenerDirector:
-    return build_opener() if by_proxy else build_opener(ProxyHandler({}))
 
 
 def is_loopback(url: str) -> bool:

@@ -18,7 +18,8 @@ from urllib3.exceptions import HTTPError
 from loadtests.cluster import observations
 from loadtests.cluster.observations import KubernetesObject, Observation
 from loadtests.cluster.process import BadCluster, ClusterTarget
-from tools.urls import is_loopback, open_url
+from tools.fetching import PIECE, Budget, fetch
+from tools.urls import is_loopback
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 10.0
 PATIENCE = (CONNECT_SECONDS, ANSWER_SECONDS)
@@ -92,15 +93,18 @@ def _event_of(service: str, thing: KubernetesObject, at: float, live: bool, gone
 
 
 def get_text(url: str, *, by_proxy: bool = False) -> str:
-    """Return what is answered at a URL; `by_proxy`: see `tools.urls.open_url`."""
-    with open_url(url, SCRAPE_TIMEOUT, by_proxy=by_proxy) as answer:
-        return answer.read().decode()
+    """Return what is answered at a URL; `by_proxy`: see `tools.fetching.fetch`."""
+    return fetch(url, SCRAPE_TIMEOUT, by_proxy=by_proxy).decode()
 
 
 def get_through_api(get: Lister, *where: str) -> str:
-    """Return what is answered there, through the API server."""
+    """Return what is answered there, through the API server; a body is bounded in time and size."""
     with closing(get(*where, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SCRAPE_TIMEOUT))) as answer:
-        return str(answer.data.decode())
+        budget, body = Budget(SCRAPE_TIMEOUT), bytearray()
+        while piece := answer.read1(PIECE):  # as much as has come, so that none waits for many bytes
+            budget.spend(len(piece))
+            body += piece
+        return body.decode()
 
 
 def reason(error: Exception) -> str:

@@ -19,12 +19,53 @@ import gevent.monkey
 from gevent import socket, ssl
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from loadtests.results import CLOSED, CONNECT, NOT_HTTP, NOT_SENT, TIMEOUT
+from loadtests.results import CLOSED, CONNECT, NOT_HTTP, NOT_SENT, TIMEOUT, TOO_LARGE
 
 RECEIVE_BYTES = 65_536
+HEAD_BYTES, FIELDS, INFORMATIONAL = 65_536, 100, 20  # at most, of an answer: the latter two with informational answers
+MOST_BYTES = 16 << 20  # of an answer whose size is not known better
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}  # our side's fault
 Address = tuple[int, Any]  # family, and what `connect` takes
 _poll = gevent.monkey.get_original("select", "poll")  # gevent's own would go through its event loop
+
+
+class TooLarge(HTTPParseError):
+    """An answer has more than any right one."""
+
+
+class Answer(HTTPResponse):
+    """An answer that is read as it comes, with few headers and few informational answers before it.
+
+    Each of them costs the generator time, which would make everything else late.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("POST")
+        self._received, self._informational, self._is_final = 0, 0, False
+
+    def take(self, data: bytes, most: int) -> None:
+        """Take what came of the answer, which may have `most` bytes; raises `HTTPParseError` or `ValueError`."""
+        self.feed(data)
+        self._received += len(data)
+        if self._received > (most if self.headers_complete else HEAD_BYTES):
+            raise TooLarge
+
+    def _on_message_begin(self) -> None:
+        if self._is_final:
+            raise HTTPParseError("more than one answer came")
+        super()._on_message_begin()
+
+    def _on_message_complete(self) -> None:
+        super()._on_message_complete()
+        self._is_final = self.status_code >= 200
+        self._informational += not self._is_final
+        if self._informational > INFORMATIONAL:
+            raise TooLarge
+
+    def _flush_header(self) -> None:
+        super()._flush_header()
+        if self._header_position > FIELDS:
+            raise TooLarge
 
 
 class ServerReply(NamedTuple):
@@ -61,8 +102,8 @@ class Connections:
         self._family, self._address = reachable([(family, address) for family, _, _, _, address in found], timeout)
         self._idle: list[Kept] = []
 
-    def exchange(self, request: bytes) -> ServerReply:
-        """Send a request and wait for its answer, at most the timeout after which it is given up."""
+    def exchange(self, request: bytes, most: int = MOST_BYTES) -> ServerReply:
+        """Send a request and wait for its answer of at most so many bytes, at most until the timeout."""
         until = time.perf_counter() + self._timeout
         try:
             kept = self._take(until)
@@ -70,30 +111,28 @@ class Connections:
             return ServerReply(TIMEOUT)
         except OSError as error:
             return ServerReply(NOT_SENT if error.errno in EXHAUSTED else CONNECT)
-        reply = self._converse(kept.connection, request, until)
+        reply = self._converse(kept.connection, request, until, most)
         if reply.response is None or reply.response.should_close():
             kept.connection.close()
         else:
             self._idle.append(kept)
         return reply
 
-    def _converse(self, connection: socket.socket, request: bytes, until: float) -> ServerReply:
-        response = HTTPResponse("POST")
+    def _converse(self, connection: socket.socket, request: bytes, until: float, most: int) -> ServerReply:
+        response = Answer()
         try:
             connection.settimeout(left(until))
             connection.sendall(request)
             while not response.message_complete or response.status_code < 200:
                 connection.settimeout(left(until))
                 data = connection.recv(RECEIVE_BYTES)
-                response.feed(data)
+                response.take(data, most)
                 if not data and not response.message_complete:
                     return ServerReply(CLOSED)
-        except TimeoutError:
-            return ServerReply(TIMEOUT)
-        except HTTPParseError:
-            return ServerReply(NOT_HTTP)
-        except OSError:
-            return ServerReply(CLOSED)
+        except (HTTPParseError, ValueError) as error:  # the latter for headers that are no text
+            return ServerReply(TOO_LARGE if isinstance(error, TooLarge) else NOT_HTTP)
+        except OSError as error:
+            return ServerReply(TIMEOUT if isinstance(error, TimeoutError) else CLOSED)
         return ServerReply(0, response)
 
     def _take(self, until: float) -> Kept:

@@ -35,7 +35,7 @@ from loadtests.cluster.process import BadCluster
 from loadtests.load import run_directory
 from loadtests.load.cluster_watch import LISTED_SECONDS, ClusterWatch
 from loadtests.load.dispatcher import GRACE_SECONDS
-from loadtests.load.messages import BEGIN_SECONDS, WorkerMessage
+from loadtests.load.messages import BEGIN_SECONDS, STOP_SECONDS, WorkerMessage
 from loadtests.load.options import Options, rate, without_secrets
 from loadtests.load.server_monitor import MonitorProcess
 from loadtests.load.worker import CLOSED_SECONDS, PREPARE_SECONDS
@@ -44,9 +44,11 @@ from loadtests.report.page import PAGE
 from loadtests.results import Summary
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import computer, payloads
-from tools.payloads import BadPayload, Served
+from tools.payloads import BadPayload
+from tools.served import Served
 
 REPORT_SECONDS = 30.0  # beyond the last request's time, for workers to report
+LOOK_UP_SECONDS = 10.0  # beyond the time for an answer, to look the server's name up
 POLL_SECONDS = 0.2  # at most, between two looks at what is waited for
 
 logger = logging.getLogger("loadtests")
@@ -110,13 +112,13 @@ class Coordinator:
     def stop(self, why: str) -> None:
         """End the run early, unless it is over, and wait for its verdict."""
         if not self.ended.is_set():
-            self._end(why)
+            self._end(why, STOP_SECONDS)
             self.ended.wait(self._patience + REPORT_SECONDS)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, patience: float | None = None) -> None:
         self._stopped = self._stopped or why
         self._changed.set()
-        self._workers.send({"what": "end"})
+        self._workers.send({"what": "end", "patience": patience})
         if self._cluster:
             self._cluster.cancel_disruption()
 
@@ -130,9 +132,9 @@ class Coordinator:
             self._changed.wait(POLL_SECONDS)
         return False
 
-    def _wait_for_workers(self, true: Callable[[], bool], seconds: float) -> bool:
-        """Return whether it is true in time, though the run may be stopped; raises `BadRun`."""
-        is_true = self._wait_for(true, seconds, though_stopped=True)
+    def _wait_for_workers(self, true: Callable[[], bool], seconds: float, *, though_stopped: bool = False) -> bool:
+        """Return whether it is true in time; not once the run is stopped, unless `though_stopped`. Raises `BadRun`."""
+        is_true = self._wait_for(true, seconds, though_stopped=though_stopped)
         if self._workers.problem:
             raise BadRun(self._workers.problem)
         return is_true
@@ -193,19 +195,42 @@ class Coordinator:
 
     def _ask_model(self, scenario: Scenario) -> dict[str, Any]:
         """Return what is served. Where nothing may be up yet, ask for as long as a replica may take to start."""
-        options, patience = self._options, max(payloads.ASK_SECONDS, scenario.timeout_seconds)
+        patience = max(payloads.ASK_SECONDS, scenario.timeout_seconds)
         seconds, logged = (scenario.cluster and scenario.cluster.from_zero_seconds) or 0.0, False
         until = time.monotonic() + seconds
         while True:
             try:
-                return payloads.ask_model(options.host, patience, options.headers)
+                return self._ask_once(patience)
             except payloads.NotYet as error:
-                if self._stopped or time.monotonic() >= until:
+                if time.monotonic() >= until:
                     raise
                 if not logged:
                     logger.info("%s; asking again for %g s, as it may have to start", error, seconds)
                 logged = True
-            gevent.sleep(1)
+            self._wait_for(lambda: False, 1)
+
+    def _ask_once(self, seconds: float) -> dict[str, Any]:
+        """Return what is served; raises `BadPayload`, or `BadRun` as soon as the run is stopped."""
+
+        def ask() -> dict[str, Any] | BadPayload:
+            try:
+                return payloads.ask_model(self._options.host, seconds, self._options.headers)
+            except BadPayload as error:
+                return error
+
+        asking = gevent.spawn(ask)
+        asking.link(lambda _: self._changed.set())
+        self._wait_for(asking.ready, seconds + LOOK_UP_SECONDS)
+        asking.kill(block=False)
+        self._check_not_stopped()
+        if isinstance(found := asking.value, dict):
+            return found
+        raise found or payloads.NotYet(f"{self._options.host} can't be looked up in {LOOK_UP_SECONDS:g} s")
+
+    def _check_not_stopped(self) -> None:
+        """Raise `BadRun` where nothing was sent yet, and nothing is to be sent any more."""
+        if self._stopped:
+            raise BadRun(f"the run was stopped before it began: {self._stopped}")
 
     def _base(self, scenario: Scenario, order: WorkerMessage) -> float:
         """Return the requests per second at a factor of 1."""
@@ -216,6 +241,7 @@ class Coordinator:
         first = self._workers.first
         self._workers.send({"what": "measure", **order}, to=first)
         self._wait_for_workers(lambda: self._workers.capacity_of(first) is not None, PREPARE_SECONDS + CLOSED_SECONDS)
+        self._check_not_stopped()
         if not (per_s := self._workers.capacity_of(first)):
             raise BadRun("the capacity could not be measured: nothing was answered")
         logger.info("capacity, closed loop of one worker: %.0f requests/s", per_s)
@@ -223,7 +249,9 @@ class Coordinator:
 
     def _prepare(self, plan: Plan, order: WorkerMessage) -> None:
         self._workers.send_parts({"what": "prepare", **order, "base": plan.base, "seed": plan.seed})
-        if not self._wait_for_workers(lambda: self._workers.all_are("ready"), PREPARE_SECONDS):
+        is_ready = self._wait_for_workers(lambda: self._workers.all_are("ready"), PREPARE_SECONDS)
+        self._check_not_stopped()
+        if not is_ready:
             raise BadRun(f"a worker did not get ready in {PREPARE_SECONDS:g} s")
 
     def _watched(self, plan: Plan, directory: Path, cluster: ClusterWatch) -> tuple[Run, datetime]:
@@ -238,7 +266,8 @@ class Coordinator:
             if not self._stopped:
                 cluster.order_disruption(plan, begin)
                 self._workers.send({"what": "begin", "in": BEGIN_SECONDS})
-                self._wait_for_workers(lambda: self._workers.all_are("done"), BEGIN_SECONDS + longest)
+                ends = BEGIN_SECONDS + longest
+                self._wait_for_workers(lambda: self._workers.all_are("done"), ends, though_stopped=True)
                 stopped = self._stopped  # by now: ending the wait for zero cuts nothing off
                 cluster.wait_for_zero_after()
         finally:

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
@@ -28,12 +27,12 @@ import psutil
 
 from loadtests.results import GAUGES, Sample
 from tools import prometheus, urls
+from tools.fetching import UNREADABLE, fetch, shown
 from tools.processes import ROOT, end
 
 EVERY_SECONDS = 1.0
 ASK_SECONDS = 0.8  # at most, so that a server that hangs delays no sample
 HEADERS = "TIMELINE_HEADERS"  # in the environment: a JSON object with what goes along with every request
-UNREADABLE = (OSError, ValueError, HTTPException)  # what reading an answer may raise
 CPU, RESIDENT = "process_cpu_seconds_total", "process_resident_memory_bytes"
 METRICS = {*GAUGES, CPU, RESIDENT}
 
@@ -61,7 +60,7 @@ class ServerMonitor:
         try:
             values = prometheus.values(self._get("/metrics"), METRICS)
         except UNREADABLE as error:
-            values, problem = {}, problem or f"/metrics: {error}"
+            values, problem = {}, problem or f"/metrics: {shown(error)}"
         usage = self._processes.usage() if self._processes else None
         if usage is None and RESIDENT in values:
             usage = Usage(1, values[RESIDENT], values.get(CPU, 0.0))
@@ -89,12 +88,11 @@ class ServerMonitor:
         except HTTPError as error:
             return False, f"/readyz: {error.code}"
         except UNREADABLE as error:
-            return None, f"/readyz: {error}"
+            return None, f"/readyz: {shown(error)}"
         return True, None
 
     def _get(self, path: str) -> str:
-        with urls.open_url(f"{self._host}{path}", ASK_SECONDS, self._headers) as answer:
-            return answer.read().decode()
+        return fetch(f"{self._host}{path}", ASK_SECONDS, self._headers).decode()
 
 
 class Processes:

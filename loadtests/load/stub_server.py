@@ -2,10 +2,10 @@
 
 python -m loadtests.load.stub_server --port 3999 --service-ms 2 --stall 10:2
 
-It answers every prediction after a fixed time, without a model; with --capacity, one after the other. In a stall it
-answers nothing, and everything that waited when the stall is over, as a server does that stops to collect garbage.
-Times in scripts are seconds since the first prediction. `/model` describes the built-in data's model; answers carry
-Server-Timing and x-revision as real ones do.
+It answers every prediction after a fixed time, the same for each row, without a model; with --capacity, one after the
+other. In a stall it answers nothing, and everything that waited when the stall is over, as a server does that stops to
+collect garbage. Times in scripts are seconds since the first prediction. `/model` describes the built-in data's model;
+answers carry Server-Timing and x-revision as real ones do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,16 +23,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple, cast
 
+import numpy as np
 import uvloop
 
+from defects.protocols import v2
 from defects.simulator import SCHEMA
 from tools.processes import ROOT, START_SECONDS, STOP_SECONDS, free_port
 from tools.raw_http import ask, get
 
 MODEL = {"name": "defect-classifier", "version": "stub", "digest": "sha256:" + "0" * 64, "engine": "none"}
-PREDICTION = b'{"defect": "ok", "outputs": []}'
+DESCRIPTION = json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()
+PROBABILITIES = [1.0] + [0.0] * (len(SCHEMA.classes) - 1)  # of every row
+PREDICTION = {
+    "defect": SCHEMA.labels[0], "confidence": 1.0, "prediction_id": "0" * 32, "model_version": MODEL["version"],
+    "probabilities": dict(zip(SCHEMA.class_names, PROBABILITIES, strict=True)),
+}  # fmt: skip
+V2_MODEL = {"model_name": MODEL["name"], "model_version": MODEL["version"]}
+_ROWS = re.compile(rb'"shape":\s*\[\s*(\d{1,6})')
 
 
 class Stall(NamedTuple):
@@ -65,6 +76,41 @@ def _respond(status: bytes, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
+@cache
+def _prediction(route: str, rows: int, *, binary: bool) -> tuple[bytes, bytes]:
+    """Return the body of a prediction of so many rows, and a header that it needs, if it does."""
+    if route != "infer":
+        return json.dumps(PREDICTION if route == "classify" else [PREDICTION] * rows).encode(), b""
+    outputs = tuple(v2.Output(name, binary) for name in v2.OUTPUTS)
+    query = v2.Query(np.empty((rows, 0)), None, outputs)
+    probabilities = np.tile(np.array(PROBABILITIES, np.float32), (rows, 1))
+    body, length = v2.encode(V2_MODEL, SCHEMA.class_names, query, probabilities, [0] * rows)
+    return body, b"inference-header-content-length: %d" % length if length else b""
+
+
+def predicted(path: str, body: bytes) -> tuple[bytes, bytes]:
+    """Return the body of the answer to a prediction, and a header that it needs, if it does."""
+    route = path.rpartition("/")[2]
+    if route != "infer":
+        return _prediction(route, body.count(b"}"), binary=False)
+    shape = _ROWS.search(body)
+    return _prediction(route, int(shape[1]) if shape else 1, binary=b'"binary_data_output":true' in body[:4096])
+
+
+def answer(method: str, path: str, body: bytes, *headers: bytes, predictions: int = 0) -> bytes:
+    """Return the right answer to a request, of a server that has answered so many `predictions`."""
+    if method == "POST" and path:
+        said, needed = predicted(path, body)
+        return _respond(b"200 OK", said, *filter(None, (needed, *headers)))
+    if path == "/model":
+        return _respond(b"200 OK", DESCRIPTION)
+    if path == "/readyz":
+        return _respond(b"200 OK", b'{"ready": true}')
+    if path == "/metrics":
+        return _respond(b"200 OK", b"defects_queue_rows 0\nstub_predictions_total %d\n" % predictions)
+    return _respond(b"404 Not Found", b'{"error": "no such path"}')
+
+
 class Behaviour:
     """Decides what each request is answered and when, in the order in which they come."""
 
@@ -76,7 +122,7 @@ class Behaviour:
         self._refusal = _respond(b"503 Service Unavailable", b'{"error": "overloaded"}', b"retry-after: 1")
         self._failure = _respond(b"500 Internal Server Error", b'{"error": "a scripted failure"}')
 
-    def next(self) -> tuple[float, bytes]:
+    def next(self, path: str = "/classify", body: bytes = b"") -> tuple[float, bytes]:
         """Return the seconds until the next request's answer, and the answer; empty: the connection ends.
 
         Where there is never to be one, the seconds are infinite.
@@ -90,9 +136,9 @@ class Behaviour:
         at, fate = now - self._first, self._random.random()
         delay = max((stall.start + stall.seconds - at for stall in s.stalls if stall.start <= at), default=0.0)
         delay = max(0.0, delay)
-        for share, answer in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
+        for share, bad in ((s.refuse_share, self._refusal), (s.fail_share, self._failure), (s.drop_share, b"")):
             if fate < share:
-                return delay, answer
+                return delay, bad
             fate -= share
         slow = self._random.random() < s.slow_share
         name = self._random.choices(self._names, self._shares)[0] if len(self._names) > 1 else self._names[0]
@@ -100,7 +146,7 @@ class Behaviour:
         queue = self._queued(now) if s.capacity else s.queue_ms / 1e3
         timing = b"server-timing: queue;dur=%.3f, score;dur=%.3f" % (1e3 * queue, 1e3 * service - s.queue_ms)
         wait = delay + service + (queue if s.capacity else 0.0)
-        return wait, _respond(b"200 OK", PREDICTION, timing, b"x-revision: " + name)
+        return wait, answer("POST", path, body, timing, b"x-revision: " + name)
 
     def _queued(self, now: float) -> float:
         """Return the seconds until those before this request are answered."""
@@ -129,31 +175,24 @@ class Connection(asyncio.Protocol):
                 length = int(line[15:])
         if len(rest) >= length:
             self._buffer = rest[length:]
-            method, path = head.split(b" ", 2)[:2]
-            self._answer(method, path if self._host in head.lower() + b"\r\n" else b"")
+            method, path = head.decode("latin-1").split(" ", 2)[:2]
+            self._answer(method, path if self._host in head.lower() + b"\r\n" else "", rest[:length])
 
-    def _answer(self, method: bytes, path: bytes) -> None:
-        if method == b"POST" and path:
-            delay, answer = self._behaviour.next()
-            if math.isinf(delay):
-                return
-            if delay > 0:
-                asyncio.get_running_loop().call_later(delay, self._write, answer)
-            else:
-                self._write(answer)
-        elif path == b"/model":
-            self._write(_respond(b"200 OK", json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()))
-        elif path == b"/readyz":
-            self._write(_respond(b"200 OK", b'{"ready": true}'))
-        elif path == b"/metrics":
-            lines = b"defects_queue_rows 0\nstub_predictions_total %d\n" % self._behaviour.predictions
-            self._write(_respond(b"200 OK", lines))
+    def _answer(self, method: str, path: str, body: bytes) -> None:
+        if method != "POST" or not path:
+            self._write(answer(method, path, body, predictions=self._behaviour.predictions))
+            return
+        delay, found = self._behaviour.next(path, body)
+        if math.isinf(delay):
+            return
+        if delay > 0:
+            asyncio.get_running_loop().call_later(delay, self._write, found)
         else:
-            self._write(_respond(b"404 Not Found", b'{"error": "no such path"}'))
+            self._write(found)
 
-    def _write(self, answer: bytes) -> None:
-        if answer:
-            self._transport.write(answer)
+    def _write(self, found: bytes) -> None:
+        if found:
+            self._transport.write(found)
         else:
             self._transport.abort()
 

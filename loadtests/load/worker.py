@@ -15,11 +15,12 @@ from locust.env import Environment
 from loadtests import arrivals, results
 from loadtests.analysis import measures
 from loadtests.load.connections import Connections
-from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, most_in_flight
-from loadtests.load.messages import CHUNK, REPORT, WorkerMessage
+from loadtests.load.dispatcher import GRACE_SECONDS, Dispatcher, is_answered, most_in_flight
+from loadtests.load.messages import CHUNK, REPORT, STOP_SECONDS, WorkerMessage
 from loadtests.scenario import BadScenario, Plan, Scenario
 from tools import payloads
-from tools.payloads import BadPayload, Prepared, Served
+from tools.payloads import BadPayload, Prepared
+from tools.served import Served
 
 logger = logging.getLogger("loadtests")
 PREPARE_SECONDS = 60.0
@@ -46,6 +47,9 @@ class Worker:
             getattr(self, f"_{order['what']}")(order)
         except (OSError, BadPayload, BadScenario) as error:
             self._report("problem", text=str(error))
+        except Exception as error:  # nobody else would hear of it, and the coordinator would wait
+            logger.exception("a worker failed")
+            self._report("problem", text=f"{type(error).__name__}: {error}")
 
     def _report(self, what: str, **content: Any) -> None:
         assert self._environment.runner is not None  # noqa: S101 - messages come from there
@@ -100,19 +104,22 @@ class Worker:
         finally:
             if watcher:
                 watcher.kill()
-        self._report_all(dispatcher)
+        if dispatcher.problem:  # what was recorded does not say what the server did
+            self._report("problem", text=dispatcher.problem)
+        else:
+            self._report_all(dispatcher)
         self._dispatcher = None
         self._reported.set()
 
-    def _end(self, _: WorkerMessage) -> None:
+    def _end(self, order: WorkerMessage) -> None:
         if self._dispatcher:
-            self._dispatcher.end()
+            self._dispatcher.end(order["patience"])
 
     def finish(self) -> None:
         """Report what there is, because this process ends."""
         if self._dispatcher and self._dispatcher.due:
-            self._dispatcher.end()
-            self._reported.wait(self._plan.scenario.timeout_seconds + 2 * GRACE_SECONDS)
+            self._dispatcher.end(STOP_SECONDS)
+            self._reported.wait(STOP_SECONDS + 2 * GRACE_SECONDS)
 
     def _report_all(self, dispatcher: Dispatcher) -> None:
         requests = dispatcher.requests[: dispatcher.due]
@@ -157,11 +164,10 @@ def closed_loop(connections: Connections, prepared: Prepared, seconds: float) ->
     def client(number: int) -> None:
         while time.perf_counter() - started < seconds:
             request = prepared.requests[(number + answered[number]) % len(prepared.requests)]
-            reply = connections.exchange(request)
-            if reply.response is None or reply.response.status_code != 200:
+            if not is_answered(connections.exchange(request, prepared.most_bytes), prepared.is_right):
                 gevent.sleep(0.01)
                 continue
             answered[number] += 1
 
-    gevent.joinall([gevent.spawn(client, number) for number in range(CLOSED_LOOP)])
+    gevent.joinall([gevent.spawn(client, number) for number in range(CLOSED_LOOP)], raise_error=True)
     return sum(answered) / (time.perf_counter() - started)

@@ -42,9 +42,10 @@ ERRORS = (
     "closed",  # the connection ended before the answer did
     "timeout",
     "not HTTP",
-    "wrong answer",  # 2xx without a prediction
+    "wrong answer",  # 2xx without a right prediction for each row
+    "too large",  # more headers, informational answers or bytes than a right answer can have
 )
-UNANSWERED, NOT_SENT, CONNECT, CLOSED, TIMEOUT, NOT_HTTP, WRONG = range(1, len(ERRORS))
+UNANSWERED, NOT_SENT, CONNECT, CLOSED, TIMEOUT, NOT_HTTP, WRONG, TOO_LARGE = range(1, len(ERRORS))
 
 COLUMNS = {
     "intended_s": "when the schedule said that it leaves",
@@ -54,7 +55,7 @@ COLUMNS = {
     "queue_ms": "of that, waiting in the server's queue, as its answer says",
     "score_ms": "of that, being scored, as its answer says",
     "status": "HTTP status; 0: no answer",
-    "outcome": "answered (2xx), refused (429 or 503 with Retry-After), failed (everything else)",
+    "outcome": "answered (a right 2xx), refused (429 or 503 with Retry-After), failed (everything else)",
     "error": "why there is no valid answer; empty where the status says it all",
     "phase": "the scenario's phase of its intended time",
     "kind": "the payload",

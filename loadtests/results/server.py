@@ -31,7 +31,7 @@ class Counts(Record):
 
     planned: int = Field(description="by the schedule")
     sent: int = Field(description="that left; of a bucket: that left during it, whenever they were meant to")
-    answered: int = Field(description="2xx")
+    answered: int = Field(description="2xx with a right prediction for each row")
     refused: int = Field(description="429 or 503 with Retry-After: the server's admission at work")
     failed: int = Field(description="any other status, no answer, not sent")
     good: int = Field(description="answered within the phase's p95 limit; their rate is the goodput")

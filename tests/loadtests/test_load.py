@@ -44,7 +44,7 @@ from loadtests import scenario as scenarios
 from loadtests.load import stub_server
 from loadtests.results import Summary
 from loadtests.scenario import BadScenario, Plan
-from tools import payloads
+from tools import payloads, served
 
 NOBODY = "http://127.0.0.1:9"
 FILE = ("-f", "loadtests/locustfile.py", "--only-summary")
@@ -441,13 +441,13 @@ def test_headers_that_an_ingress_needs_go_along_with_everything(tmp_path: Path) 
 
 
 def test_smoke_and_a_short_burst_against_the_real_server(server: Server, tmp_path: Path) -> None:
-    served = httpx.get(f"{server.url}/model").json()
+    said = httpx.get(f"{server.url}/model").json()
     for name, folder in (("smoke", tmp_path / "1"), (str(short_burst(tmp_path)), tmp_path / "2")):
         folder.mkdir()
         _, summary, directory = undisturbed(partial(load, server.url, name), folder)
         assert [p.counts.answered for p in summary.phases] == [p.counts.planned for p in summary.phases]
         assert all(p.score.p50 and p.rest.p50 and p.queue.p50 is not None for p in summary.phases)
-        assert summary.environment.model.digest == served["digest"]
+        assert summary.environment.model.digest == said["digest"]
         assert summary.revisions == {"local": sum(p.counts.answered for p in summary.phases)}
         last = summary.timeline[-1]
         assert (last.ready, last.problem, last.queue_rows is not None) == (True, None, True)
@@ -485,7 +485,7 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
     result = pipeline.train(dataset.read(table, "defect"), "logistic-regression", 0, 0.2, quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model") as server:
-        model = payloads.Served.from_json(payloads.ask_model(server.url))
+        model = served.Served.from_json(payloads.ask_model(server.url))
         for folder, options in ((tmp_path / "1", ()), (tmp_path / "2", ("--payload", table))):
             folder.mkdir()
             _, summary, _ = load(server.url, mixed(folder), folder, *options)

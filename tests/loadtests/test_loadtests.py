@@ -22,7 +22,7 @@ from loadtests.load import dispatcher as dispatch
 from loadtests.load import server_monitor, stub_server
 from loadtests.load.connections import Connections, reachable
 from loadtests.load.dispatcher import Dispatcher, RequestListener
-from tools import payloads
+from tools import payloads, served
 from tools.raw_http import post
 
 
@@ -133,7 +133,7 @@ def test_the_first_address_that_can_be_connected_to_is_used() -> None:
 
 def dispatcher(url: str, times: list[float], report: RequestListener, limit: int = 100) -> Dispatcher:
     """Sends requests without a body at these times."""
-    prepared = payloads.Prepared("x", 1, (post("/", b""),), b"{}")
+    prepared = payloads.Prepared("x", 1, (post("/", b""),), lambda body, _: body == b"{}", 1000)
     return Dispatcher(
         np.array(times), np.zeros(len(times), np.int8), [prepared], Connections(url, WAIT_SECONDS), report, limit=limit
     )
@@ -198,7 +198,7 @@ def test_a_hung_server_does_not_use_up_what_may_be_in_flight() -> None:
 
 
 def test_every_row_is_sent_unless_they_are_too_many_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = payloads.Served.from_json({**stub_server.MODEL, "schema": SCHEMA.to_json()})
+    model = served.Served.from_json({**stub_server.MODEL, "schema": SCHEMA.to_json()})
     rows = payloads.rows_for(model.schema, 1000, seed=1)
 
     def prepare() -> payloads.Prepared:

@@ -16,7 +16,7 @@ from defects.schema import DefectClass, Feature, Schema
 from defects.simulator import SCHEMA
 from defects.training import dataset
 from loadtests.load import stub_server
-from tools import payloads
+from tools import payloads, served
 from tools.payloads import BadPayload, rows_from_file
 
 ROWS: list[dict[str, Any]] = [
@@ -226,7 +226,7 @@ def test_v2_tensors_have_the_model_s_precision(schema: Schema) -> None:
 
 def test_every_kind_of_request_carries_the_value() -> None:
     said = stub_server.MODEL | {"schema": WIDE.to_json()}
-    model, row = payloads.Served.from_json(said), np.array([[20000003, 1, 0.1]])
+    model, row = served.Served.from_json(said), np.array([[20000003, 1, 0.1]])
     for kind, there in (("json", b'{"f":20000003.0,"on":true,"x":0.1}'), ("v2-json", b'"data":[20000003.0,1.0,0.1]')):
         made = payloads.prepare(kind, 1, "http://127.0.0.1:3000", model, WIDE.held(row), deadline_ms=None)
         assert there in made.requests[0]
