@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from defects.identifiers import PATTERN
-from defects.schema import BOOLEAN, FLOAT32_MAX, INTEGER, NUMBER, TEXT, Feature, Schema
+from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
+from defects.schema import FLOAT32_MAX, Feature, Schema
 
 
 @lru_cache(16)

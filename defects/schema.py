@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import values
+from defects.kinds import BOOLEAN, LABEL_TYPES, NUMBER, TEXT, Label, read_label
 from defects.problems import (
     MAX_NAME,
     MAX_PROBLEMS,
@@ -45,12 +46,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
 MAX_NAMES = 100_000  # features, and classes
 
-NUMBER, BOOLEAN = "number", "boolean"  # kinds of a feature
-TEXT, INTEGER = "text", "integer"  # types of a label, besides those two
-
 Rows = NDArray[np.float64]  # [rows, features]; NaN where a value is missing
 ModelRows = NDArray[np.float32] | NDArray[np.float64]  # the same, as the model takes them: see `Schema.held`
-Label = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +128,15 @@ class Feature:
             return ""
         return f"; training saw {short(self.shown(self.observed_low))} to {short(self.shown(self.observed_high))}"
 
-    def problem_with(self, value: Any) -> str:
-        """Return what is wrong with a number, or a missing one, that a row may not have."""
+    def problem_with(self, value: Any, field: str) -> Problem:
+        """Return what is wrong with a number, or a missing one, that `field` may not have."""
         number = as_float(value)
+        problem = f"is {short(number)}" if self.kind == BOOLEAN else f"{short(number)} is out of range"
         if type(value) is Constant:
-            return f"is {value}"
-        if math.isnan(number):
-            return "is missing"
-        if math.isinf(number):
-            return "is infinite"
-        return f"is {short(number)}" if self.kind == BOOLEAN else f"{short(number)} is out of range"
+            problem = f"is {value}"
+        elif not math.isfinite(number):
+            problem = "is missing" if math.isnan(number) else "is infinite"
+        return Problem(field, problem, self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +164,8 @@ class Schema:
 
     def __post_init__(self) -> None:
         values.text(self.title, "title")
-        if values.text(self.label_type, "label_type") not in _LABELS:
-            raise ValueError(f"the label type {self.label_type!r} is none of {', '.join(_LABELS)}")
+        if values.text(self.label_type, "label_type") not in LABEL_TYPES:
+            raise ValueError(f"the label type {self.label_type!r} is none of {', '.join(LABEL_TYPES)}")
         for kind, names in (("feature", self.names), ("class", self.class_names)):
             if not names:
                 raise ValueError(f"a schema needs at least one {kind}")
@@ -188,8 +184,7 @@ class Schema:
     @cached_property
     def labels(self) -> tuple[Label, ...]:
         """Each class as the training's labels had it, for answers in JSON."""
-        read = _LABELS[self.label_type]
-        return tuple(values.read_label(name, self.label_type, read) for name in self.class_names)
+        return tuple(read_label(name, self.label_type) for name in self.class_names)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -305,7 +300,7 @@ class Schema:
         bad = self._wrong(rows)
         if bad.any():
             problems = (
-                _problem(field_name(row, self.names[column], single), self.features[column], rows[row, column])
+                self.features[column].problem_with(rows[row, column], field_name(row, self.names[column], single))
                 for row, column in zip(*bad.nonzero(), strict=True)
             )
             raise InvalidInput(list(islice(problems, MAX_PROBLEMS + 1)))
@@ -374,7 +369,7 @@ class Schema:
             if not (is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
                 yield Problem(place, f"is {kind_of(value)}", feature.expected)
             elif not feature.allows(as_float(value)):
-                yield _problem(place, feature, value)
+                yield feature.problem_with(value, place)
 
     def known_features(self, unknown: str, *, suggest: bool) -> str:
         """Say which features there are, and which one an unknown name may stand for."""
@@ -401,15 +396,3 @@ class Schema:
 
 class _Malformed(Exception):
     """A row is malformed; `_problems_of` finds out in which way."""
-
-
-_LABELS: dict[str, Callable[[str], Label]] = {
-    TEXT: str,
-    INTEGER: int,
-    NUMBER: float,
-    BOOLEAN: lambda name: {"True": True, "False": False}[name],
-}
-
-
-def _problem(field: str, feature: Feature, value: Any) -> Problem:
-    return Problem(field, feature.problem_with(value), feature.expected)

@@ -12,7 +12,6 @@ from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, TypeVar
 
-from defects.files import INT64, UINT64
 from defects.problems import kind_of
 
 MAX_TEXT = 10_000  # characters
@@ -59,18 +58,6 @@ def label(value: Any, place: str) -> str:
     if not text(value, place, MAX_LABEL).strip():
         raise ValueError(f"{place} is {value[:100]!r}; expected a name")
     return str(value)
-
-
-def read_label(name: str, kind: str, read: Callable[[str], Any]) -> Any:
-    """Return a class's name as `read` reads it, which has to be what JSON can hold, and the name its only spelling."""
-    try:
-        value = read(name)
-    except (ValueError, KeyError):
-        value = math.nan
-    unbounded = isinstance(value, int) and not INT64 <= value < UINT64
-    if str(value) != name or unbounded or value in (math.inf, -math.inf) or value != value:  # noqa: PLR0124
-        raise ValueError(f"the class {shown(name)} is no label of type {kind}")
-    return value
 
 
 def number(value: Any, place: str) -> float:

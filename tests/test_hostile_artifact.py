@@ -26,9 +26,10 @@ from conftest import BENTOML, MODULE, Command, quiet, run
 from defects import artifact, replica, scoring
 from defects.artifact import BadArtifact
 from defects.http import verification
+from defects.kinds import BOOLEAN, INTEGER
 from defects.protocols import v2
 from defects.replica import Replica
-from defects.schema import BOOLEAN, INTEGER, DefectClass, Feature, Schema
+from defects.schema import DefectClass, Feature, Schema
 from defects.serving.logs import Writer
 from defects.serving.metrics import Metrics
 from defects.serving.model import ServedModel

@@ -27,6 +27,7 @@ GROUND = (
     "defects.problems",
     "defects.files",
     "defects.values",
+    "defects.kinds",
     "defects.schema",
     "defects.settings",
     "defects.artifact",

@@ -20,8 +20,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from defects.kinds import BOOLEAN
 from defects.problems import Constant, InvalidInput
-from defects.schema import BOOLEAN, Feature, ModelRows, Schema
+from defects.schema import Feature, ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers

@@ -9,7 +9,8 @@ import numpy as np
 from defects.artifact import Golden
 from defects.check.client import Client, Failed
 from defects.check.protocols import CODECS, Codec
-from defects.schema import BOOLEAN, ModelRows, Schema
+from defects.kinds import BOOLEAN
+from defects.schema import ModelRows, Schema
 from defects.scoring import Probabilities
 from defects.serving.model import ServedModel
 

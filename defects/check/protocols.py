@@ -16,9 +16,10 @@ import orjson
 from pydantic import BaseModel, Field
 
 from defects.check.client import Client, Failed, Response, json_value, parsed, read_json
+from defects.kinds import BOOLEAN
 from defects.protocols import v2 as openinference
 from defects.pydantic_models import answer_model
-from defects.schema import BOOLEAN, ModelRows, Schema
+from defects.schema import ModelRows, Schema
 from defects.scoring import Probabilities
 from defects.serving.model import ServedModel
 from defects.settings import MAX_TIMEOUT_MS

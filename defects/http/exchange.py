@@ -111,3 +111,4 @@ class Exchange:
         self._finish = None  # it leads back here, and garbage that is no cycle needs no collector
         self._protocol.tasks.discard(self)
         self._routes.predictions.close(self._request, self._route.name, status, refused)
+        self._request.body = b""  # an idle connection keeps its last exchange

@@ -24,6 +24,7 @@ from defects.http.connection import Connection, nothing_more
 from defects.http.connections import Connections
 from defects.http.exchange import Cycle, Exchange
 from defects.http.messages import Disconnected, Request
+from defects.http.reader import IDLE
 from defects.http.router import PredictionRoute, Routes
 
 
@@ -65,16 +66,16 @@ class PredictionProtocol(Connection):
             super().on_body(body)
         else:
             self._came += len(body)
-            self._loose -= len(body)
             self._partial.pieces.append(body)
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
-        if self._partial is None:
-            return
         started, self._partial = self._partial, None
-        if self._refusal is not None:
-            return
+        if started is None or self.headers or self._refusal is not None:
+            super().on_message_complete()
+            if started is None or self._refusal is not None:
+                return
+        self._phase, self._ended = IDLE, True
+        self._loose = self._came = self._counted = 0
         path, body = self.url.decode("latin-1"), b"".join(started.pieces)
         request = Request("POST", path, self._fields, nothing_more, body=body, started=self._began)
         exchange = Exchange(self, self._routes, started.route, request)

@@ -15,8 +15,9 @@ from defects.http.openapi_common import (
     described_object,
     reference,
 )
+from defects.kinds import BOOLEAN
 from defects.pydantic_models import answer_model, documented_limits, request_model
-from defects.schema import BOOLEAN, Feature, Schema
+from defects.schema import Feature, Schema
 from defects.serving.health import Verification
 from defects.serving.model import MAX_ROWS
 

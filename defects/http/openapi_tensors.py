@@ -10,9 +10,10 @@ from typing import Any
 
 from defects.http.openapi_common import JSONSchema, described_object, reference
 from defects.identifiers import PATTERN
+from defects.kinds import BOOLEAN
 from defects.protocols import v2
 from defects.protocols.tensors import BF16, BOOL, DATATYPES, MAX_SIZES
-from defects.schema import BOOLEAN, Schema
+from defects.schema import Schema
 from defects.serving.model import MAX_ROWS
 
 BINARY_DESCRIPTION = (

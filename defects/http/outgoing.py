@@ -43,8 +43,10 @@ class Outgoing:
 
     def respond(self, status: int, headers: Headers, body: bytes, server: ServerState) -> None:
         """Write an answer, with the headers that the server adds to all."""
-        fields = [b"%b: %b\r\n" % field for field in (*server.default_headers, *headers)]
-        self.write(b"".join((STATUS_LINE[status], *fields, b"\r\n", body)))
+        fields = map(b": ".join, (*server.default_headers, *headers))
+        answer = b"".join((STATUS_LINE[status], b"\r\n".join(fields), b"\r\n\r\n", body))
+        self._written += len(answer)
+        self._transport.write(answer)
 
     def is_closing(self) -> bool:
         return self.closed or bool(self._transport.is_closing())

@@ -92,7 +92,8 @@ class Predictions:
     def close(self, request: Request, route: str, status: int, refused: str = "") -> None:
         """Close a prediction that was answered with `status`: count it, and log it where its turn has come."""
         self._in_flight.decrement()
-        request.drop_body()
+        if request.share is not None:
+            request.drop_body()
         seconds = time.perf_counter() - request.started
         if request.scored and status == 200:
             encode = request.started + seconds - request.scored

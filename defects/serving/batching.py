@@ -261,9 +261,9 @@ class Batcher:
         for (job, start, stop), result in zip(batch, results, strict=True):
             self._deliver(job, start, stop, result, finished)
         rows = sum(stop - start for _, start, stop in batch)
-        self._row_seconds = _bounded(self._row_seconds, seconds / rows)
+        self._row_seconds = _smoothed(self._row_seconds, seconds / rows)
         size = rows.bit_length()
-        self._seconds_by_size[size] = _bounded(self._seconds_by_size.get(size, 0.0), seconds)
+        self._seconds_by_size[size] = _smoothed(self._seconds_by_size.get(size, 0.0), seconds)
         self.on_batch(rows)
         self._failures = self._failures + 1 if all(isinstance(r, Exception) for r in results) else 0
         if self._failures == DOUBTFUL:
@@ -300,10 +300,8 @@ class Batcher:
         self._waiting_rows -= rows
 
 
-def _bounded(mean: float, newest: float) -> float:
-    """Return the smoothed mean, without an outlier's full weight."""
-    return _smoothed(mean, min(newest, mean * SLOWER or math.inf))
-
-
 def _smoothed(mean: float, newest: float) -> float:
+    """Return the mean with the newest measurement in it, of which an outlier counts no more than `SLOWER` times it."""
+    if mean and newest > mean * SLOWER:
+        newest = mean * SLOWER
     return mean + (newest - mean) * SMOOTHING if mean else newest

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import simulator
-from defects.schema import BOOLEAN, DefectClass, Feature, ModelRows, Schema
+from defects.kinds import BOOLEAN
+from defects.schema import DefectClass, Feature, ModelRows, Schema
 from defects.training import tables
 from defects.training.columns import Numbers, numbers
 from defects.training.labels import labels

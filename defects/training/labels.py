@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from defects.schema import BOOLEAN, INTEGER, NUMBER, TEXT
+from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
 from defects.training.columns import TRUTHS, encoded, merged
 from defects.training.tables import Column, shown
 

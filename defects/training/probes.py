@@ -12,7 +12,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from defects.schema import BOOLEAN, FLOAT32_MAX, Rows, Schema
+from defects.kinds import BOOLEAN
+from defects.schema import FLOAT32_MAX, Rows, Schema
 from defects.training.graph import Tree, classifier_of, offsets_of, trees_of
 
 SEED = 0

@@ -29,7 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import quiet
 from defects import scoring
-from defects.schema import FLOAT32_MAX, INTEGER, DefectClass, Feature, Schema
+from defects.kinds import INTEGER
+from defects.schema import FLOAT32_MAX, DefectClass, Feature, Schema
 from defects.training import graph, pipeline, precision
 from defects.training.dataset import BadData, Table
 
