@@ -91,6 +91,7 @@ def classifier(replica: Replica) -> bentoml.Service[Any]:
         def check_the_arbiter() -> None:
             """In `bentoml serve`'s arbiter: allow one worker, and let the arbiter end with it."""
             arbiter.check_workers(NAME)
+            arbiter.check_health_port(replica.settings)
             arbiter.install()
             os.environ["BENTOML_CONTAINERIZED"] = "true"  # where nobody starts a killed worker again
 

@@ -22,7 +22,7 @@ from defects.http.connections import Connections, most_connections, raise_file_l
 from defects.http.health_port import HealthPort
 from defects.http.router import Routes, Table
 from defects.scoring import Scorer
-from defects.serving.batching import Batcher
+from defects.serving.batching import Batcher, Overloaded
 from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
@@ -215,6 +215,8 @@ class Replica:
         assert self._golden is not None  # noqa: S101 - without one, nothing is ever scored
         try:
             problem = await self.replay(self._golden)
+        except Overloaded:
+            return  # nobody can say as yet
         except Exception as error:
             problem = f"the golden inputs can't be scored any more: {error}"
         if problem:

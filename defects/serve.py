@@ -27,11 +27,13 @@ def main(build: Callable[[], Replica] | None = None) -> None:
     replica = (build or _usual)()
     import uvicorn
 
-    from defects.serving.listener import listen
+    from defects.serving.listener import check_health_port, listen
     from defects.settings import BadSetting
 
+    settings = replica.settings
     try:
-        listener = listen(replica.settings.host, replica.settings.port)
+        listener = listen(settings.host, settings.port)
+        check_health_port(settings, settings.port)
     except BadSetting as problem:
         problem.exit()
     config = uvicorn.Config(

@@ -59,6 +59,7 @@ class PredictionProtocol(Connection):
     def _is_plain(self) -> bool:
         """Tell whether a request needs nothing but an answer."""
         plain = self.parser.get_method() == b"POST" and not self.expect_100_continue and not self._crowded
+        plain = plain and b"content-encoding" not in self._fields  # large ones are unpacked in a thread
         return plain and self.parser.should_keep_alive() and not self.busy and not self.flow.write_paused
 
     def on_body(self, body: bytes) -> None:

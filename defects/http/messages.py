@@ -109,11 +109,11 @@ async def read_body(request: Request, types: Sequence[bytes], limit: int, bodies
 
 
 def check_body(request: Request, types: Sequence[bytes], limit: int) -> bytes:
-    """Return the same of a request whose body has come already; raises `Refusal`."""
-    zipped = _announced(request.headers, types, limit)
+    """Return the body, not packed, of a request where it has come already; raises `Refusal`."""
+    _announced(request.headers, types, limit)
     if len(request.body) > limit:
         raise _too_large(limit)
-    return _decompressed(request.body, limit) if zipped else request.body
+    return request.body
 
 
 def _announced(headers: Mapping[bytes, bytes], types: Sequence[bytes], limit: int) -> bool:

@@ -6,8 +6,12 @@ connection, and the answer would be lost.
 
 from __future__ import annotations
 
+import fcntl
+import sys
+import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -25,11 +29,21 @@ class Outgoing:
     Times are those of `time.perf_counter`, in seconds.
     """
 
-    __slots__ = ("_dropped", "_lingers", "_lingers_since", "_transport", "_written", "_written_before", "closed")
+    __slots__ = (
+        "_dropped",
+        "_lingers",
+        "_lingers_since",
+        "_taken",
+        "_transport",
+        "_written",
+        "_written_before",
+        "closed",
+    )
 
     def __init__(self, transport: Any, lingers: Callable[[], bool]):
         self._transport, self._lingers = transport, lingers
         self.closed, self._written = False, 0
+        self._taken = 0  # of what was written, when nothing of it was waiting
         self._written_before: tuple[float, int] | None = None  # when it was looked at last, and the bytes that had left
         self._lingers_since: float | None = None
         self._dropped = 0  # bytes that came since
@@ -74,9 +88,11 @@ class Outgoing:
 
     def stalls(self, now: float) -> bool:
         """Whether the caller reads its answers more slowly than `WRITE_RATE`; to be asked regularly."""
-        waiting = self._transport.get_write_buffer_size()
+        if self._written == self._taken:
+            return False
+        waiting = self._transport.get_write_buffer_size() + self._held_by_the_kernel()
         if not waiting:
-            self._written_before = None
+            self._written_before, self._taken = None, self._written
             return False
         left = self._written - waiting
         if self._written_before is None:
@@ -86,3 +102,10 @@ class Outgoing:
             return False
         self._written_before = (now, left)
         return bool(left - before < WRITE_RATE * WRITE_SECONDS)
+
+    def _held_by_the_kernel(self) -> int:
+        """Return how many bytes the kernel still has, which may be megabytes: the caller has not taken them."""
+        size = bytearray(4)
+        with suppress(OSError):  # not on this system, or closed just now
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, size)
+        return int.from_bytes(size, sys.byteorder)

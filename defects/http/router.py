@@ -38,6 +38,7 @@ from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
 
+SLOW = 408  # the status where a body did not come in time
 METRICS_PATH = "/metrics"
 HEALTH_PATHS = ("/livez", "/readyz", METRICS_PATH)  # always answered
 
@@ -104,7 +105,7 @@ class Routes:
     ):
         self._start, self._stop, self._model, self.limits = start, stop, model, limits
         self.bodies = Bodies(limits.bodies_bytes)
-        self._in_flight = metrics.in_flight
+        self._metrics, self._in_flight = metrics, metrics.in_flight
         self.responses = Responses(health, metrics, access, model.version, revision)
         self.predictions = Predictions(
             model, batcher, health=health, limits=limits, metrics=metrics, responses=self.responses
@@ -165,6 +166,8 @@ class Routes:
             reply = await self._predicted(route, request)
             await self._send(reply, request, send)
             status, refused = reply.status, reply.refused
+            if status == SLOW:
+                self._metrics.connection_ended("slow_body")
         except Disconnected:
             status = GONE
         finally:

@@ -14,7 +14,8 @@ import click
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils import circus
 
-from defects.settings import BadSetting, Fatal
+from defects.serving import listener
+from defects.settings import BadSetting, Fatal, Settings
 
 
 class WorkerEnded(Fatal):
@@ -69,6 +70,16 @@ class Arbiter(circus.Arbiter):
 def install() -> None:
     """Have BentoML make this `Arbiter` instead of its own."""
     circus.Arbiter = Arbiter  # type: ignore[misc]
+
+
+def check_health_port(settings: Settings) -> None:
+    """End the process where the second port can't be listened on."""
+    command = click.get_current_context(silent=True)
+    given = command.params.get("port") if command else None
+    try:
+        listener.check_health_port(settings, given or BentoMLContainer.http.port.get())
+    except BadSetting as problem:
+        problem.exit()
 
 
 def check_workers(service: str) -> None:

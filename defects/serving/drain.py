@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import math
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from defects.serving.health import BEAT_SECONDS, Health
 ACCEPT_SECONDS = 0.1  # for connections that were begun before the listener closes
 LINGER_SECONDS = 1.0  # for a request on a connection that is still open then
 LOOK_SECONDS, QUIET_LOOKS = 0.02, 5  # it is over sooner where so many looks in a row find no connection
-WATCHDOG_SECONDS = 3.0  # after everything should be over
+WATCHDOG_SECONDS, WATCHDOG_LOOK_SECONDS = 3.0, 0.25  # after everything should be over
 KEEP_ALIVE_SECONDS = 75  # longer than routers keep idle connections, so that they are the ones to close them
 CRASHED = 70  # exit code; 0 would say drained
 SO_ATTACH_FILTER = 26  # Linux's; the socket module does not name it
@@ -70,12 +71,19 @@ class Drain:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
                 signal.signal(number, on_signal)
 
-    def _watchdog(self) -> threading.Timer:
-        """Return a timer that kills the process where the drain hangs: the loop itself, or a batch that never ends."""
+    def _watchdog(self) -> threading.Thread:
+        """Return a thread that kills the process where the drain hangs: the loop itself, or a batch that never ends.
+
+        It counts looks and not the time, which also goes on while the process is stopped.
+        """
         total = self._drain_seconds + ACCEPT_SECONDS + LINGER_SECONDS + self._health.finish_seconds + WATCHDOG_SECONDS
-        watchdog = threading.Timer(total, lambda: die(f"still not drained after {total:g} s"))
-        watchdog.daemon = True
-        return watchdog
+
+        def watch() -> None:
+            for _ in range(math.ceil(total / WATCHDOG_LOOK_SECONDS)):
+                time.sleep(WATCHDOG_LOOK_SECONDS)
+            die(f"still not drained after {total:g} s")
+
+        return threading.Thread(target=watch, name="drain watchdog", daemon=True)
 
     async def watch_arbiter(self) -> None:
         """Drain at once when `bentoml serve`'s arbiter is gone; runs until cancelled."""

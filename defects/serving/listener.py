@@ -33,9 +33,18 @@ def _unusable(host: str, port: int, setting: str, error: Exception) -> BadSettin
     return BadSetting(f"HOST, {setting}: can't listen on {host[:MAX_HOST]}:{port}: {problem}; expected a free address")
 
 
+def check_health_port(settings: Settings, port: int) -> None:
+    """Raise `BadSetting` where the second port, if there is one, is the first one, or not free."""
+    if settings.health_port == port:
+        raise BadSetting(f"DEFECTS_HEALTH_PORT: is {port}, as the port for everything else; expected another one")
+    if settings.health_port is not None:
+        listen(settings.host, settings.health_port, "DEFECTS_HEALTH_PORT").close()
+
+
 if __name__ == "__main__":
     try:
         settings = Settings.from_environment()
         listen(settings.host, settings.port).close()
+        check_health_port(settings, settings.port)
     except BadSetting as problem:
         problem.exit()
