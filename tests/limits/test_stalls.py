@@ -37,6 +37,7 @@ from attacks import (
 from conftest import Serve, Server, until
 
 EARLIEST, LATEST = 9.0, 30.0  # seconds after which what stalls is ended: 10, on a machine that is not busy
+STEADY_SECONDS = 15.0  # longer than a stall may last
 MANY = 50  # connections that stall alike
 HALF_HEAD = b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 BODY = b"[" + b", ".join([EXAMPLE] * 1024) + b"]"
@@ -99,7 +100,7 @@ def unread(server: Server) -> float:
         for _ in range(SLOWLY_READ):
             opened = held.enter_context(closing(connect(server, receive_buffer=4096)))
             opened.sendall(MUCH)
-            reader = Thread(target=read_slowly, args=(opened, 1_000), daemon=True)
+            reader = Thread(target=read_slowly, args=(opened, 1_000, LATEST), daemon=True)
             reader.start()
             held.callback(reader.join)
         until(lambda: stalled_writes(server) >= UNREAD, LATEST)
@@ -112,9 +113,9 @@ def stalled_writes(server: Server) -> float:
     return metric(server, "defects_connections_ended_total", reason="stalled_write")
 
 
-def read_slowly(opened: socket.socket, rate: int) -> bytes:
-    """Read so many bytes a second for as long as a stall may take, or until the connection ends."""
-    received, until_ = bytearray(), time.monotonic() + LATEST
+def read_slowly(opened: socket.socket, rate: int, seconds: float) -> bytes:
+    """Read so many bytes a second for so long, or until the connection ends."""
+    received, until_ = bytearray(), time.monotonic() + seconds
     with suppress(OSError):
         while time.monotonic() < until_ and (came := opened.recv(rate // 10)):
             received += came
@@ -126,7 +127,8 @@ def steady_reader(server: Server, rate: int) -> int:
     """Ask for much and read it slowly for a while, then the rest; return the number of complete answers."""
     with closing(connect(server, receive_buffer=4096)) as opened:
         opened.sendall(MUCH)
-        received = read_slowly(opened, rate)
+        received = read_slowly(opened, rate, STEADY_SECONDS)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         with suppress(OSError):
             while came := opened.recv(1 << 20):
                 received += came
