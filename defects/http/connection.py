@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from defects.http import heads
@@ -34,6 +35,7 @@ class Connection(Reader):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.transport = Outgoing(transport, self._lingers)
+        self.flow = FlowControl(self.transport)
         self._crowded = self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -87,9 +87,17 @@ class Connections:
             if time.perf_counter() > due + LOOK_SECONDS:
                 continue
             for number, connection in enumerate([*self.open], 1):
-                connection.look(time.perf_counter())
+                self._look(connection)
                 if number % SHARE == 0:
                     await asyncio.sleep(0)
+
+    @staticmethod
+    def _look(connection: Connection) -> None:
+        try:
+            connection.look(time.perf_counter())
+        except Exception:  # one connection's trouble must not leave all others unwatched
+            logger.exception("a connection could not be looked after")
+            connection.transport.abort()
 
     def abort(self) -> None:
         """Close all of them at once."""

@@ -52,8 +52,9 @@ class Outgoing:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        self._written += len(data)
-        self._transport.write(data)
+        if not self._transport.is_closing():  # of several requests, uvicorn tells only the last that the caller is gone
+            self._written += len(data)
+            self._transport.write(data)
 
     def respond(self, status: int, headers: Headers, body: bytes, server: ServerState) -> None:
         """Write an answer, with the headers that the server adds to all."""
@@ -64,6 +65,14 @@ class Outgoing:
 
     def is_closing(self) -> bool:
         return self.closed or bool(self._transport.is_closing())
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():  # a caller may have gone away without anybody being told as yet
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Close, now or when the caller has stopped sending; a second time: now."""
@@ -106,6 +115,6 @@ class Outgoing:
     def _held_by_the_kernel(self) -> int:
         """Return how many bytes the kernel still has, which may be megabytes: the caller has not taken them."""
         size = bytearray(4)
-        with suppress(OSError):  # not on this system, or closed just now
+        with suppress(OSError, ValueError):  # not on this system, or closed just now
             fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, size)
         return int.from_bytes(size, sys.byteorder)

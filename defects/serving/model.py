@@ -38,12 +38,9 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def most_parts(schema: Schema) -> int:
-    """Return how many values, keys, lists and objects a request may have: two for each value of a row, and some more.
-
-    As JSON, `MAX_ROWS` rows have a key, or a list, for each value at most.
-    """
-    return 2 * (MAX_ROWS + 16) * len(schema.names) + 8192
+def most_nested(schema: Schema) -> int:
+    """Return how many lists and objects a request may have: one for each row and each of its values, and some more."""
+    return (MAX_ROWS + 16) * (len(schema.names) + 2) + 8192
 
 
 def prediction_objects(

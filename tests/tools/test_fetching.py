@@ -79,7 +79,7 @@ ticking = gevent.spawn(tick)
 try:
     fetch(sys.argv[1], 2)
 except Exception as error:
-    print(type(error).__name__, len(ticks) > 3)
+    print(type(error).__name__, bool(ticks))
 """
 
 
