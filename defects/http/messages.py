@@ -197,12 +197,12 @@ def read_json(
     request: Request,
     body: bytes | None = None,
     *,
-    most: int = documents.MAX_NESTED,
+    most: int = documents.MAX_PARTS,
     constant_places: documents.Places | None = None,
 ) -> Any:
     """Read the JSON value of `body`, or of the request's; raises `Refusal` or `InvalidInput`.
 
-    It may have as many lists and objects as `most`. `NaN` and infinities come as `Constant`, for
+    It may have as many values, lists and objects as `most`. `NaN` and infinities come as `Constant`, for
     validation to take or to name them. `constant_places` tells where in an object validation looks, if not everywhere.
     """
     try:

@@ -27,7 +27,7 @@ from defects.scoring import Probabilities
 from defects.serving.batching import Batcher, Job, Overloaded, Receiver
 from defects.serving.health import Health
 from defects.serving.metrics import Metrics
-from defects.serving.model import MAX_ROWS, Limits, ServedModel, most_nested, prediction_objects
+from defects.serving.model import MAX_ROWS, Limits, ServedModel, most_parts, prediction_objects
 from defects.settings import MAX_TIMEOUT_MS
 
 Encode = Callable[[RoundedProbabilities, Sequence[int]], Reply]  # of the rows' probabilities and most probable classes
@@ -143,7 +143,7 @@ class Codecs:
 
     def __init__(self, model: ServedModel, limits: Limits):
         self._model, self._schema, self._limits = model, model.schema, limits
-        self._read = partial(read_json, most=most_nested(model.schema))
+        self._read = partial(read_json, most=most_parts(model.schema))
         self._v2_model = {"model_name": model.name, "model_version": model.version}
 
     def scan(self, request: Request) -> Decoded:

@@ -38,9 +38,9 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
-def most_nested(schema: Schema) -> int:
-    """Return how many lists and objects a request may have: one for each row and each of its values, and some more."""
-    return (MAX_ROWS + 16) * (len(schema.names) + 2) + 8192
+def most_parts(schema: Schema) -> int:
+    """Return how many values, lists and objects a request may have: far more than `MAX_ROWS` rows need."""
+    return 4 * (MAX_ROWS + 16) * len(schema.names) + 16_384
 
 
 def prediction_objects(
