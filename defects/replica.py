@@ -27,13 +27,12 @@ from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
-from defects.serving.model import Limits, ServedModel, body_bytes
+from defects.serving.model import BODIES_BYTES, Limits, ServedModel, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
 DESCRIPTION = "Says which defect, if any, a parcel has."  # of the service, to BentoML's clients
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
-BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of them may be that large
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
 logger = logging.getLogger("defects")

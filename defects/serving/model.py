@@ -11,6 +11,7 @@ from defects.protocols.v2 import RoundedProbabilities
 from defects.schema import Schema
 
 MAX_ROWS = 1024  # in one request
+BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of them may be that large
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Limits:
 
     body_bytes: int
     timeout: float  # seconds, where the request doesn't say
-    bodies_bytes: int = 1 << 27  # of all together that come in pieces
+    bodies_bytes: int = BODIES_BYTES  # of all together that come in pieces
 
 
 def body_bytes(schema: Schema) -> int:
