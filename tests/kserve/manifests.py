@@ -25,6 +25,7 @@ KUBERNETES = "1.35"
 CLIENTS_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 MODE = "serving.kserve.io/deploymentMode"
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
+DEADLINE = "serving.knative.dev/progress-deadline"  # Knative takes whole seconds; 600 where it is missing
 
 Document = dict[str, Any]
 TAKE = re.compile(r"mkdir -p build/load && kubectl -n \S+ exec job/load-test -- .*\n.* build/load$", re.MULTILINE)
@@ -227,6 +228,7 @@ def knative_problems(service: Document) -> list[str]:
     sources = {v["name"]: v for v in spec.get("volumes", [])}
     rules = {
         "timeout": 0 < spec["timeout"] <= MAX_TIMEOUT,
+        "progress-deadline": re.fullmatch("[1-9][0-9]*s", service["metadata"]["annotations"].get(DEADLINE, "600s")),
         "containerConcurrency": 0 <= spec["containerConcurrency"] <= MAX_CONCURRENCY,
         "automountServiceAccountToken": spec.get("automountServiceAccountToken", False) is False,
         "ports": port.get("name") in (None, "http1", "h2c") and port["containerPort"] not in RESERVED_PORTS,
