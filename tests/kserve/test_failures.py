@@ -81,7 +81,7 @@ PODS = [
 class Api(BaseHTTPRequestHandler):
     """As much of the Kubernetes API as `kubectl get pods` asks."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class names it
+    def do_GET(self) -> None:
         url = urlsplit(self.path)
         pods = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
         answers: dict[str, Document] = {

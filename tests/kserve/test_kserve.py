@@ -217,7 +217,8 @@ def test_names_are_rewritten_wherever_they_stand(tmp_path: Path, mode: str) -> N
     assert spec["serviceAccountName"] == names["ServiceAccount"] == "north-defect-classifier"
     ours = {"matchLabels": {"serving.kserve.io/inferenceservice": names["InferenceService"]}}
     assert only(documents, "PodDisruptionBudget")["spec"]["selector"] == ours
-    assert only(documents, "NetworkPolicy")["spec"]["podSelector"] == ours
+    predictors = {"matchLabels": ours["matchLabels"] | {"component": "predictor"}}
+    assert only(documents, "NetworkPolicy")["spec"]["podSelector"] == predictors
     assert [constraint["labelSelector"] for constraint in spec["topologySpreadConstraints"]] == [ours, ours]
 
 
@@ -390,5 +391,6 @@ def test_a_network_policy_lets_a_load_test_in(name: str, tmp_path: Path) -> None
     documents = render(overlay(tmp_path, "standard", "network-policy", name))
     pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] == "Job"]
     rules = [rule for rule in only(documents, "NetworkPolicy")["spec"]["ingress"] if {"port": 3000} in rule["ports"]]
-    chosen = [f["podSelector"]["matchLabels"] for rule in rules for f in rule["from"] if "podSelector" in f]
+    selectors = [f["podSelector"] for rule in rules for f in rule["from"] if "podSelector" in f]
+    chosen = [selector["matchLabels"] for selector in selectors if selector.keys() == {"matchLabels"}]
     assert all(any(labels.items() <= pod.items() for labels in chosen) for pod in pods)
