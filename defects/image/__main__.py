@@ -1,4 +1,4 @@
-"""Make the OCI image, with `bentoml containerize`; make it small, check, describe and push it.
+"""Make the OCI image, with `bentoml containerize`; make it small, check, describe and push it; put it into an overlay.
 
 `python -m defects.image build` makes a Bento, has BentoML make an image of it, and copies out of that image what
 serving needs, in a layer each: packages, byte code, code, model. The server is started while the image
@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from defects import artifact
-from defects.image import sbom
+from defects.image import overlay, sbom
 from defects.image.containers import (
     ENGINES,
     MOUNTED,
@@ -175,7 +175,14 @@ def push(options: argparse.Namespace) -> None:
     name, built_tag = built["image"].split(":")
     repository, tag = parse_name(options.image, built_tag)
     digest = push_image(built["engine"], built["image"], f"{repository}:{tag}")
-    print(f"{repository}:{tag}\n{digest}\nkustomize edit set image {name}={repository}@{digest}")
+    named = "" if name == NAME else f" --name {name}"
+    into = f".venv/bin/python -m defects.image set --overlay kserve/overlays/staging{named} {repository}@{digest}"
+    print(f"{repository}:{tag}\n{digest}\n{into}")
+
+
+def set_in_overlay(options: argparse.Namespace) -> None:
+    """Put an image of a registry into an overlay's `images:`."""
+    print(overlay.set_image(options.overlay, options.name, overlay.Reference.parse(options.image)))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -193,6 +200,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     pushing = verbs.add_parser("push", help="push the image that was built last")
     pushing.add_argument("image", help="registry/repository[:tag]")
     pushing.set_defaults(run=push)
+    setting = verbs.add_parser("set", help="put a pushed image into an overlay's images:")
+    setting.add_argument("--overlay", type=Path, required=True, help="such as kserve/overlays/production")
+    setting.add_argument("--name", default=NAME, help="which of the overlay's images (default: %(default)s)")
+    setting.add_argument("image", help="registry/repository@sha256:…, as make push prints it")
+    setting.set_defaults(run=set_in_overlay)
     return parser.parse_args(arguments)
 
 

@@ -21,6 +21,7 @@ ENGINES = ("docker", "podman", "buildah")
 PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}  # and what wheels call them
 SECONDS = 1800  # for one command of an engine, which may have to fetch the base image
 RECORD = "image.json"  # in the output directory: which image was built last, and what is in it
+PLAIN_HTTP = "server gave HTTP response to HTTPS client"  # what Go's HTTP client says, which all engines have
 MOUNTED = "/mnt/models"  # where KServe's storage initializer puts a model
 
 # The server runs once as it will in production, so that exactly what it imports is compiled, for the whole image, in
@@ -157,7 +158,27 @@ def parse_name(image: str, tag: str) -> tuple[str, str]:
 
 
 def push_image(engine: str, image: str, destination: str) -> str:
-    """Push an image to a registry; return its digest there."""
+    """Push an image to a registry; return its digest there. Raises `BuildFailed`."""
+    try:
+        return _pushed(engine, image, destination)
+    except BuildFailed as failed:
+        if PLAIN_HTTP in str(failed):
+            raise BuildFailed(f"{failed}; {insecure_hint(engine, destination)}") from None
+        raise
+
+
+def insecure_hint(engine: str, destination: str) -> str:
+    """Say how an engine is allowed to push to a registry without TLS."""
+    registry = destination.partition("/")[0]
+    if engine == "docker":
+        where = f'"insecure-registries": ["{registry}"] in /etc/docker/daemon.json, and a restart of docker'
+    else:
+        lines = f'[[registry]], location = "{registry}" and insecure = true, each on a line of its own'
+        where = f"a file in /etc/containers/registries.conf.d that ends in .conf and says {lines}"
+    return f"{registry} answers in plain HTTP; {engine} expects {where}"
+
+
+def _pushed(engine: str, image: str, destination: str) -> str:
     if engine == "docker":
         run(engine, "tag", image, destination)
         run(engine, "push", destination)

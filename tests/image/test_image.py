@@ -399,8 +399,9 @@ def test_it_is_pushed_and_a_new_model_ships_little(
         """The sizes of an image's layers in the registry, by digest."""
         done = image_tool(home, reports, "push", repository, CONTAINERS_REGISTRIES_CONF=trusted)
         assert done.returncode == 0, done.stderr
-        name, digest, kustomize = done.stdout.splitlines()
-        assert kustomize == f"kustomize edit set image defect-classifier={repository}@{digest}"
+        name, digest, command = done.stdout.splitlines()
+        setting = "-m defects.image set --overlay kserve/overlays/staging"
+        assert command == f".venv/bin/python {setting} {repository}@{digest}"
         manifests = f"http://{registry}/v2/warehouse/defect-classifier/manifests"
         accept = {"accept": "application/vnd.oci.image.manifest.v1+json"}
         answer = httpx.get(f"{manifests}/{name.rsplit(':', 1)[1]}", headers=accept)
