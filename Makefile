@@ -35,8 +35,9 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/kserve
 
-bento: setup model  ## Build a Bento with the newest model
-	@$(BIN)/bentoml build
+bento: setup model  ## Build a Bento with the newest model that this checkout trained
+	@tag="$$($(BIN)/python -m defects.image.choice)"; \
+	$${tag:+env -u DEFECTS_MODEL_FILE DEFECTS_MODEL=$$tag} $(BIN)/bentoml build
 
 image: setup  ## Build the Bento and the image; BASE_IMAGE= PLATFORM= ENGINE= MODEL=none ARGS=; LOAD=1: the load tests' image
 	@[[ "$(MODEL)" =~ ^(none)?$$ ]] || { echo "MODEL: is $(MODEL); expected none; DEFECTS_MODEL names one" >&2; exit 2; }

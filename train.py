@@ -53,9 +53,15 @@ def _unwritable(error: OSError) -> str:
 
 
 def _has_model() -> bool:
-    """Whether the BentoML model store has a model; ends the process where it has a damaged one."""
+    """Whether the BentoML model store has a model, and say where the newest is another checkout's.
+
+    Ends the process where the store has a damaged one.
+    """
     try:
-        artifact.locate(None, None, Path())
+        directory, tag = artifact.locate(None, None, Path())
+        if tag and not artifact.trained_here(tag):
+            about = artifact.described(artifact.load(directory).card)
+            _say(f"the newest model was not trained by this checkout: {tag}, {about}; make train trains one here")
     except artifact.NoModel:
         return False
     except artifact.BadArtifact as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ MAX_TOLERANCE = 1e-6  # of a golden probability; training writes this one
 MAX_FILES = 100
 MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
 DIGESTS = "digests.json"
+CHECKOUT = "checkout"  # the label of a model in the store that says who trained it
 ONNX, SKOPS = "model.onnx", "model.skops"
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
 
@@ -248,6 +250,43 @@ def _verified(directory: Path, name: str, expected: str) -> bytes:
     return content
 
 
+def described(card: Mapping[str, Any]) -> str:
+    """Say in a line what a model was trained on, when, and how good it is, as far as its card says so."""
+    data, metrics = card["data"], card.get("metrics")
+    parts = [data["source"]]
+    if type(rows := data.get("rows")) is int:
+        parts.append(f"{rows:,} rows")
+    if type(seed := data.get("seed")) is int:
+        parts.append(f"seed {seed}")
+    if type(digest := data.get("sha256")) is str:
+        parts.append(f"sha256:{digest[:12]}")
+    if type(created := card.get("created")) is str:
+        parts.append(f"trained {created}")
+    if isinstance(metrics, dict) and type(accuracy := metrics.get("accuracy")) is float:
+        parts.append(f"accuracy {accuracy:.4f}")
+    return values.one_line(", ".join(parts))
+
+
+def checkout() -> str:
+    """Return an id of this checkout of the code, by where it lies: one model store can have models of several."""
+    return hashlib.sha256(os.fsencode(Path(__file__).resolve().parents[1])).hexdigest()[:16]
+
+
+def trained_here(tag: str) -> bool:
+    """Whether the model of this tag in the BentoML model store was trained by this checkout."""
+    import bentoml
+
+    return bentoml.models.get(tag).info.labels.get(CHECKOUT) == checkout()
+
+
+def newest_trained_here() -> str | None:
+    """Return the tag of the newest model in the store that this checkout has trained; `None` where there is none."""
+    import bentoml
+
+    ours = [model for model in bentoml.models.list(NAME) if model.info.labels.get(CHECKOUT) == checkout()]
+    return str(max(ours, key=lambda model: model.creation_time).tag) if ours else None
+
+
 def store(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
     """Put an artifact into the BentoML model store and return its tag.
 
@@ -260,7 +299,7 @@ def store(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
         with bentoml.models.create(
             f"{NAME}:{card['version']}",
             module=engine,  # the one column of `bentoml models list` that is ours to fill
-            labels={"engine": engine, "estimator": card["estimator"]["name"]},
+            labels={"engine": engine, "estimator": card["estimator"]["name"], CHECKOUT: checkout()},
             metadata={
                 "digest": digest_of(listing(contents)),
                 "data": card["data"]["source"],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from defects import scoring
-from defects.artifact import NAME, Artifact, BadArtifact, Golden, load, locate
+from defects.artifact import NAME, Artifact, BadArtifact, Golden, described, load, locate
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
@@ -197,8 +197,8 @@ class Replica:
         """Log where to look and what to try."""
         from defects.http import openapi
 
-        source = self.model.description["card"]["data"]["source"]
-        fields = {"data": source, "try": openapi.curl(self.url, self.model.schema)}
+        data = described(self.model.description["card"])
+        fields = {"data": data, "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
 
     async def replay(self, golden: Golden) -> str | None:

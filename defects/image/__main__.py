@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from defects import artifact
-from defects.image import overlay, sbom
+from defects.image import choice, overlay, sbom
 from defects.image.containers import (
     ENGINES,
     MOUNTED,
@@ -43,20 +43,11 @@ from defects.image.containers import (
     version,
 )
 from defects.image.wheels import requirements_of, wheels
-from defects.settings import BadSetting, Fatal, Settings
+from defects.settings import Fatal, Settings
 
 MODELS = "/home/bentoml/bento/models"
 
 BakedModel = tuple[artifact.Artifact, str] | tuple[None, None]  # with its tag; or none
-
-
-def choose_model(settings: Settings) -> tuple[artifact.Artifact, str]:
-    """Choose the model to bake in, and its tag: `DEFECTS_MODEL`, else the newest of the store. Raises `NoModel`."""
-    if settings.model_dir:
-        raise BadSetting("MODEL_DIR: expected none: a model is baked in from the model store, or mounted (MODEL=none)")
-    directory, tag = artifact.locate(None, settings.model, bento=ROOT.parent)
-    assert tag is not None  # noqa: S101 - without a directory it is one of the store's
-    return artifact.load(directory, settings.model_digest), tag
 
 
 def build_bento(requirements: Path, base: str | None, tag: str | None, scratch: Path) -> tuple[str, Path]:
@@ -115,8 +106,10 @@ def build(options: argparse.Namespace) -> None:
     output: Path = options.output
     (output / RECORD).unlink(missing_ok=True)  # what is pushed is what was built last
     engine = engine_here(options.engine)
-    baked_in = (None, None) if options.without_model else choose_model(Settings.from_environment())
-    model = baked_in[0]
+    baked_in: BakedModel = (None, None) if options.without_model else choice.choose(Settings.from_environment())
+    model, tag = baked_in
+    if model and tag:
+        say(f"packing {choice.named(model, tag)}")
     name = f"{NAME}:{version()}-{model.digest.removeprefix('sha256:')[:12] if model else 'no-model'}"
     if options.platform:
         name += f"-{options.platform.partition('/')[2]}"

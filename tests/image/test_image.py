@@ -74,6 +74,8 @@ def built(home: Path, reports: Path, base: str, engine: str, *options: object) -
     """An image's name, and what was printed while it was built."""
     done = image_tool(home, reports, "build", "--engine", engine, "--base", base, *options, PIP_TRUSTED_HOST=SECRET)
     assert done.returncode == 0, done.stdout + done.stderr
+    packs = "image: packing defect_classifier:" in done.stderr and "simulated scan tunnel" in done.stderr
+    assert packs == ("--without-model" not in options), done.stderr
     return json.loads((reports / "image.json").read_text())["image"], done.stdout
 
 

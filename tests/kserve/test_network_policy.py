@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Peer(NamedTuple):
 def matches(selector: Document, labels: dict[str, str]) -> bool:
     """Whether a label selector chooses these labels, as Kubernetes defines it."""
     wanted: dict[str, str] = selector.get("matchLabels", {})
-    operators = {
+    operators: dict[str, Callable[[str | None, list[str]], bool]] = {
         "In": lambda value, values: value in values,
         "NotIn": lambda value, values: value not in values,
         "Exists": lambda value, _: value is not None,
