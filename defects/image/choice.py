@@ -1,7 +1,7 @@
 """Which model is packed: the one that is named, else the newest of the store, if this checkout has trained it.
 
-`python -m defects.image.choice` prints its tag, and says what it was trained on; `make bento` packs that one. The BentoML
-model store is shared by all checkouts of a user, so its newest model can be another project's.
+`python -m defects.image.choice` prints its tag, and says what it was trained on; `make bento` packs that one. The model
+store of BentoML is shared by all checkouts of a user, so its newest model can be another project's.
 """
 
 from __future__ import annotations
