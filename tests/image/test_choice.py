@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import BIN, CI, ROOT, RUN_SECONDS, environment, run
+from conftest import BIN, CI, ROOT, RUN_SECONDS, Server, environment, run, until
 from defects import artifact
 from defects.training import pipeline
 
@@ -52,15 +53,43 @@ def rows(trained: pipeline.Trained) -> str:
     return f"{trained.card['data']['rows']:,} rows, seed {trained.card['data']['seed']}"
 
 
-def choose(home: Path, **settings: object) -> tuple[int, str, str]:
-    done = run(home, "python", "-m", "defects.image.choice", **settings)
-    return done.returncode, done.stdout.strip(), done.stderr.strip()
+CHOOSE = """
+import json, sys
+from defects.image import choice
+from defects.settings import Fatal, Settings
+
+for environment in json.loads(sys.argv[1]):
+    try:
+        model, tag = choice.choose(Settings.from_environment(environment))
+        print(json.dumps([0, tag, choice.named(model, tag)]))
+    except Fatal as problem:
+        print(json.dumps([problem.exit_code, None, str(problem)]))
+"""
+Choice = tuple[int, str | None, str]  # an exit code, the tag of the model, and what is said
 
 
-def test_another_checkouts_newest_model_is_refused_and_named(home: Path, rows: str) -> None:
-    code, chosen, said = choose(home)
-    assert (code, chosen, len(said.splitlines())) == (78, "", 1), said
-    assert said.startswith("defects: DEFECTS_MODEL: is not set, and the newest model of the store was not trained by")
+def choose(home: Path, *environments: dict[str, str]) -> list[Choice]:
+    """What is chosen in each of these environments; one process for all, because BentoML takes a second to import."""
+    done = run(home, "python", "-c", CHOOSE, json.dumps(environments))
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def digests(home: Path) -> dict[str, str]:
+    return {tag: artifact.load(home / "models" / artifact.NAME / tag).digest for tag in ("ours", "theirs")}
+
+
+@pytest.fixture(scope="module")
+def chosen(home: Path, digests: dict[str, str]) -> list[Choice]:
+    names = [{"DEFECTS_MODEL": f"defect_classifier:{tag}"} for tag in ("ours", "theirs")]
+    return choose(home, {}, *names, {"DEFECTS_MODEL_DIGEST": digests["theirs"]})
+
+
+def test_another_checkouts_newest_model_is_refused_and_named(chosen: list[Choice], rows: str) -> None:
+    code, tag, said = chosen[0]
+    assert (code, tag) == (78, None), said
+    assert said.startswith("DEFECTS_MODEL: is not set, and the newest model of the store was not trained by this")
     assert f"defect_classifier:theirs, steel.csv, {rows}, trained 2" in said
     assert "expected DEFECTS_MODEL=defect_classifier:theirs to pack it" in said
     assert said.endswith("or DEFECTS_MODEL=defect_classifier:ours for its own newest one")
@@ -85,38 +114,58 @@ def test_an_image_is_not_begun_with_it(home: Path, tmp_path: Path) -> None:
     assert (done.returncode, "not trained by this checkout: defect_classifier:theirs" in line) == (78, True), line
 
 
-@pytest.mark.parametrize(("tag", "source"), [("ours", "parcels.csv"), ("theirs", "steel.csv")])
-def test_the_model_that_is_named_is_packed_and_its_data_is_said(home: Path, rows: str, tag: str, source: str) -> None:
-    code, chosen, said = choose(home, DEFECTS_MODEL=f"defect_classifier:{tag}")
-    assert (code, chosen) == (0, f"defect_classifier:{tag}"), said
-    digest = artifact.load(home / "models" / artifact.NAME / tag).digest
-    assert said.startswith(f"packing defect_classifier:{tag}, {source}, {rows}, trained 2"), said
+@pytest.mark.parametrize(("index", "name", "source"), [(1, "ours", "parcels.csv"), (2, "theirs", "steel.csv")])
+def test_the_model_that_is_named_is_packed_and_its_data_is_said(
+    chosen: list[Choice], digests: dict[str, str], rows: str, index: int, name: str, source: str
+) -> None:
+    code, tag, said = chosen[index]
+    assert (code, tag) == (0, f"defect_classifier:{name}"), said
+    assert said.startswith(f"defect_classifier:{name}, {source}, {rows}, trained 2"), said
     assert ", accuracy 0." in said
-    assert said.endswith(f"digest {digest}")
+    assert said.endswith(f"digest {digests[name]}")
 
 
-def test_a_pinned_digest_names_it_as_well(home: Path) -> None:
-    digest = artifact.load(home / "models" / artifact.NAME / "theirs").digest
-    assert choose(home, DEFECTS_MODEL_DIGEST=digest)[:2] == (0, "defect_classifier:theirs")
+def test_a_pinned_digest_names_it_as_well(chosen: list[Choice]) -> None:
+    assert chosen[3][:2] == (0, "defect_classifier:theirs")
 
 
-def test_this_checkouts_own_newest_is_packed_without_more_and_one_of_nobody_is_not(home: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def ours(home: Path, tmp_path: Path) -> Path:
+    """A copy of the store with this checkout's model only."""
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     shutil.rmtree(copy / "models" / artifact.NAME / "theirs")
-    latest = copy / "models" / artifact.NAME / "latest"
-    latest.write_text("ours")
-    assert choose(copy)[:2] == (0, "defect_classifier:ours")
-    description = copy / "models" / artifact.NAME / "ours" / "model.yaml"
+    (copy / "models" / artifact.NAME / "latest").write_text("ours")
+    return copy
+
+
+def test_this_checkouts_own_newest_is_packed_without_more(ours: Path) -> None:
+    done = run(ours, "python", "-m", "defects.image.choice")
+    assert (done.returncode, done.stdout) == (0, "defect_classifier:ours\n"), done.stderr
+    assert done.stderr.startswith("packing defect_classifier:ours, parcels.csv, ")
+
+
+def test_one_of_nobody_is_refused(ours: Path) -> None:
+    description = ours / "models" / artifact.NAME / "ours" / "model.yaml"
     fields = yaml.safe_load(description.read_text())
     del fields["labels"][artifact.CHECKOUT]  # as stored before there was this label
     description.write_text(yaml.safe_dump(fields))
-    code, _, said = choose(copy)
+    ((code, _, said),) = choose(ours, {})
     assert (code, said.endswith("or make train, which trains one here")) == (78, True), said
 
 
 def test_a_store_of_another_place_is_no_hint_at_it(home: Path) -> None:
     assert str(ROOT) not in (home / "models" / artifact.NAME / "ours" / "model.yaml").read_text()
+
+
+def test_a_server_says_in_its_log_what_its_model_was_trained_on(server: Server, rows: str) -> None:
+    def line() -> str | None:
+        return next((text for text in server.log.read_text().splitlines() if '"open http' in text), None)
+
+    until(lambda: line() is not None)
+    said = json.loads(line() or "")["data"]
+    assert said.startswith(f"simulated scan tunnel (defects/simulator.py), {rows}, trained 2"), said
+    assert ", accuracy 0." in said
 
 
 DESCRIBED: list[tuple[dict[str, Any], str]] = [
