@@ -96,16 +96,22 @@ class WatcherProcess:
         return self._found
 
     def replicas(self) -> int:
-        """Return how many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
-        pods: dict[str, bool] = {}
+        """Return how many pods of revisions with traffic there are that are not being ended.
+
+        Those of other revisions are asked for nothing, and may stay. Raises `BadCluster` where pods may not be seen.
+        """
+        pods: dict[str, observations.Pod] = {}
+        shares: dict[str, float] = {}
         for observation in self.observations():
             if isinstance(observation, observations.Pod):
-                pods[observation.name] = observation.stays
+                pods[observation.name] = observation
+            elif isinstance(observation, observations.Service):
+                shares = observation.traffic or shares
             elif isinstance(observation, observations.Unseen) and observation.resource == "pods":
                 raise BadCluster(
                     f"--cluster: {observation.text}; expected a role that may, to know when there is none left"
                 )
-        return sum(pods.values())
+        return sum(pod.stays and (not shares or pod.revision in shares) for pod in pods.values())
 
     def order(self, at: float) -> None:
         """Order the disruption for `at` on `time.monotonic`. If this process ends before, it does not happen."""
