@@ -23,11 +23,8 @@ def with_replica(run: Run, capacity: results.Capacity, cluster: results.Cluster 
     """Return a ramp's result with what one replica holds, and with the patch where it was the server's limit."""
     if not capacity.per_s:
         return capacity
-    replica = replica_capacity(run, capacity.per_s)
-    patch = None
-    if capacity.limited_by == "server" and replica.per_s:
-        patch = scale_target.patch(cluster.mode if cluster else None, replica.per_s)
-    return capacity.model_copy(update={"replica": replica, "patch": patch})
+    found = capacity.model_copy(update={"replica": replica_capacity(run, capacity.per_s)})
+    return found.model_copy(update={"patch": scale_target.patch_for(found, cluster.mode if cluster else None)})
 
 
 def replica_capacity(run: Run, per_s: float) -> ReplicaCapacity:

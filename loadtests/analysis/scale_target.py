@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from loadtests.results import Capacity
+
 CPU_PERCENT = 60  # of the requested CPU, as in kserve/components/autoscale-cpu
 
 _HEAD = """\
@@ -35,7 +37,18 @@ _STANDARD = """\
 """
 
 
-def patch(mode: Literal["Knative", "Standard"] | None, per_s: float) -> str | None:
+Mode = Literal["Knative", "Standard"] | None
+
+
+def patch_for(capacity: Capacity | None, mode: Mode) -> str | None:
+    """Return the patch for what a ramp found, as YAML; `None` where it did not find what the server holds."""
+    replica = capacity and capacity.replica
+    if capacity is None or capacity.limited_by != "server" or not replica or not replica.per_s:
+        return None
+    return patch(mode, replica.per_s)
+
+
+def patch(mode: Mode, per_s: float) -> str | None:
     """Return the patch, as YAML; `per_s`: requests per second that one replica holds.
 
     Knative takes a whole number, which is rounded down: rather too many replicas than too few. `None` below one.

@@ -79,8 +79,17 @@ def routing_of(found: Sequence[AnyObservation], run: Run) -> Routing:
     if not changes:
         return Routing(None, deployments)
     first, *later = changes
-    steps = [(-math.inf, first), *((change.at, change) for change in later)]
-    return Routing(StepFunction((at, frozenset(change.shares)) for at, change in steps), deployments)
+    shares = StepFunction([(-math.inf, first.shares), *((change.at, change.shares) for change in later)])
+    times = [*shares.times, *(change.at - AHEAD_SECONDS for change in later)]
+    return Routing(StepFunction((at, _soon(shares, at)) for at in times), deployments)
+
+
+def _soon(shares: StepFunction, at: float) -> frozenset[str]:
+    """Return the revisions that have a share, or get one so soon that routers may be ahead of the status."""
+    following = (
+        value for time, value in zip(shares.times, shares.values, strict=True) if 0 < time - at <= AHEAD_SECONDS
+    )
+    return frozenset(shares.at(at)).union(*following)
 
 
 def _wanted(changes: Sequence[results.Traffic]) -> set[str]:

@@ -68,8 +68,8 @@ def _cell(cell: Cell) -> str:
 def _patch(summary: Summary) -> list[str]:
     """Return the patch that scales on a ramp's capacity, or why there is none."""
     heading = scale_target.heading(summary)
-    patch = summary.capacity.patch if summary.capacity else None
-    return [escaped(heading), *([f"```yaml\n{patch.strip()}\n```"] if patch else [])] if heading else []
+    patch = scale_target.patch(summary)
+    return [escaped(heading), *([f"```yaml\n{patch}```"] if patch else [])] if heading else []
 
 
 def _platform(summary: Summary) -> list[str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from defects.pages.axes import figure
 from defects.pages.charts import style_sheet
-from defects.pages.html import document, element
+from defects.pages.html import document, element, trusted
 from defects.pages.tables import html, shown
 from defects.pages.time_series import TimeSeries
 from loadtests.analysis.method import HOLD_SECONDS
@@ -106,8 +106,8 @@ def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
 def _patch(summary: Summary) -> Iterator[Markup]:
     """Yield the patch that scales on a ramp's capacity, or why there is none."""
     if heading := scale_target.heading(summary):
-        patch = summary.capacity.patch if summary.capacity else None
-        parts = [element("p", heading, class_="about"), *([element("pre", patch)] if patch else [])]
+        patch = scale_target.patch(summary)
+        parts = [element("p", heading, class_="about"), *([element("pre", trusted(patch))] if patch else [])]
         yield element("section", element("h2", "To scale on it"), *parts, class_="patch")
 
 
@@ -176,9 +176,11 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
 def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
     """Return what the lines and marks of a cluster are, as far as there are any, in a sentence."""
     several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
+    units = {"concurrency": "requests in flight", "rps": "requests per second"}
+    scaled_on = " and ".join(units[metric] for metric in sorted({sample.metric for sample in cluster.autoscaler}))
     said = [
         ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
-        (f"stable and panic: the autoscaler's averages over its long and its short window{several}",
+        (f"stable and panic: {scaled_on}, the autoscaler's averages over its long and its short window{several}",
          series.has("stable", "panic")),
         ("pointed at, the mark of an event says what it is", bool(cluster.events)),
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from defects.pages.axes import figure
+from loadtests.analysis import scale_target
 from loadtests.results import ReplicaCapacity, Summary
 
 UNDER_ONE = "One replica holds less than one request/s, and Knative's target is a whole number: there is no patch."
@@ -36,12 +37,17 @@ def heading(summary: Summary) -> str:
     found = summary.capacity
     if found is None or found.replica is None or found.replica.per_s is None:
         return ""
-    if found.patch is None:
+    if patch(summary) is None:
         return UNDER_ONE if found.limited_by == "server" else HIGHER
     return STANDARD if summary.cluster and summary.cluster.mode == "Standard" else KNATIVE
 
 
+def patch(summary: Summary) -> str | None:
+    """Return the patch, made of the summary's numbers and not of its text, which may come from anywhere."""
+    return scale_target.patch_for(summary.capacity, summary.cluster.mode if summary.cluster else None)
+
+
 def text(summary: Summary) -> str:
     """Return all of it for a terminal, or nothing."""
-    parts = (one_replica(summary), heading(summary), (summary.capacity and summary.capacity.patch) or "")
+    parts = (one_replica(summary), heading(summary), patch(summary) or "")
     return "\n".join(part.rstrip() for part in parts if part)

@@ -108,10 +108,13 @@ class Split(Record):
 
 
 class AutoscalerSample(Record):
-    """What Knative's autoscaler said of a revision; concurrencies are averages over its replicas."""
+    """What Knative's autoscaler said of a revision: averages over time of its metric, summed over its replicas."""
 
     at: float
     revision: str
+    metric: Literal["concurrency", "rps"] = Field(
+        default="concurrency", description="requests in flight, or in a second"
+    )
     stable: Number
     panic: Number
     panicking: bool | None
