@@ -169,6 +169,12 @@ def component(tmp_path_factory: pytest.TempPathFactory) -> Autoscaling:
     return settings_of(render(overlay(tmp_path_factory.mktemp("rate"), "knative", "autoscale-rate")))
 
 
+def test_knative_takes_the_components_annotations(component: Autoscaling) -> None:
+    """Within the bounds of pkg/apis/autoscaling/annotation_validation.go; one out of them refuses the revision."""
+    assert 110 <= 100 * component.panic_threshold <= 1000
+    assert 0 <= component.scale_down_delay <= 3600
+
+
 def held(result: Result, start: float, end: float) -> bool:
     """Return whether the replicas that a burst had stayed, and answered everything within the SLO."""
     ready = result.ready_between(start, end)
