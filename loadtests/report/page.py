@@ -180,7 +180,7 @@ def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
     scaled_on = " and ".join(units[metric] for metric in sorted({sample.metric for sample in cluster.autoscaler}))
     said = [
         ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
-        (f"stable and panic: {scaled_on}, the autoscaler's averages over its long and its short window{several}",
+        (f"stable and panic: the autoscaler's averages of {scaled_on} over its long and its short window{several}",
          series.has("stable", "panic")),
         ("pointed at, the mark of an event says what it is", bool(cluster.events)),
     ]  # fmt: skip

@@ -388,4 +388,4 @@ def test_the_autoscalers_rates_are_read_as_such(unit: str, capsys: pytest.Captur
     assert (said[OLD].metric, said[OLD].stable, said[OLD].panic, said[OLD].panicking) == ("rps", 62.5, 113, True)
     assert (said[NEW].metric, said[NEW].stable) == ("rps", 7)
     summary = summarised(plan(BURST), Watched(SERVICE, [said[OLD].model_copy(update={"at": 1.0})], 20.0))
-    assert "panic: requests per second, the autoscaler" in page.page(summary)
+    assert "averages of requests per second over its long" in page.page(summary)
