@@ -185,8 +185,9 @@ def shown() -> web_page.Shown:
         return web_page.Shown(is_on=True, line="A run is on.")
     if not _outcomes:
         return web_page.Shown(is_on=False)
-    _, line, reasons, directory = _outcomes[-1]
-    return web_page.Shown(is_on=False, line=line, reasons=reasons, directory=directory.name if directory else "")
+    last = _outcomes[-1]
+    directory = last.directory.name if last.directory else ""
+    return web_page.Shown(is_on=False, line=last.line, reasons=last.reasons, directory=directory)
 
 
 def leave(environment: Environment, **_: Any) -> None:

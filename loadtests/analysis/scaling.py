@@ -18,6 +18,9 @@ down        from the end of a burst that needed more until, to the end of the wa
 zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
 
 Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
+
+Desired and ready replicas are those of revisions that get requests (`traffic.routing_of`). Ready ones of others take
+none of the load, and are counted apart. A pod's own start and end are measured whichever revision it is of.
 """
 
 from __future__ import annotations
@@ -31,9 +34,17 @@ from loadtests.analysis.measures import Run, Watched
 from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
 from loadtests.analysis.moments import clock_of, moment, value_at
 from loadtests.analysis.pods import FailedRequests, histories_of
-from loadtests.analysis.replicas import ReplicaCounts, beyond, desired_of, needed_of, pods_of, replicas
+from loadtests.analysis.replicas import (
+    ReplicaCounts,
+    beyond,
+    desired_of,
+    needed_of,
+    pods_of,
+    replicas,
+    without_traffic,
+)
 from loadtests.analysis.scaling_times import times_of
-from loadtests.analysis.traffic import splits, traffic_of
+from loadtests.analysis.traffic import routing_of, splits, traffic_of
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
 from loadtests.results import PodLife
@@ -177,9 +188,11 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
     """Return what was observed of the cluster during a run, and the run's timeline."""
     found, until = watched.observations, watched.until
     clock, lost = clock_of(found), FailedRequests(run)
-    existing, ready = pods_of(found, clock)
-    desired, kind = desired_of(found, existing)
-    counts = ReplicaCounts(run, desired, existing, ready, needed_of(run.plan, run.seconds), until)
+    routing = routing_of(found, run)
+    existing, ready = pods_of(found, clock, routing)
+    desired, kind = desired_of(found, routing, existing)
+    needed = needed_of(run.plan, run.seconds)
+    counts = ReplicaCounts(run, desired, existing, ready.serving, ready.without_traffic, needed, until)
     histories = histories_of(found, clock)
     pods = sorted((history.record(lost) for history in histories.values()), key=lambda pod: pod.created or 0.0)
     traffic, events = traffic_of(found), events_of(found, clock)
@@ -195,6 +208,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         times=times_of(counts, recovery, pods),
         over_replica_seconds=beyond(counts, 1),
         under_replica_seconds=beyond(counts, -1),
+        idle_replica_seconds=without_traffic(counts),
         pods=pods,
         lost_elsewhere=lost.elsewhere(
             s for history in histories.values() for s in (*history.starts(), *history.ends())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtests import results
-from loadtests.analysis import measures, recovery, scaling, verdict
+from loadtests.analysis import measures, recovery, replica_capacity, scaling, verdict
 from loadtests.analysis.measures import Run
 from loadtests.results import Summary
 
@@ -14,6 +14,7 @@ def summarise(run: Run, name: str, environment: results.Environment, load_digest
     recovered, capacity, slo = recovery.recovery(run), measures.capacity(run), run.plan.scenario.slo.record()
     length, buckets = measures.buckets(run)
     cluster, timeline = scaling.measure(run, run.watched, recovered) if run.watched else (None, run.timeline)
+    capacity = replica_capacity.with_replica(run, capacity, cluster) if capacity else None
     judged = verdict.judge(
         slo,
         phases,

@@ -1,15 +1,18 @@
-"""Compare the traffic that revisions got with what was wanted."""
+"""Say which revisions get requests, and compare the traffic that they got with what was wanted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from loadtests import results
+from loadtests.analysis import measures
 from loadtests.analysis.measures import Run
 from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS, Z_99
+from loadtests.analysis.moments import StepFunction
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
 
@@ -33,6 +36,68 @@ def traffic_of(found: Sequence[AnyObservation]) -> list[results.Traffic]:
         ):
             changes.append(results.Traffic(at=observed.at, shares=observed.traffic))
     return changes
+
+
+class Routing(NamedTuple):
+    """Which revisions get requests, over time. A replica of another one is ready, but takes none of the load.
+
+    `revisions`: the set of their names over time; `None`: all do, or it is not known. `deployments`: the revisions of
+    each Deployment's pods.
+    """
+
+    revisions: StepFunction | None
+    deployments: Mapping[str, set[str]]
+
+    @property
+    def times(self) -> list[float]:
+        """When it changed."""
+        return [] if self.revisions is None else [at for at in self.revisions.times if math.isfinite(at)]
+
+    def has_traffic(self, name: str | None, at: float) -> bool:
+        """Return whether a revision gets requests; or one of a Deployment, an autoscaler or any that has this name."""
+        if self.revisions is None or name is None:
+            return True
+        names = self.deployments.get(name, {name, name.removesuffix("-deployment")})  # as Knative calls a revision's
+        return not names.isdisjoint(self.revisions.at(at))
+
+
+def routing_of(found: Sequence[AnyObservation], run: Run) -> Routing:
+    """Return which revisions get requests.
+
+    In Knative mode, the service's status says it. But where all answers are of other revisions than it names, the
+    requests went to the URL of a revision's own. In Standard mode, all ready pods get requests, except those of
+    canaries, of which the status names no pods: there it is the revisions that answered.
+    """
+    pods = [observed for observed in found if isinstance(observed, observations.Pod) and observed.revision]
+    deployments: dict[str, set[str]] = {}
+    for pod in pods:
+        deployments.setdefault(pod.name.rpartition("-")[0].rpartition("-")[0], set()).add(str(pod.revision))
+    answered = {name for name, count in measures.revisions(run).items() if count} & {str(pod.revision) for pod in pods}
+    changes = traffic_of(found)
+    if answered and (answered.isdisjoint(_wanted(changes)) if changes else _has_canaries(found)):
+        return Routing(StepFunction([(-math.inf, frozenset(answered))]), deployments)
+    if not changes:
+        return Routing(None, deployments)
+    first, *later = changes
+    shares = StepFunction([(-math.inf, first.shares), *((change.at, change.shares) for change in later)])
+    times = [*shares.times, *(change.at - AHEAD_SECONDS for change in later)]
+    return Routing(StepFunction((at, _soon(shares, at)) for at in times), deployments)
+
+
+def _soon(shares: StepFunction, at: float) -> frozenset[str]:
+    """Return the revisions that have a share, or get one so soon that routers may be ahead of the status."""
+    following = (
+        value for time, value in zip(shares.times, shares.values, strict=True) if 0 < time - at <= AHEAD_SECONDS
+    )
+    return frozenset(shares.at(at)).union(*following)
+
+
+def _wanted(changes: Sequence[results.Traffic]) -> set[str]:
+    return {name for change in changes for name in change.shares}
+
+
+def _has_canaries(found: Sequence[AnyObservation]) -> bool:
+    return any(isinstance(observed, observations.Service) and observed.canaries for observed in found)
 
 
 def splits(run: Run, traffic: Sequence[results.Traffic]) -> Iterator[results.Split]:

@@ -98,10 +98,13 @@ class KubernetesEvent(Observation):
 
 
 class Autoscaler(Observation):
-    """What Knative's autoscaler says of a revision; concurrencies are averages over replicas."""
+    """What Knative's autoscaler says of a revision: averages over time of its metric, summed over its replicas."""
 
     what: Literal["autoscaler"] = "autoscaler"
     revision: str
+    metric: Literal["concurrency", "rps"] = Field(
+        default="concurrency", description="requests in flight, or in a second"
+    )
     stable: float | None = None
     panic: float | None = None
     panicking: bool | None = None

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +43,24 @@ def service(text: str) -> ClusterTarget:
         raise BadCluster(f"--cluster: {text!r}; expected NAME or NAMESPACE/NAME of an InferenceService")
     namespace, _, name = text.rpartition("/")
     return ClusterTarget(name, namespace)
+
+
+def replicas_of(found: Iterable[AnyObservation]) -> int:
+    """Return how many pods there were last that were not being ended, of revisions with traffic.
+
+    Those of other revisions are asked for nothing, and may stay. Raises `BadCluster` where pods may not be seen.
+    """
+    pods, shares = dict[str, observations.Pod](), dict[str, float]()
+    for observation in found:
+        if isinstance(observation, observations.Pod):
+            pods[observation.name] = observation
+        elif isinstance(observation, observations.Service):
+            shares = observation.traffic or shares
+        elif isinstance(observation, observations.Unseen) and observation.resource == "pods":
+            raise BadCluster(
+                f"--cluster: {observation.text}; expected a role that may, to know when there is none left"
+            )
+    return sum(pod.stays and (not shares or pod.revision in (None, *shares)) for pod in pods.values())
 
 
 class WatcherProcess:
@@ -96,16 +114,8 @@ class WatcherProcess:
         return self._found
 
     def replicas(self) -> int:
-        """Return how many pods there are that are not being ended; raises `BadCluster` where pods may not be seen."""
-        pods: dict[str, bool] = {}
-        for observation in self.observations():
-            if isinstance(observation, observations.Pod):
-                pods[observation.name] = observation.stays
-            elif isinstance(observation, observations.Unseen) and observation.resource == "pods":
-                raise BadCluster(
-                    f"--cluster: {observation.text}; expected a role that may, to know when there is none left"
-                )
-        return sum(pods.values())
+        """Return how many pods there are, as `replicas_of`; raises `BadCluster` where pods may not be seen."""
+        return replicas_of(self.observations())
 
     def order(self, at: float) -> None:
         """Order the disruption for `at` on `time.monotonic`. If this process ends before, it does not happen."""

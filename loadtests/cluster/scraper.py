@@ -16,12 +16,22 @@ from loadtests.cluster.reporter import Reporter
 from loadtests.results import GAUGES
 from tools import prometheus
 
-CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18 and since
-    "stable": ("autoscaler_stable_request_concurrency", "kn_revision_concurrency_stable"),
-    "panic": ("autoscaler_panic_request_concurrency", "kn_revision_concurrency_panic"),
-    "panicking": ("autoscaler_panic_mode", "kn_revision_panic_mode"),
+# Of Knative's autoscaler, which exports what it scales on: the field that keeps it, and the metric that it is of. The
+# names up to Knative 1.18, and since; of a rate, also without the unit.
+AUTOSCALER_METRICS = {
+    "autoscaler_stable_request_concurrency": ("stable", "concurrency"),
+    "kn_revision_concurrency_stable": ("stable", "concurrency"),
+    "autoscaler_stable_requests_per_second": ("stable", "rps"),
+    "kn_revision_rps_stable": ("stable", "rps"),
+    "kn_revision_rps_stable_per_second": ("stable", "rps"),
+    "autoscaler_panic_request_concurrency": ("panic", "concurrency"),
+    "kn_revision_concurrency_panic": ("panic", "concurrency"),
+    "autoscaler_panic_requests_per_second": ("panic", "rps"),
+    "kn_revision_rps_panic": ("panic", "rps"),
+    "kn_revision_rps_panic_per_second": ("panic", "rps"),
+    "autoscaler_panic_mode": ("panicking", None),
+    "kn_revision_panic_mode": ("panicking", None),
 }
-AUTOSCALER_METRICS = {name for names in CONCURRENCY.values() for name in names}
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 STARTUP = "defects_startup_seconds"
 
@@ -94,13 +104,15 @@ class Scraper:
 
     def _report_autoscaler(self, exposition: str) -> None:
         by_revision: dict[str, dict[str, Any]] = {}
-        for metric, labels, value in prometheus.series(exposition, AUTOSCALER_METRICS):
+        for name, labels, value in prometheus.series(exposition, set(AUTOSCALER_METRICS)):
             revision = labels.get("kn_revision_name") or labels.get("revision_name") or ""
             namespace = labels.get("k8s_namespace_name") or labels.get("namespace_name")
-            kind = next(kind for kind, names in CONCURRENCY.items() if metric in names)
+            field, metric = AUTOSCALER_METRICS[name]
             is_ours = revision.startswith(f"{self._options.cluster.service}-predictor")
             if is_ours and namespace in (None, self._namespace):
-                by_revision.setdefault(revision, {})[kind] = value > 0 if kind == "panicking" else value
+                values = by_revision.setdefault(revision, {})
+                values[field] = value > 0 if field == "panicking" else value
+                values |= {"metric": metric} if metric else {}
         for revision, values in by_revision.items():
             self._reporter.report(observations.Autoscaler(at=time.monotonic(), revision=revision, **values))
 

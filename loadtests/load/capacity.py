@@ -16,20 +16,12 @@ def replica_capacity(directory: Path) -> float:
         raise BadScenario(f"--rate: {directory}: no summary can be read; expected the directory of a run") from None
     if found.capacity is None or not found.capacity.per_s or found.capacity.limited_by != "server":
         raise BadScenario(f"--rate: {directory} found no capacity; expected a run of `ramp` that did")
-    return found.capacity.per_s / _ready_in(found, directory)
-
-
-def _ready_in(found: results.Summary, directory: Path) -> int:
-    """Return how many replicas answered a run: one, where no cluster was watched; raises `BadScenario`."""
-    if found.cluster is None:
-        return 1
-    seen = found.cluster.replicas
-    first = max((r.at for r in seen if r.at <= 0), default=0.0)
-    counts = {r.ready for r in seen if first <= r.at <= found.duration_s}
-    if len(counts) == 1 and (ready := counts.pop()):
-        return ready
-    what = "the number of ready replicas changed, or was not seen; expected always the same"
-    raise BadScenario(f"--rate: {directory}: {what}")
+    replica = found.capacity.replica
+    if replica is None:
+        raise BadScenario(f"--rate: {directory} is of an older version; expected a run of `ramp` of this one")
+    if replica.per_s is None:
+        raise BadScenario(f"--rate: {directory}: {replica.why}")
+    return replica.per_s
 
 
 def check_alike(directory: Path, scenario: Scenario) -> None:

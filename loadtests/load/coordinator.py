@@ -40,6 +40,7 @@ from loadtests.load.options import Options, rate, without_secrets
 from loadtests.load.server_monitor import MonitorProcess
 from loadtests.load.worker import CLOSED_SECONDS, PREPARE_SECONDS
 from loadtests.load.workers import Workers
+from loadtests.report import scale_target
 from loadtests.report.page import PAGE
 from loadtests.results import Summary
 from loadtests.scenario import BadScenario, Plan, Scenario
@@ -59,19 +60,23 @@ class BadRun(RuntimeError):
 
 
 class Outcome(NamedTuple):
-    """How a run ended, in one line, and why. `directory` is where its files are, if it took place."""
+    """How a run ended, in one line, and why. `directory` is where its files are, if it took place.
+
+    `found`: what a ramp found, and the patch that scales on it.
+    """
 
     exit_code: int
     line: str
     reasons: tuple[str, ...] = ()
     directory: Path | None = None
+    found: str = ""
 
     @property
     def text(self) -> str:
-        """What the terminal shows: the reasons, a line each, then the verdict."""
+        """What the terminal shows: what was found, the reasons, a line each, then the verdict."""
         report = f"; report: {self.directory / PAGE}" if self.directory else ""
         last = f"{self.line} (exit code {self.exit_code}){report}\n"
-        return "".join(f"  {reason}\n" for reason in self.reasons) + last
+        return (f"{self.found}\n" if self.found else "") + "".join(f"  {reason}\n" for reason in self.reasons) + last
 
     @classmethod
     def of_error(cls, text: str) -> Outcome:
@@ -81,7 +86,9 @@ class Outcome(NamedTuple):
     def of_summary(cls, summary: Summary, directory: Path) -> Outcome:
         verdict = summary.verdict
         line = f"{verdict.outcome}: {summary.scenario} against {summary.environment.host}"
-        return cls(method.EXIT_CODES[verdict.outcome], line, tuple(verdict.reasons), directory)
+        return cls(
+            method.EXIT_CODES[verdict.outcome], line, tuple(verdict.reasons), directory, scale_target.text(summary)
+        )
 
 
 class Coordinator:

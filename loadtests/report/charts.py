@@ -37,7 +37,7 @@ PANELS = (
         whole=True,
     ),
     Panel(
-        "Autoscaler: concurrency per replica",
+        "Autoscaler: what it scales on",
         64,
         (Line("panic", "panic", bridge=4), Line("stable", "stable", bridge=4)),
     ),

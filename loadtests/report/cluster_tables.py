@@ -39,10 +39,17 @@ def scaling(cluster: Cluster) -> Table:
 def provisioning(cluster: Cluster) -> str:
     """Return the replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
     over, under = cluster.over_replica_seconds, cluster.under_replica_seconds
+    idle = (
+        f"Ready without requests, and not counted: {figure(cluster.idle_replica_seconds)} replica-seconds of other "
+        "revisions."
+        if cluster.idle_replica_seconds
+        else ""
+    )
     if over is None or under is None:
-        return ""
+        return idle
     needed = f" At {figure(cluster.replica_per_s)} requests/s for a replica" if cluster.replica_per_s else " In all"
-    return f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+    said = f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+    return f"{said} {idle}".strip()
 
 
 def splits(cluster: Cluster) -> Table:

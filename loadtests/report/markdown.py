@@ -7,7 +7,7 @@ import re
 from defects.pages.axes import figure, percent
 from defects.pages.html import plain
 from defects.pages.tables import Cell, Table, grid
-from loadtests.report import cluster_tables
+from loadtests.report import cluster_tables, scale_target
 from loadtests.report import tables as run_tables
 from loadtests.results import Summary
 from tools.computer import caption
@@ -37,6 +37,7 @@ def report(summary: Summary) -> str:
     tables = [table for table in run_tables.everything(summary) if table.name in SHOWN]
     parts += (table_of(table) for table in tables)
     parts += (said for said in (run_tables.recovery(summary), escaped(run_tables.capacity(summary))) if said)
+    parts += _patch(summary)
     parts += _platform(summary)
     parts += [_generator(summary), _where(summary)]
     return "\n\n".join(parts) + "\n"
@@ -62,6 +63,13 @@ def table_of(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     text = code(cell.text) if cell.outside else escaped(cell.text)
     return f"**{text}**" if cell.bad and text else text
+
+
+def _patch(summary: Summary) -> list[str]:
+    """Return the patch that scales on a ramp's capacity, or why there is none."""
+    heading = scale_target.heading(summary)
+    patch = scale_target.patch(summary)
+    return [escaped(heading), *([f"```yaml\n{patch}```"] if patch else [])] if heading else []
 
 
 def _platform(summary: Summary) -> list[str]:

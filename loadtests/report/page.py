@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from defects.pages.axes import figure
 from defects.pages.charts import style_sheet
-from defects.pages.html import document, element
+from defects.pages.html import document, element, trusted
 from defects.pages.tables import html, shown
 from defects.pages.time_series import TimeSeries
 from loadtests.analysis.method import HOLD_SECONDS
-from loadtests.report import charts, cluster_tables, markdown, pod_starts
+from loadtests.report import charts, cluster_tables, markdown, pod_starts, scale_target
 from loadtests.report import tables as run_tables
 from loadtests.report.distribution import distribution
 from loadtests.report.tiles import tiles
@@ -92,6 +92,7 @@ def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
     tables = {table.name: element("section", html(table), class_=table.name) for table in found if table not in folded}
     small = [tables.pop(name) for name in SMALL if name in tables]
     yield from (tables.pop(name) for name in LARGE if name in tables)
+    yield from _patch(summary)
     yield from _cluster(summary, tables)
     yield latencies
     yield element("div", *small, class_="beside")
@@ -100,6 +101,14 @@ def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
     if summary.buckets:
         folded.append(run_tables.values(series))
     yield from (element("details", element("summary", table.caption), html(table, exact=False)) for table in folded)
+
+
+def _patch(summary: Summary) -> Iterator[Markup]:
+    """Yield the patch that scales on a ramp's capacity, or why there is none."""
+    if heading := scale_target.heading(summary):
+        patch = scale_target.patch(summary)
+        parts = [element("p", heading, class_="about"), *([element("pre", trusted(patch))] if patch else [])]
+        yield element("section", element("h2", "To scale on it"), *parts, class_="patch")
 
 
 def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
@@ -167,9 +176,11 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
 def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
     """Return what the lines and marks of a cluster are, as far as there are any, in a sentence."""
     several = ", of several revisions the highest" * (len({sample.revision for sample in cluster.autoscaler}) > 1)
+    units = {"concurrency": "requests in flight", "rps": "requests per second"}
+    scaled_on = " and ".join(units[metric] for metric in sorted({sample.metric for sample in cluster.autoscaler}))
     said = [
         ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
-        (f"stable and panic: the autoscaler's averages over its long and its short window{several}",
+        (f"stable and panic: the autoscaler's averages of {scaled_on} over its long and its short window{several}",
          series.has("stable", "panic")),
         ("pointed at, the mark of an event says what it is", bool(cluster.events)),
     ]  # fmt: skip

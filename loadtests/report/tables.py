@@ -9,7 +9,7 @@ from defects.pages.tables import Cell, Table, number, outside
 from defects.pages.time_series import TimeSeries
 from loadtests.analysis.method import BUSY_SHARE, late_allowed
 from loadtests.analysis.verdict import times
-from loadtests.report import cluster_tables
+from loadtests.report import cluster_tables, scale_target
 from loadtests.results import Recovery, Spread, Summary
 
 
@@ -86,7 +86,8 @@ def capacity(summary: Summary) -> str:
         return ""
     if found.per_s is None:
         return f"No capacity: {found.reason}."
-    return f"Capacity at the SLO: {least(summary)}{figure(found.per_s)} requests/s; {found.reason}."
+    said = f"Capacity at the SLO: {least(summary)}{figure(found.per_s)} requests/s; {found.reason}."
+    return f"{said} {scale_target.one_replica(summary)}".strip()
 
 
 def least(summary: Summary) -> str:

@@ -41,8 +41,8 @@ REPLICAS: dict[str, tuple[str, Callable[[Replicas], int | None]]] = {
     "replicas_needed": ("replicas needed", lambda replicas: replicas.needed),
 }
 AUTOSCALER: dict[str, tuple[str, Callable[[AutoscalerSample], Number]]] = {
-    "panic": ("panic concurrency", lambda sample: sample.panic),
-    "stable": ("stable concurrency", lambda sample: sample.stable),
+    "panic": ("autoscaler, panic", lambda sample: sample.panic),
+    "stable": ("autoscaler, stable", lambda sample: sample.stable),
     "panicking": ("panic mode", lambda sample: None if sample.panicking is None else float(sample.panicking)),
 }
 MAX_AFTER = 1000  # buckets after the schedule, at most

@@ -13,10 +13,10 @@ TimeName = Literal["detect", "provision", "scale", "recover", "cold start", "dow
 
 
 class Replicas(Record):
-    """From `at` to the next one's, these are the numbers of replicas."""
+    """From `at` to the next one's, these are the numbers of replicas, of revisions that get requests."""
 
     at: float
-    desired: int | None = Field(description="of all revisions, by whatever `Cluster.desired_from` names")
+    desired: int | None = Field(description="by whatever `Cluster.desired_from` names")
     existing: int | None = Field(description="pods that are not being ended; null: not seen")
     ready: int | None
     needed: int | None = Field(description="planned rate / what one replica holds, rounded up; 0 after the schedule")
@@ -108,10 +108,13 @@ class Split(Record):
 
 
 class AutoscalerSample(Record):
-    """What Knative's autoscaler said of a revision; concurrencies are averages over its replicas."""
+    """What Knative's autoscaler said of a revision: averages over time of its metric, summed over its replicas."""
 
     at: float
     revision: str
+    metric: Literal["concurrency", "rps"] = Field(
+        default="concurrency", description="requests in flight, or in a second"
+    )
     stable: Number
     panic: Number
     panicking: bool | None
@@ -144,6 +147,9 @@ class Cluster(Record):
     times: list[ScalingTime]
     over_replica_seconds: Number = Field(description="ready replicas beyond need, summed over time")
     under_replica_seconds: Number = Field(description="replicas that were needed and not ready, summed over time")
+    idle_replica_seconds: Number = Field(
+        default=None, description="ready replicas of revisions that got no requests, summed over time"
+    )
     pods: list[PodLife]
     lost_elsewhere: int = Field(description="failed requests that were near no pod's start or end")
     traffic: list[Traffic]

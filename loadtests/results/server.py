@@ -99,6 +99,16 @@ class Step(Record):
     limited_by: Literal["server", "generator"] | None = Field(description="whose problem that is")
 
 
+class ReplicaCapacity(Record):
+    """What one replica holds: the capacity, divided by the replicas that took part."""
+
+    per_s: Number = Field(description="of the busiest replica; null: not known")
+    replicas: int | None = Field(description="ready replicas of revisions that got requests, all the time")
+    left_out: int | None = Field(description="ready replicas of revisions that got no requests")
+    watched: bool = Field(description="a cluster was watched; otherwise there is taken to be one replica")
+    why: str | None = Field(default=None, description="why it is not known")
+
+
 class Capacity(Record):
     """The rate of the last of a ramp's steps before the SLO did not hold in two in a row, or in the very last."""
 
@@ -107,6 +117,10 @@ class Capacity(Record):
         description="what the next steps were too much for; where it was not the server, its capacity may be higher"
     )
     reason: str
+    replica: ReplicaCapacity | None = Field(default=None, description="null: none was found, or by an older version")
+    patch: str | None = Field(
+        default=None, description="what to add to an overlay's kustomization.yaml, so that it scales on this capacity"
+    )
     steps: list[Step]
 
 

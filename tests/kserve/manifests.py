@@ -8,6 +8,7 @@ What their webhooks check is not in any schema, so it is written down here, from
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -203,6 +204,7 @@ def kserve_problems(service: Document) -> list[str]:
     knative = notes.get(MODE) == "Knative"
     names = [variable["name"] for variable in spec["containers"][0].get("env", [])]
     percent = spec.get("canaryTrafficPercent")
+    most = math.inf if knative else 100  # a percentage, in Standard mode
     rules = {
         "metadata.name": re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", service["metadata"]["name"]),
         MODE: notes.get(MODE) in ("Knative", "Standard"),
@@ -211,8 +213,8 @@ def kserve_problems(service: Document) -> list[str]:
         "containers[0].env": "PYTHONPATH" not in names and "INFERENCE_SERVICE_NAME" not in names,
         "replicas": 0 <= spec["minReplicas"] <= spec["maxReplicas"],
         "canaryTrafficPercent": percent is None or (knative and 0 <= percent <= 100),
-        "scaleMetric": spec.get("scaleMetric", "none") in ("none", "concurrency" if knative else "cpu"),
-        "scaleTarget": ("scaleTarget" in spec) == ("scaleMetric" in spec) and 1 <= spec.get("scaleTarget", 1) <= 100,
+        "scaleMetric": spec.get("scaleMetric", "none") in ("none", *(("concurrency", "rps") if knative else ("cpu",))),
+        "scaleTarget": ("scaleTarget" in spec) == ("scaleMetric" in spec) and 1 <= spec.get("scaleTarget", 1) <= most,
         "minReplicas": knative or spec["minReplicas"] >= 1,
         "deploymentStrategy": knative == ("deploymentStrategy" not in spec),
     }

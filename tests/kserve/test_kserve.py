@@ -17,19 +17,18 @@ import yaml
 import manifests
 from conftest import ROOT, Serve, Server
 from defects import artifact
-from defects.serving.model import MAX_ROWS
 from defects.settings import PREFIX, Settings
 from manifests import Document, container, only, overlay, predictor, render, settings
 
 OVERLAYS = ("local", "staging", "production")
 NEITHER = ("network-policy", "disruption-budget", "topology-spread")
 MODES = {
-    "knative": ("autoscale-concurrency", "scale-to-zero", "canary", *NEITHER),
+    "knative": ("autoscale-rate", "scale-to-zero", "canary", *NEITHER),
     "standard": ("autoscale-cpu", *NEITHER),
 }
 LOAD_TESTS = ("load-test-reader", "load-test", "load-test-distributed")  # each has what those before it have
 QUEUE_PROXY_SECONDS = 30  # without a request, before Knative lets the server have its SIGTERM
-KPA_SHARE = 0.7  # of the target that Knative's autoscaler aims at: container-concurrency-target-percentage
+RECORDED_ROWS_PER_S = 45 * 256  # that one replica held on a real cluster: tests/kserve/recordings
 README = (ROOT / "kserve" / "README.md").read_text("utf-8")
 
 
@@ -176,7 +175,7 @@ def test_the_check_for_kubernetes_notices_mistakes() -> None:
         ("knative", "standard"),
         ("standard", "knative"),
         ("knative", "autoscale-cpu"),
-        ("standard", "autoscale-concurrency"),
+        ("standard", "autoscale-rate"),
         ("standard", "scale-to-zero"),
         ("standard", "canary"),
     ],
@@ -265,11 +264,16 @@ def test_no_queue_is_in_front_of_the_servers_own(rendered: dict[str, list[Docume
         assert predictor(documents).get("containerConcurrency", 0) == 0
 
 
-def test_the_autoscaler_sees_a_full_queue_however_large_requests_are(rendered: dict[str, list[Document]]) -> None:
+def test_knatives_autoscaler_takes_the_rate_and_no_number_of_rows_refuses_first(
+    rendered: dict[str, list[Document]],
+) -> None:
+    """Requests in flight say nothing below a replica's capacity: test_autoscaling.py, with recordings of it."""
     for name, documents in rendered.items():
-        if "scaleTarget" in predictor(documents) and "Knative" in json.dumps(documents):
-            in_flight = Settings.from_environment(settings(documents)).max_queued_rows / MAX_ROWS
-            assert in_flight > 2 * KPA_SHARE * predictor(documents)["scaleTarget"], name
+        configured = Settings.from_environment(settings(documents))
+        assert configured.max_queued_rows >= RECORDED_ROWS_PER_S * configured.request_timeout_ms / 1000, name
+        if "scaleTarget" in predictor(documents):
+            standard = only(documents, "InferenceService")["metadata"]["annotations"][manifests.MODE] == "Standard"
+            assert predictor(documents)["scaleMetric"] == ("cpu" if standard else "rps"), name
 
 
 def test_tags_and_gradual_rollouts_do_not_meet(rendered: dict[str, list[Document]]) -> None:
