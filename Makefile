@@ -26,8 +26,8 @@ train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for you
 test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for some, ARGS="-n 0 -s" for one at a time with its output
 	@$(BIN)/python -u -m pytest -n auto --dist loadgroup $(ARGS)
 
-test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, in half an hour
-	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/training/test_right_answers.py $(ARGS)
+test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, and ask through a proxy in Go, in half an hour
+	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/training/test_right_answers.py $(ARGS)
 
 check: setup .venv-clients/.installed  ## Lint, check types and manifests
 	@$(BIN)/ruff check

@@ -2,10 +2,14 @@
 
 A caller that is still sending when it has its answer is listened to for a while: to close at once would reset the
 connection, and the answer would be lost.
+
+A head leaves together with what follows it. Proxies written in Go, such as Knative's queue-proxy, may close a
+connection as soon as they pass on an answer's head. Of an answer in one piece they have read 4 KiB by then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import sys
 import termios
@@ -31,6 +35,7 @@ class Outgoing:
 
     __slots__ = (
         "_dropped",
+        "_head",
         "_lingers",
         "_lingers_since",
         "_taken",
@@ -43,6 +48,7 @@ class Outgoing:
     def __init__(self, transport: Any, lingers: Callable[[], bool]):
         self._transport, self._lingers = transport, lingers
         self.closed, self._written = False, 0
+        self._head = b""  # of an answer, until what follows it is written, or the event loop goes on
         self._taken = 0  # of what was written, when nothing of it was waiting
         self._written_before: tuple[float, int] | None = None  # when it was looked at last, and the bytes that had left
         self._lingers_since: float | None = None
@@ -52,12 +58,24 @@ class Outgoing:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():  # of several requests, uvicorn tells only the last that the caller is gone
+        if not self._head and data.startswith(b"HTTP/1."):
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._flush(data)
+
+    def _flush(self, data: bytes = b"") -> None:
+        """Write what was held back, and `data`."""
+        data, self._head = self._head + data, b""
+        # Of several requests, uvicorn tells only the last that the caller is gone.
+        if data and not self._transport.is_closing():
             self._written += len(data)
             self._transport.write(data)
 
     def respond(self, status: int, headers: Headers, body: bytes, server: ServerState) -> None:
         """Write an answer, with the headers that the server adds to all."""
+        if self._head:
+            self._flush()
         fields = map(b": ".join, (*server.default_headers, *headers))
         answer = b"".join((STATUS_LINE[status], b"\r\n".join(fields), b"\r\n\r\n", body))
         self._written += len(answer)
@@ -76,6 +94,7 @@ class Outgoing:
 
     def close(self) -> None:
         """Close, now or when the caller has stopped sending; a second time: now."""
+        self._flush()
         again, self.closed = self.closed, True
         if again or self._transport.is_closing() or not self._lingers():
             self._transport.close()

@@ -116,6 +116,23 @@ MAX_CONCURRENCY = 1000  # container-concurrency-max-limit
 MAX_TIMEOUT = 600  # max-revision-timeout-seconds
 FLAGGED = {"topologySpreadConstraints": "kubernetes.podspec-topologyspreadconstraints"}  # that a component may need
 
+DURATION = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")  # of Gateway API
+QUANTITY = re.compile("[1-9]+[0-9]*([EPTGMK]i|[EPTGMk])?")
+RETRY_TRIGGERS = {
+    *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream"),
+    *("retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
+}
+POLICY: Mapping[str, Any] = {
+    "targetSelectors": _names("group kind matchLabels matchExpressions"),
+    "retry": {
+        **_names("numRetries numAttemptsPerPriority"),
+        "retryOn": _names("triggers httpStatusCodes"),
+        "perRetry": {**_names("timeout"), "backOff": _names("baseInterval maxInterval")},
+    },
+    "timeout": {"tcp": _names("connectTimeout"), **_names("http")},
+    "requestBuffer": _names("limit"),
+}
+
 
 def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     command: list[str | Path] = [BIN / "kubectl", "kustomize", directory]
@@ -188,7 +205,9 @@ def sdk_problems(services: list[Document]) -> list[list[str]]:
 
 
 def kubernetes_problems(document: Document) -> list[str]:
-    """What Kubernetes' own schema refuses, or that it has none for this kind."""
+    """What Kubernetes' own schema refuses, or Envoy Gateway's; or that there is none for this kind."""
+    if document["kind"] == "BackendTrafficPolicy":
+        return [f"BackendTrafficPolicy: {where} is wrong" for where in policy_problems(document)]
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -196,6 +215,27 @@ def kubernetes_problems(document: Document) -> list[str]:
     except kubernetes_validate.SchemaNotFoundError as error:
         return [str(error.message)]
     return []
+
+
+def policy_problems(policy: Document) -> list[str]:
+    """What the CRD of Envoy Gateway 1.8, which KServe 0.20 installs, refuses in a `BackendTrafficPolicy`.
+
+    By hand, as far as our policy goes: no package here has that schema.
+    """
+    spec = policy["spec"]
+    retry, selectors = spec.get("retry", {}), spec.get("targetSelectors", [])
+    backoff = retry.get("perRetry", {}).get("backOff", {})
+    connect = spec.get("timeout", {}).get("tcp", {}).get("connectTimeout", "1s")
+    rules = {
+        "apiVersion": policy["apiVersion"] == "gateway.envoyproxy.io/v1alpha1",
+        "targetSelectors": bool(selectors)
+        and all((s.get("group"), s.get("kind")) == ("gateway.networking.k8s.io", "HTTPRoute") for s in selectors),
+        "retry.numRetries": type(retry.get("numRetries", 2)) is int and retry.get("numRetries", 2) >= 0,
+        "retry.retryOn.triggers": RETRY_TRIGGERS.issuperset(retry.get("retryOn", {}).get("triggers", [])),
+        "durations": all(DURATION.fullmatch(text) for text in (connect, *backoff.values())),
+        "requestBuffer.limit": bool(QUANTITY.fullmatch(spec.get("requestBuffer", {}).get("limit", "1Mi"))),
+    }
+    return [name for name, kept in rules.items() if not kept] + list(unknown(spec, POLICY))
 
 
 def kserve_problems(service: Document) -> list[str]:

@@ -26,6 +26,7 @@ MODES = {
     "knative": ("autoscale-rate", "scale-to-zero", "canary", *NEITHER),
     "standard": ("autoscale-cpu", *NEITHER),
 }
+RETRIES = ("retry-envoy-gateway", "retry-ingress-nginx")  # of the Standard mode, one of them, by its gateway
 LOAD_TESTS = ("load-test-reader", "load-test", "load-test-distributed")  # each has what those before it have
 QUEUE_PROXY_SECONDS = 30  # without a request, before Knative lets the server have its SIGTERM
 RECORDED_ROWS_PER_S = 45 * 256  # that one replica held on a real cluster: tests/kserve/recordings
@@ -44,7 +45,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Documen
     for mode, extras in MODES.items():
         for chosen in subsets(extras):
             found[" ".join((mode, *chosen))] = render(overlay(scratch, mode, *chosen))
-        for name in LOAD_TESTS:
+        for name in (*LOAD_TESTS, *(RETRIES if mode == "standard" else ())):
             found[f"{mode} {name}"] = render(overlay(scratch, mode, name))
     return found
 
@@ -59,7 +60,7 @@ def test_there_is_no_other_overlay_or_component() -> None:
         return {folder.name for folder in (ROOT / "kserve" / name).iterdir()}
 
     assert folders("overlays") == set(OVERLAYS)
-    assert folders("components") == set(MODES).union(*MODES.values(), LOAD_TESTS)
+    assert folders("components") == set(MODES).union(*MODES.values(), LOAD_TESTS, RETRIES)
 
 
 def test_every_inference_service_has_only_fields_of_kserve(rendered: dict[str, list[Document]]) -> None:
@@ -178,6 +179,8 @@ def test_the_check_for_kubernetes_notices_mistakes() -> None:
         ("standard", "autoscale-rate"),
         ("standard", "scale-to-zero"),
         ("standard", "canary"),
+        ("knative", "retry-envoy-gateway"),
+        ("knative", "retry-ingress-nginx"),
     ],
     ids=" ".join,
 )
@@ -331,7 +334,7 @@ def test_the_readme_names_what_there_is(server: Server) -> None:
         assert re.search(rf"^{name}(_bucket)?[ {{]", metrics, re.MULTILINE), name
     for folder in re.findall(r"\bkserve/(?:base|components|overlays)/?[a-z-]*", README):
         assert (ROOT / folder).is_dir(), folder
-    for component in {*MODES}.union(*MODES.values(), LOAD_TESTS):
+    for component in {*MODES}.union(*MODES.values(), LOAD_TESTS, RETRIES):
         assert f"\n| `{component}` |" in README, component
     cited = set(re.findall(r"\[(\d+)\](?!\()", README))
     assert cited <= set(re.findall(r"^(\d+)\. ", README, re.MULTILINE))
