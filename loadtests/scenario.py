@@ -116,6 +116,9 @@ class Objective(Strict):
     cold_start_seconds: Seconds | None = None
     down_seconds: Seconds | None = None
     zero_seconds: Seconds | None = None
+    below_need_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
+        None, description="in all, with fewer replicas ready than needed, after enough were"
+    )
 
     def record(self) -> SLO:
         return SLO(**self.model_dump())
@@ -165,6 +168,8 @@ class Scenario(Strict):
             raise ValueError("phases: only warm-up; expected one that counts")
         if self.stop_at_slo and not any(phase.steps for phase in self.phases):
             raise ValueError("stop_at_slo: no phase has steps; expected one, whose steps are judged")
+        if self.slo.below_need_seconds is not None and (self.cluster is None or self.rate != "replica"):
+            raise ValueError("slo.below_need_seconds: the need is not known; expected rate: replica, and cluster")
         if self.cluster and self.cluster.disruption and "burst" not in [p.name for p in self.phases]:
             raise ValueError("cluster.disruption: there is no burst; expected one, at whose begin it happens")
         return self

@@ -103,6 +103,10 @@ class ReplicaCounts(NamedTuple):
     def slo(self) -> Objective:
         return self.run.plan.scenario.slo
 
+    def ready_at(self, at: float) -> int:
+        """Return how many were ready at a time; 0 before the first that was seen."""
+        return int(value_at(self.ready, at, 0) or 0)
+
     def need(self, at: float) -> int | None:
         """Return how many are needed at a time; `None` if that is not known."""
         return None if self.needed is None else self.needed.at(at, 0)

@@ -17,6 +17,9 @@ down        from the end of a burst that needed more until, to the end of the wa
             then, or than were ready before it
 zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
 
+Fell below need again: within a phase, fewer are ready than needed, after enough had been. It is counted how often
+that began, and for how long it lasted in all. Where the need rises, it has to be reached anew first.
+
 Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
 """
 
@@ -27,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from loadtests import results
+from loadtests.analysis.below_need import below_need
 from loadtests.analysis.measures import Run, Watched
 from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
 from loadtests.analysis.moments import clock_of, moment, value_at
@@ -195,6 +199,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         times=times_of(counts, recovery, pods),
         over_replica_seconds=beyond(counts, 1),
         under_replica_seconds=beyond(counts, -1),
+        below_need=below_need(counts),
         pods=pods,
         lost_elsewhere=lost.elsewhere(
             s for history in histories.values() for s in (*history.starts(), *history.ends())

@@ -66,6 +66,7 @@ FLAGS = (
     Flag("panicking", "Autoscaler in panic mode", ("calm", "panicking")),
 )
 MAX_BREACHES = 4  # of the SLO with a label, after the first
+MAX_FALLS = 4  # of the replicas below need with a label
 MAX_SHIFTS = 6  # changes of the wanted traffic with a label
 PICTURE_HEAD = 52  # pixels above the chart of a picture
 
@@ -113,13 +114,16 @@ def durations(summary: Summary) -> Iterator[Duration]:
 
 
 def cluster_moments(cluster: Cluster) -> Iterator[Moment]:
-    """Yield the disruption, when enough replicas were ready, new revisions, and changes of the wanted traffic."""
+    """Yield the disruption, when enough replicas were ready or no longer, new revisions, changes of the traffic."""
     if cluster.disruption:
         yield Moment(max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 30), "disrupted")
     for time in cluster.times:
         if time.name == "scale" and time.seconds and time.to_at is not None:
             label = f"enough replicas {figure(time.seconds)} s after {shortened(time.of, 16)}"
             yield Moment(time.to_at, label, "recovered")
+    falls = cluster.below_need.falls if cluster.below_need else []
+    for number, fall in enumerate(falls):
+        yield Moment(fall.from_at, "below need again" if number < MAX_FALLS else "", "breached")
     for at, name in first_ready(cluster):
         yield Moment(at, f"revision {shortened(name, 12)} ready", "shifted")
     changes = [change for change in cluster.traffic if change.at > 0]

@@ -14,7 +14,7 @@ from loadtests.results import Cluster, Summary, parts_of
 def everything(summary: Summary) -> list[Table]:
     """Return the tables of what the cluster did; none without one."""
     found = summary.cluster
-    return [scaling(found), splits(found), starts(found), pods(found), events(found)] if found else []
+    return [scaling(found), falls(found), splits(found), starts(found), pods(found), events(found)] if found else []
 
 
 def scaling(cluster: Cluster) -> Table:
@@ -36,13 +36,41 @@ def scaling(cluster: Cluster) -> Table:
     return Table("scaling", "How it scaled", heads, rows, left=2, note=f"{note} {provisioning(cluster)}".strip())
 
 
+def falls(cluster: Cluster) -> Table:
+    """Return each time in which fewer replicas were ready than needed, after enough had been."""
+    heads = ("Phase", "From, s", "To, s", "Seconds", "Ready", "Needed")
+    found = cluster.below_need.falls if cluster.below_need else []
+    rows = [
+        [Cell(fall.phase), number(fall.from_at), number(fall.to_at), number(fall.seconds),
+         number(fall.ready), number(fall.needed)]
+        for fall in found
+    ]  # fmt: skip
+    note = f"{below_need(cluster)} Ready: the fewest of that time; needed: the most."
+    return Table("falls", "Fell below need again", heads, rows, note=note)
+
+
+def below_need(cluster: Cluster) -> str:
+    """Return how often fewer replicas were ready than needed again, in a sentence; nothing where it is not known."""
+    found = cluster.below_need
+    if found is None:
+        return ""
+    allowed = "" if found.limit_seconds is None else f" ({figure(found.limit_seconds)} s are allowed)"
+    if not found.times:
+        return "Once as many replicas were ready as needed, there were never fewer again."
+    return (
+        f"After as many replicas were ready as needed, there were fewer again {found.times} "
+        f"time{'s' * (found.times > 1)}, for {figure(found.seconds)} s in all{allowed}."
+    )
+
+
 def provisioning(cluster: Cluster) -> str:
     """Return the replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
     over, under = cluster.over_replica_seconds, cluster.under_replica_seconds
     if over is None or under is None:
         return ""
     needed = f" At {figure(cluster.replica_per_s)} requests/s for a replica" if cluster.replica_per_s else " In all"
-    return f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+    sums = f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+    return f"{sums} {below_need(cluster)}".strip()
 
 
 def splits(cluster: Cluster) -> Table:

@@ -14,7 +14,7 @@ from tools.computer import caption
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$#!])")
 _QUIET = "\u2060"  # word joiner: seen by nobody, but keeps @name and #1 from being references
-SHOWN = ("phases", "steps", "scaling", "splits", "budget", "errors")
+SHOWN = ("phases", "steps", "scaling", "falls", "splits", "budget", "errors")
 
 
 def escaped(text: object) -> str:

@@ -21,7 +21,7 @@ from loadtests.report.time_series import seconds, time_series
 from loadtests.results import Cluster, Summary
 
 PAGE, MARKDOWN = "report.html", "summary.md"
-LARGE = ("phases", "parts", "steps", "scaling", "splits")  # tables that need the whole width
+LARGE = ("phases", "parts", "steps", "scaling", "falls", "splits")  # tables that need the whole width
 FOLDED = ("events",)
 SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
 WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from loadtests.results.cluster import (
     AutoscalerSample,
+    BelowNeed,
     Cluster,
     ClusterClock,
     Disruption,
+    Fall,
     PlatformEvent,
     PodLife,
     Replicas,
@@ -99,6 +101,7 @@ __all__ = [
     "UNANSWERED",
     "WRONG",
     "AutoscalerSample",
+    "BelowNeed",
     "Bucket",
     "Budget",
     "Capacity",
@@ -107,6 +110,7 @@ __all__ = [
     "Counts",
     "Disruption",
     "Environment",
+    "Fall",
     "Generator",
     "Histogram",
     "Names",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from loadtests.results.records import Number, Record
+from loadtests.results.records import Number, PhaseName, Record
 
 TimeName = Literal["detect", "provision", "scale", "recover", "cold start", "down", "zero"]
 
@@ -33,6 +33,27 @@ class ScalingTime(Record):
     limit_seconds: Number = Field(description="what the SLO allows")
     met: bool | None = Field(description="null: nothing is asked for, or there was nothing to do")
     why: str | None = Field(default=None, description="why there is no time")
+
+
+class Fall(Record):
+    """A time in which fewer replicas were ready than needed, after enough had been."""
+
+    phase: PhaseName = Field(description="in which it began")
+    from_at: float
+    to_at: float = Field(description="enough were ready again, more were needed than before, or the schedule was over")
+    seconds: float
+    ready: int = Field(description="fewest of this time")
+    needed: int = Field(description="most of this time")
+
+
+class BelowNeed(Record):
+    """How often the ready replicas fell below the needed ones again; see `loadtests.analysis.below_need`."""
+
+    times: int
+    seconds: float = Field(description="of all of them")
+    limit_seconds: Number = Field(description="what the SLO allows")
+    met: bool | None = Field(description="null: nothing is asked for")
+    falls: list[Fall]
 
 
 class StartPhase(Record):
@@ -144,6 +165,9 @@ class Cluster(Record):
     times: list[ScalingTime]
     over_replica_seconds: Number = Field(description="ready replicas beyond need, summed over time")
     under_replica_seconds: Number = Field(description="replicas that were needed and not ready, summed over time")
+    below_need: BelowNeed | None = Field(
+        default=None, description="how often fewer were ready than needed, after enough had been; null: not known"
+    )
     pods: list[PodLife]
     lost_elsewhere: int = Field(description="failed requests that were near no pod's start or end")
     traffic: list[Traffic]
