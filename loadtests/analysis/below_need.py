@@ -53,17 +53,17 @@ def pieces_of(counts: ReplicaCounts) -> Iterator[Piece]:
 def falls(pieces: Iterable[Piece]) -> Iterator[Fall]:
     """Yield each time in which fewer were ready than needed, after enough had been.
 
-    Where the need rises, as at a burst's begin, it has to be reached anew first: that time is measured as `scale`.
+    Where the need rises, as at a burst's begin, the new one has to be reached first: that time is measured as `scale`.
+    Until then, only what is below the need that was reached before is a fall.
     """
-    below, reached, need = list[Piece](), False, 0
+    below, reached = list[Piece](), 0
     for piece in pieces:
-        rises, is_short = piece.needed > need, piece.ready < piece.needed
-        if below and (rises or not is_short):
+        reached = piece.needed if piece.ready >= piece.needed else min(reached, piece.needed)
+        if piece.ready < reached:
+            below.append(piece._replace(needed=reached))
+        elif below:
             yield _fall(below)
             below = []
-        if is_short and reached and not rises:
-            below.append(piece)
-        reached, need = not is_short or (reached and not rises), piece.needed
     if below:
         yield _fall(below)
 

@@ -18,7 +18,7 @@ down        from the end of a burst that needed more until, to the end of the wa
 zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
 
 Fell below need again: within a phase, fewer are ready than needed, after enough had been. It is counted how often
-that began, and for how long it lasted in all. Where the need rises, it has to be reached anew first.
+that began, and for how long it lasted in all. Where the need rises, the new one has to be reached first.
 
 Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
 """

@@ -40,10 +40,10 @@ class Fall(Record):
 
     phase: PhaseName = Field(description="in which it began")
     from_at: float
-    to_at: float = Field(description="enough were ready again, more were needed than before, or the schedule was over")
+    to_at: float = Field(description="as many were ready again, no more were needed, or the schedule was over")
     seconds: float
     ready: int = Field(description="fewest of this time")
-    needed: int = Field(description="most of this time")
+    needed: int = Field(description="most of this time, of the need that had been reached")
 
 
 class BelowNeed(Record):
