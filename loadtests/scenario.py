@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from loadtests import arrivals
 from loadtests.arrivals import Segment, Times
-from loadtests.results import SLO, PhaseName
+from loadtests.results import SLO, LimitsName, PhaseName
 
 FOLDER = Path(__file__).parent / "scenarios"
 MAX_REQUESTS = 5_000_000  # of one run, which are all kept in memory
@@ -132,6 +132,38 @@ class Platform(Strict):
     disruption: Literal["delete-pod", "new-revision"] | None = Field(None, description="when the burst begins")
 
 
+LimitName = Literal[
+    "failed_share", "refused_share", "recover_seconds", "detect_seconds", "provision_seconds", "scale_seconds",
+    "cold_start_seconds", "down_seconds", "zero_seconds", "below_need_seconds",
+]  # fmt: skip
+
+
+class PhaseChanges(Strict):
+    """A phase's own length and limit under an autoscaler."""
+
+    seconds: Seconds | None = None
+    p95_ms: Positive | None = None
+
+
+class AutoscalerChanges(Strict):
+    """What is different under an autoscaler; null: not asked for there. The SLO's p95 is that of the capacity."""
+
+    phases: dict[PhaseName, PhaseChanges] = {}
+    slo: dict[LimitName, Annotated[float, Field(ge=0, le=86_400)] | None] = {}
+    cluster: dict[Literal["from_zero_seconds", "to_zero_seconds"], Seconds | None] = {}
+
+    def apply(self, content: dict[str, Any]) -> None:
+        """Change a scenario's content."""
+        phases = {phase["name"]: phase for phase in content["phases"]}
+        for name, changes in self.phases.items():
+            if name not in phases:
+                raise ValueError(f"phases.{name}: there is no such phase; expected {', '.join(phases)}")
+            phases[name] |= changes.model_dump(exclude_unset=True)
+        content["slo"] |= self.slo
+        if self.cluster:
+            content["cluster"] = (content.get("cluster") or {}) | self.cluster
+
+
 class Scenario(Strict):
     """A whole scenario."""
 
@@ -154,6 +186,9 @@ class Scenario(Strict):
     phases: Annotated[list[ScenarioPhase], Field(min_length=1, max_length=4)]
     slo: Objective
     cluster: Platform | None = None
+    by_autoscaler: dict[LimitsName, AutoscalerChanges] = Field(
+        {}, description="what is different where this one scales the service"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -174,6 +209,26 @@ class Scenario(Strict):
             raise ValueError("cluster.disruption: there is no burst; expected one, at whose begin it happens")
         return self
 
+    @model_validator(mode="after")
+    def _variants(self) -> Self:
+        if self.by_autoscaler and self.cluster is None:
+            raise ValueError("by_autoscaler: no cluster is watched; expected cluster, too")
+        for name in self.by_autoscaler:
+            try:
+                self.fitted(name)
+            except ValidationError as error:
+                raise ValueError(f"by_autoscaler.{name}: {_described(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"by_autoscaler.{name}.{error}") from None
+        return self
+
+    def fitted(self, autoscaler: LimitsName | None) -> Scenario:
+        """Return the scenario with its lengths and limits for an autoscaler; `None`: for any other."""
+        content = self.model_dump(exclude={"by_autoscaler"}, exclude_unset=True)
+        if autoscaler in self.by_autoscaler:
+            self.by_autoscaler[autoscaler].apply(content)
+        return Scenario.model_validate(content)
+
     @property
     def judged(self) -> list[ScenarioPhase]:
         return [phase for phase in self.phases if phase.name != "warm-up"]
@@ -183,7 +238,7 @@ class Scenario(Strict):
 
         Rate, seed and SLO are left out: summaries have them apart.
         """
-        apart = {"about", "rate", "seed", "slo", "cluster"}
+        apart = {"about", "rate", "seed", "slo", "cluster", "by_autoscaler"}
         apart |= {"connection_seconds"} if self.connection_seconds is None else set()
         said = self.model_dump_json(exclude=apart).encode()
         return f"sha256:{hashlib.sha256(said + rows).hexdigest()}"
@@ -192,6 +247,11 @@ class Scenario(Strict):
     def seconds(self) -> float:
         """Seconds that its schedule takes, at whatever rate."""
         return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
+
+    @property
+    def longest(self) -> float:
+        """Seconds that its schedule takes at most, whatever scales the service."""
+        return max(self.seconds, *(self.fitted(name).seconds for name in self.by_autoscaler), 0.0)
 
     def limit_ms(self, phase: ScenarioPhase) -> float:
         """Return what the p95 of a phase may be, in ms."""

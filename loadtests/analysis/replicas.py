@@ -30,6 +30,23 @@ def desired_of(
     return desired, kind
 
 
+def scaled_by(found: Sequence[AnyObservation]) -> results.ScaledBy | None:
+    """Return what scales the service, by its own account when it was first seen, else by the autoscalers there are.
+
+    An HPA or a PodAutoscaler that is there says more than `none` or `external`. `None` where nothing says it.
+    """
+    said = next((o.scaled_by for o in found if isinstance(o, observations.Service) and o.scaled_by), None)
+    kinds = {o.kind for o in found if isinstance(o, observations.ReplicaCount) and not o.live}
+    seen: results.AutoscalerKind | None = None
+    if "HorizontalPodAutoscaler" in kinds:
+        seen = "HPA"
+    elif "PodAutoscaler" in kinds:
+        seen = "KPA"
+    if seen and (said is None or said.kind in ("none", "external")):
+        return results.ScaledBy(kind=seen)
+    return said
+
+
 def _counted(
     found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[StepFunction | None, str | None]:

@@ -35,7 +35,7 @@ from loadtests.analysis.measures import Run, Watched
 from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
 from loadtests.analysis.moments import clock_of, moment, value_at
 from loadtests.analysis.pods import FailedRequests, histories_of
-from loadtests.analysis.replicas import ReplicaCounts, beyond, desired_of, needed_of, pods_of, replicas
+from loadtests.analysis.replicas import ReplicaCounts, beyond, desired_of, needed_of, pods_of, replicas, scaled_by
 from loadtests.analysis.scaling_times import times_of
 from loadtests.analysis.traffic import splits, traffic_of
 from loadtests.cluster import observations
@@ -193,6 +193,8 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         mode=next((observed.mode for observed in reversed(found) if isinstance(observed, observations.Service)), None),
         clock=clock,
         desired_from=kind,
+        scaled_by=scaled_by(found),
+        limits_of=watched.limits_of,
         replica_per_s=run.plan.base if counts.needed else None,
         watched_until=until,
         replicas=replicas(counts),

@@ -15,6 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from loadtests.cluster.autoscaler import scaled_by
+from loadtests.results import ScaledBy
+
 OF_SERVICE = "serving.kserve.io/inferenceservice"  # label with the InferenceService's name
 REVISION_LABELS = ("serving.knative.dev/revision", "pod-template-hash")
 MODE = "serving.kserve.io/deploymentMode"
@@ -78,6 +81,7 @@ class Service(Observation):
     conditions: dict[str, str]
     traffic: dict[str, float]
     canaries: tuple[str, ...] = ()
+    scaled_by: ScaledBy | None = None
 
 
 class Revision(Observation):
@@ -329,7 +333,15 @@ def service(thing: KubernetesObject, at: float, live: bool, gone: bool = False) 
             traffic[name] = traffic.get(name, 0.0) + share
     conditions = {} if gone else conditions_of(thing)
     canaries = tuple(f"{c.get('name')} {c.get('trafficPercent')} %" for c in status.get("canaryStatuses") or [])
-    return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic, canaries=canaries)
+    return Service(
+        at=at,
+        live=live,
+        mode=mode,
+        conditions=conditions,
+        traffic=traffic,
+        canaries=canaries,
+        scaled_by=scaled_by(thing, mode),
+    )
 
 
 def event(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> KubernetesEvent | None:

@@ -157,6 +157,9 @@ def watched(cluster: Cluster) -> str:
     """Return what was watched, and how, in sentences."""
     mode = f" in {cluster.mode} mode" if cluster.mode else ""
     said = [f"{cluster.service or '(nothing)'}{mode}, watched until {figure(cluster.watched_until)} s."]
+    if cluster.scaled_by:
+        limits = f" Lengths and limits are the scenario's for {cluster.limits_of}." if cluster.limits_of else ""
+        said.append(f"Scaled by {cluster.scaled_by}.{limits}")
     if cluster.desired_from:
         said.append(f"Desired replicas are those of {cluster.desired_from} objects.")
     if any(change.existing is None and change.ready is not None for change in cluster.replicas):

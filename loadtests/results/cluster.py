@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from loadtests.results.records import Number, PhaseName, Record
+from loadtests.results.records import AutoscalerKind, LimitsName, Number, PhaseName, Record
 
 TimeName = Literal["detect", "provision", "scale", "recover", "cold start", "down", "zero"]
 
@@ -54,6 +54,36 @@ class BelowNeed(Record):
     limit_seconds: Number = Field(description="what the SLO allows")
     met: bool | None = Field(description="null: nothing is asked for")
     falls: list[Fall]
+
+
+class ScaledBy(Record):
+    """What scales the service; `external`: something that KServe knows nothing of; `none`: always as many replicas."""
+
+    kind: AutoscalerKind
+    metric: str | None = None
+    target: Number = None
+    fewest: int | None = Field(default=None, description="replicas, at least; null: not known")
+    most: int | None = Field(default=None, description="replicas, at most; null: no bound, or not known")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there are always as many replicas."""
+        return self.kind == "none" or (self.most is not None and self.most == self.fewest)
+
+    @property
+    def limits(self) -> LimitsName | None:
+        """The lengths and limits of scenarios that fit. KEDA scales through an HPA."""
+        return {"KPA": "kpa", "HPA": "hpa", "KEDA": "hpa"}.get(self.kind)  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        if self.kind == "none":
+            return f"no autoscaler: always {self.fewest or 'as many'} replica{'s' * (self.fewest != 1)}"
+        on = f" on {self.metric}" if self.metric else ""
+        to = f", target {self.target:g}" if self.target is not None else ""
+        if self.fewest is None:
+            return f"{self.kind}{on}{to}"
+        bounds = f"{self.fewest} to {self.most}" if self.most is not None else f"{self.fewest} or more"
+        return f"{self.kind}{on}{to}, {bounds} replicas"
 
 
 class StartPhase(Record):
@@ -159,6 +189,10 @@ class Cluster(Record):
     mode: Literal["Knative", "Standard"] | None
     clock: ClusterClock | None
     desired_from: str | None = Field(description="kind of objects that the desired numbers are of")
+    scaled_by: ScaledBy | None = Field(default=None, description="when the run began; null: not known")
+    limits_of: LimitsName | None = Field(
+        default=None, description="the scenario's lengths and limits are those for this autoscaler; null: for any"
+    )
     replica_per_s: Number = Field(description="what one replica holds at the SLO, as --rate said")
     watched_until: float
     replicas: list[Replicas]
