@@ -23,6 +23,7 @@ REVISION_LABELS = ("serving.knative.dev/revision", "pod-template-hash")
 MODE = "serving.kserve.io/deploymentMode"
 MODES = {"Knative": "Knative", "Serverless": "Knative", "Standard": "Standard", "RawDeployment": "Standard"}
 CONTAINER = "kserve-container"
+POD_METRICS, AUTOSCALER_METRICS = "the pods' own metrics", "the autoscaler's metrics"
 MESSAGE_CHARS = 300  # of an event's message or a condition's, at most
 
 KubernetesObject = Mapping[str, Any]
@@ -139,6 +140,15 @@ class Unseen(Observation):
     what: Literal["unseen"] = "unseen"
     text: str
     resource: str | None = None
+    lost: bool = Field(default=False, description="it was watched until now")
+
+
+class Missed(Observation):
+    """Metrics that could not be read this time."""
+
+    what: Literal["missed"] = "missed"
+    source: str = Field(description="`POD_METRICS` or `AUTOSCALER_METRICS`")
+    why: str
 
 
 class Gap(Observation):
@@ -181,6 +191,7 @@ AnyObservation = (
     | Inside
     | ClockReading
     | Unseen
+    | Missed
     | Gap
     | Begun
     | Disrupted

@@ -12,6 +12,7 @@ from kubernetes.client import ApiException
 
 from loadtests.cluster import observations
 from loadtests.cluster.api import SCRAPE_SECONDS, TOKEN, UNANSWERED, get_text, get_through_api, reason
+from loadtests.cluster.observations import AUTOSCALER_METRICS, POD_METRICS
 from loadtests.cluster.reporter import Reporter
 from loadtests.results import GAUGES
 from tools import prometheus
@@ -21,7 +22,7 @@ CONCURRENCY = {  # of Knative's autoscaler, by the names it gave them up to 1.18
     "panic": ("autoscaler_panic_request_concurrency", "kn_revision_concurrency_panic"),
     "panicking": ("autoscaler_panic_mode", "kn_revision_panic_mode"),
 }
-AUTOSCALER_METRICS = {name for names in CONCURRENCY.values() for name in names}
+AUTOSCALER_SERIES = {name for names in CONCURRENCY.values() for name in names}
 AUTOSCALER = ("autoscaler:http-metrics", "knative-serving", "metrics")  # Knative's Service, its namespace, the path
 STARTUP = "defects_startup_seconds"
 
@@ -49,10 +50,12 @@ class Scraper:
             self._report_inside(pod.name, get_text(metrics_url(pod)) if inside else self._by_proxy(pod))
         except (ApiException, *UNANSWERED, ValueError) as error:
             if isinstance(error, ApiException) and error.status == 403:
-                self._reporter.report_unseen("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
+                why = "not allowed to get pods/proxy (HTTP 403)"
+                self._reporter.report_missed(POD_METRICS, why, f"{POD_METRICS}: {why}")
                 return False
             if pod.ready:  # others are not up yet
-                self._reporter.report_unseen(f"the pods' own metrics, not always: {reason(error)}")
+                why = reason(error)
+                self._reporter.report_missed(POD_METRICS, why, f"{POD_METRICS}, not always: {why}")
         return True
 
     def _by_proxy(self, pod: observations.Pod) -> str:
@@ -81,10 +84,12 @@ class Scraper:
             try:
                 self._report_autoscaler(self._autoscaler())
             except ApiException as error:
-                way = "through the API server; --autoscaler-metrics names another way"
-                self._reporter.report_unseen(f"the autoscaler's metrics: {reason(error)} {way}")
+                why = f"{reason(error)} through the API server"
+                text = f"{AUTOSCALER_METRICS}: {why}; --autoscaler-metrics names another way"
+                self._reporter.report_missed(AUTOSCALER_METRICS, why, text)
             except (*UNANSWERED, ValueError) as error:
-                self._reporter.report_unseen(f"the autoscaler's metrics, not always: {reason(error)}")
+                why = reason(error)
+                self._reporter.report_missed(AUTOSCALER_METRICS, why, f"{AUTOSCALER_METRICS}, not always: {why}")
 
     def _autoscaler(self) -> str:
         """Return what Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""
@@ -94,7 +99,7 @@ class Scraper:
 
     def _report_autoscaler(self, exposition: str) -> None:
         by_revision: dict[str, dict[str, Any]] = {}
-        for metric, labels, value in prometheus.series(exposition, AUTOSCALER_METRICS):
+        for metric, labels, value in prometheus.series(exposition, AUTOSCALER_SERIES):
             revision = labels.get("kn_revision_name") or labels.get("revision_name") or ""
             namespace = labels.get("k8s_namespace_name") or labels.get("namespace_name")
             kind = next(kind for kind, names in CONCURRENCY.items() if metric in names)

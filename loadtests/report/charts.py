@@ -12,6 +12,7 @@ from defects.pages.html import element, plain, trusted
 from defects.pages.strips import Event, Flag, Shares, event_strip, flag_strip, shares_strip
 from defects.pages.svg import box, shortened, svg, text
 from defects.pages.time_series import Piece, TimeSeries
+from loadtests.report import events
 from loadtests.report.time_series import seconds
 from loadtests.results import Cluster, PlatformEvent, Summary
 
@@ -156,8 +157,8 @@ def strips(summary: Summary, series: TimeSeries) -> Iterator[Strip]:
     if cluster and len({name for change in cluster.traffic for name in change.shares}) > 1:
         changes = [Shares(change.at, change.shares) for change in cluster.traffic]
         yield shares_strip(changes, "Wanted traffic, by revision")
-    if cluster and cluster.events:
-        yield event_strip([Event(event.at, _event(event), event.warning) for event in cluster.events])
+    if cluster and (listed := events.listed(cluster)[0]):
+        yield event_strip([Event(event.at, _event(event), event.warning) for event in listed])
     yield from (flag_strip(series, flag) for flag in FLAGS if series.has(flag.key))
 
 

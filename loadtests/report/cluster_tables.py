@@ -8,13 +8,16 @@ from defects.pages.axes import figure, percent
 from defects.pages.tables import Cell, Table, number, outside
 from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS, START_SECONDS
 from loadtests.analysis.method import PHASES as POD_PHASES
+from loadtests.report import events
 from loadtests.results import Cluster, Summary, parts_of
 
 
 def everything(summary: Summary) -> list[Table]:
     """Return the tables of what the cluster did; none without one."""
     found = summary.cluster
-    return [scaling(found), falls(found), splits(found), starts(found), pods(found), events(found)] if found else []
+    return (
+        [scaling(found), falls(found), splits(found), starts(found), pods(found), events.table(found)] if found else []
+    )
 
 
 def scaling(cluster: Cluster) -> Table:
@@ -142,15 +145,6 @@ def _phases(spans: dict[str, float]) -> Iterator[Cell]:
 def _process(startup: dict[str, float]) -> str:
     """Return the phases of a process's own start, in words."""
     return ", ".join(f"{part} {figure(seconds)}" for part, seconds in parts_of(startup).items()) or "–"
-
-
-def events(cluster: Cluster) -> Table:
-    """Return the events of the platform."""
-    rows = [
-        [Cell(figure(e.at), e.at), outside(e.kind), outside(e.name), outside(e.reason), outside(e.message)]
-        for e in cluster.events
-    ]
-    return Table("events", "Events of the platform", ("At, s", "Kind", "Name", "Reason", "Message"), rows, left=0)
 
 
 def watched(cluster: Cluster) -> str:

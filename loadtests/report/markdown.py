@@ -71,7 +71,9 @@ def _platform(summary: Summary) -> list[str]:
         return []
     said = [escaped(" ".join((cluster_tables.watched(cluster), cluster_tables.provisioning(cluster))).strip())]
     if cluster.not_seen:
-        said.append("\n".join(["Not seen:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)]))
+        said.append(
+            "\n".join(["Not seen, or not always:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)])
+        )
     return said
 
 

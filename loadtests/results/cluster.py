@@ -136,6 +136,15 @@ class PlatformEvent(Record):
     warning: bool = Field(default=False, description="the platform calls it one")
 
 
+class ProbeFailures(Record):
+    """Readiness and startup probes that failed while their pods started or ended, as they do."""
+
+    count: int
+    pods: int
+    first_at: float
+    last_at: float
+
+
 class Traffic(Record):
     """From `at` on, the share of requests that each revision was to have, by the InferenceService's status."""
 
@@ -207,6 +216,9 @@ class Cluster(Record):
     traffic: list[Traffic]
     splits: list[Split]
     events: list[PlatformEvent]
+    probe_failures: ProbeFailures | None = Field(
+        default=None, description="which are not among the events; null: none, or of an older run, among the events"
+    )
     autoscaler: list[AutoscalerSample]
     disruption: Disruption | None
     not_seen: list[str] = Field(description="what could not be watched, or not all of the time; one sentence each")
