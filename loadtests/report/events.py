@@ -47,7 +47,8 @@ def groups(events: Iterable[PlatformEvent]) -> list[EventGroup]:
 def _shape(event: PlatformEvent) -> str:
     """Return an event's message without what differs from object to object."""
     message = event.message.removeprefix(COMBINED)
-    return _VARIES.sub("0", message.replace(event.name, "0") if event.name else message)
+    own = rf"(?<![\w.-]){re.escape(event.name)}(?![\w.-])"
+    return _VARIES.sub("0", re.sub(own, "0", message) if event.name else message)
 
 
 def table(cluster: Cluster) -> Table:
