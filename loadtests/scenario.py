@@ -131,6 +131,11 @@ class Platform(Strict):
     to_zero_seconds: Seconds | None = Field(None, description="and so long for that after the last request")
     disruption: Literal["delete-pod", "new-revision"] | None = Field(None, description="when the burst begins")
 
+    @property
+    def waits(self) -> float:
+        """Seconds that the run waits at most: before it, also for what is served to answer, and after it."""
+        return 2 * (self.from_zero_seconds or 0.0) + (self.to_zero_seconds or 0.0)
+
 
 LimitName = Literal[
     "failed_share", "refused_share", "recover_seconds", "detect_seconds", "provision_seconds", "scale_seconds",
@@ -250,8 +255,9 @@ class Scenario(Strict):
 
     @property
     def longest(self) -> float:
-        """Seconds that its schedule takes at most, whatever scales the service."""
-        return max(self.seconds, *(self.fitted(name).seconds for name in self.by_autoscaler), 0.0)
+        """Seconds that its schedule and its waits for no replica take at most, whatever scales the service."""
+        variants = [self, *map(self.fitted, self.by_autoscaler)]
+        return max(variant.seconds + (variant.cluster.waits if variant.cluster else 0.0) for variant in variants)
 
     def limit_ms(self, phase: ScenarioPhase) -> float:
         """Return what the p95 of a phase may be, in ms."""

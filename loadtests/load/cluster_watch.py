@@ -38,14 +38,12 @@ class ClusterWatch:
         return self._process is not None
 
     def begin(self, directory: Path, seconds: float) -> bool:
-        """Watch for at most `seconds` of a run and its waits; return whether everything was listed in time.
+        """Watch for at most `seconds` of a run with its waits; return whether everything was listed in time.
 
         Raises `BadCluster`.
         """
         if self._options.cluster is None:
             return True
-        if self._platform:
-            seconds += 2 * (self._platform.from_zero_seconds or 0) + (self._platform.to_zero_seconds or 0)
         longest = LISTED_SECONDS + seconds
         self._process = WatcherProcess(self._options.cluster, longest, directory, self._arguments)
         return self._wait_for(self._process.has_begun, LISTED_SECONDS)
