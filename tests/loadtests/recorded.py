@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +58,16 @@ def requests_of(name: str) -> results.Requests:
     return requests
 
 
-def replayed(name: str, found: Sequence[AnyObservation] | None = None) -> Summary:
-    """The recorded run, measured and judged by the code and the scenario of today. `found`: other observations."""
+@cache
+def replayed(name: str) -> Summary:
+    """The recorded run, measured and judged by the code and the scenario of today."""
+    return measured(name, observations_of(name))
+
+
+def measured(name: str, found: list[AnyObservation]) -> Summary:
+    """The requests of a recorded run, with these observations."""
     plan = Plan(scenario_of(name), RATE, SEED)
-    watched = Watched(
-        "defect-classifier", list(observations_of(name) if found is None else found), plan.seconds + UNTIL
-    )
+    watched = Watched("defect-classifier", found, plan.seconds + UNTIL)
     run = Run(plan=plan, requests=requests_of(name), revisions=["r1"], seconds=plan.seconds, watched=watched)
     return summaries.summarise(run, name.partition("-")[2], ENVIRONMENT)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kubernetes_api import KubernetesApi, serving
-from recorded import cluster_of, observations_of, replayed
+from recorded import cluster_of, measured, observations_of, replayed
 from test_cluster import OLD, LiveWatch
 from test_report import Page
 
@@ -100,7 +100,7 @@ def test_probes_that_fail_push_no_other_event_out() -> None:
     last = observations.KubernetesEvent(at=179, stamp=None, kind="Node", name="n", reason="NotReady", message="x")
     probe = next(o for o in found if isinstance(o, observations.KubernetesEvent) and o.reason == "Unhealthy")
     many = [probe.model_copy(update={"at": probe.at + n / 1e4}) for n in range(MAX_EVENTS)]
-    kept = cluster_of(replayed("kpa-scale-from-zero", [*found, *many, last]))
+    kept = cluster_of(measured("kpa-scale-from-zero", [*found, *many, last]))
     assert kept.events[-1].reason == "NotReady"
     assert kept.probe_failures is not None
     assert kept.probe_failures.count == 128 + MAX_EVENTS

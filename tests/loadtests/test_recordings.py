@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import pytest
-from recorded import PHASES, cluster_of, observations_of, replayed
+from recorded import PHASES, cluster_of, measured, observations_of, replayed
 
 from loadtests.analysis.method import EXIT_CODES
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
 from loadtests.results import ScalingTime, Summary
 
-REPLAYED = cache(replayed)
 GRACE = 60  # seconds, which a pod had to end
 
 
@@ -30,7 +28,7 @@ def seconds(summary: Summary, name: str, of: str) -> float | None:
 
 
 def test_from_zero_the_first_pod_took_3_s_and_four_for_the_burst_14_s() -> None:
-    found = REPLAYED("kpa-scale-from-zero")
+    found = replayed("kpa-scale-from-zero")
     assert seconds(found, "scale", "first request") == pytest.approx(3.0, abs=0.1)
     assert seconds(found, "detect", "burst") == pytest.approx(11.5, abs=0.1)
     assert seconds(found, "scale", "burst") == pytest.approx(14.5, abs=0.1)
@@ -40,7 +38,7 @@ def test_from_zero_the_first_pod_took_3_s_and_four_for_the_burst_14_s() -> None:
 
 
 def test_in_the_same_burst_it_fell_back_to_one_replica_and_had_four_again_9_s_later() -> None:
-    found = REPLAYED("kpa-scale-up")
+    found = replayed("kpa-scale-up")
     assert seconds(found, "detect", "burst") == pytest.approx(5.1, abs=0.1)
     replicas = cluster_of(found).replicas
     four = next(change.at for change in replicas if change.ready == 4)
@@ -54,7 +52,7 @@ def test_in_the_same_burst_it_fell_back_to_one_replica_and_had_four_again_9_s_la
 
 
 def test_the_autoscaler_on_cpu_was_seen_after_36_s_and_three_replicas_came_after_84() -> None:
-    found = REPLAYED("hpa-scale-up")
+    found = replayed("hpa-scale-up")
     assert seconds(found, "detect", "burst") == pytest.approx(35.9, abs=0.1)
     assert seconds(found, "scale", "burst") == pytest.approx(84.4, abs=0.1)
     two = next(change.at for change in cluster_of(found).replicas if change.ready == 2)
@@ -66,7 +64,7 @@ def test_the_autoscaler_on_cpu_was_seen_after_36_s_and_three_replicas_came_after
 
 
 def test_a_second_break_is_counted_and_the_run_has_not_passed() -> None:
-    found = REPLAYED("kpa-scale-up")
+    found = replayed("kpa-scale-up")
     below = cluster_of(found).below_need
     assert below is not None
     assert (below.times, below.met) == (1, False)
@@ -83,10 +81,10 @@ def test_a_second_break_is_counted_and_the_run_has_not_passed() -> None:
 
 def test_what_never_had_enough_before_did_not_fall_below() -> None:
     """Two of three replicas for 45 s are the time to scale, not a fall; four of three that go to three are none."""
-    slow = cluster_of(REPLAYED("hpa-scale-up")).below_need
+    slow = cluster_of(replayed("hpa-scale-up")).below_need
     assert slow is not None
     assert (slow.times, slow.seconds, slow.falls) == (0, 0.0, [])
-    early = cluster_of(REPLAYED("kpa-scale-from-zero")).below_need
+    early = cluster_of(replayed("kpa-scale-from-zero")).below_need
     assert early is not None
     assert [fall.from_at for fall in early.falls] == pytest.approx([133.6], abs=0.1), "not at 67 s, when two had to do"
     assert early.seconds == pytest.approx(9.5, abs=0.1)
@@ -165,7 +163,7 @@ def test_the_objects_of_the_time_are_read_and_measured_the_same(name: str) -> No
     label = observations.REVISION_LABELS[name.startswith("hpa")]
     again = watched_again(observations_of(name), label)
     assert {type(seen).__name__ for seen in again} >= {"Pod", "ReplicaCount", "KubernetesEvent"}
-    then, now = cluster_of(REPLAYED(name)), cluster_of(replayed(name, again))
+    then, now = cluster_of(replayed(name)), cluster_of(measured(name, again))
     assert now.replicas == then.replicas
     assert now.times == then.times
     assert now.below_need == then.below_need
