@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from loadtests import arrivals
 from loadtests.arrivals import Segment, Times
-from loadtests.results import SLO, PhaseName
+from loadtests.results import SLO, LimitsName, PhaseName
 
 FOLDER = Path(__file__).parent / "scenarios"
 MAX_REQUESTS = 5_000_000  # of one run, which are all kept in memory
@@ -116,6 +116,9 @@ class Objective(Strict):
     cold_start_seconds: Seconds | None = None
     down_seconds: Seconds | None = None
     zero_seconds: Seconds | None = None
+    below_need_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
+        None, description="in all, with fewer replicas ready than needed, after enough were"
+    )
 
     def record(self) -> SLO:
         return SLO(**self.model_dump())
@@ -127,6 +130,43 @@ class Platform(Strict):
     from_zero_seconds: Seconds | None = Field(None, description="wait at most so long for no replica before the begin")
     to_zero_seconds: Seconds | None = Field(None, description="and so long for that after the last request")
     disruption: Literal["delete-pod", "new-revision"] | None = Field(None, description="when the burst begins")
+
+    @property
+    def waits(self) -> float:
+        """Seconds that the run waits at most: before it, also for what is served to answer, and after it."""
+        return 2 * (self.from_zero_seconds or 0.0) + (self.to_zero_seconds or 0.0)
+
+
+LimitName = Literal[
+    "failed_share", "refused_share", "recover_seconds", "detect_seconds", "provision_seconds", "scale_seconds",
+    "cold_start_seconds", "down_seconds", "zero_seconds", "below_need_seconds",
+]  # fmt: skip
+
+
+class PhaseChanges(Strict):
+    """A phase's own length and limit under an autoscaler."""
+
+    seconds: Seconds | None = None
+    p95_ms: Positive | None = None
+
+
+class AutoscalerChanges(Strict):
+    """What is different under an autoscaler; null: not asked for there. The SLO's p95 is that of the capacity."""
+
+    phases: dict[PhaseName, PhaseChanges] = {}
+    slo: dict[LimitName, Annotated[float, Field(ge=0, le=86_400)] | None] = {}
+    cluster: dict[Literal["from_zero_seconds", "to_zero_seconds"], Seconds | None] = {}
+
+    def apply(self, content: dict[str, Any]) -> None:
+        """Change a scenario's content."""
+        phases = {phase["name"]: phase for phase in content["phases"]}
+        for name, changes in self.phases.items():
+            if name not in phases:
+                raise ValueError(f"phases.{name}: there is no such phase; expected {', '.join(phases)}")
+            phases[name] |= changes.model_dump(exclude_unset=True)
+        content["slo"] |= self.slo
+        if self.cluster:
+            content["cluster"] = (content.get("cluster") or {}) | self.cluster
 
 
 class Scenario(Strict):
@@ -151,6 +191,9 @@ class Scenario(Strict):
     phases: Annotated[list[ScenarioPhase], Field(min_length=1, max_length=4)]
     slo: Objective
     cluster: Platform | None = None
+    by_autoscaler: dict[LimitsName, AutoscalerChanges] = Field(
+        {}, description="what is different where this one scales the service"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -165,9 +208,31 @@ class Scenario(Strict):
             raise ValueError("phases: only warm-up; expected one that counts")
         if self.stop_at_slo and not any(phase.steps for phase in self.phases):
             raise ValueError("stop_at_slo: no phase has steps; expected one, whose steps are judged")
+        if self.slo.below_need_seconds is not None and (self.cluster is None or self.rate != "replica"):
+            raise ValueError("slo.below_need_seconds: the need is not known; expected rate: replica, and cluster")
         if self.cluster and self.cluster.disruption and "burst" not in [p.name for p in self.phases]:
             raise ValueError("cluster.disruption: there is no burst; expected one, at whose begin it happens")
         return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> Self:
+        if self.by_autoscaler and self.cluster is None:
+            raise ValueError("by_autoscaler: no cluster is watched; expected cluster, too")
+        for name in self.by_autoscaler:
+            try:
+                self.fitted(name)
+            except ValidationError as error:
+                raise ValueError(f"by_autoscaler.{name}: {_described(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"by_autoscaler.{name}.{error}") from None
+        return self
+
+    def fitted(self, autoscaler: LimitsName | None) -> Scenario:
+        """Return the scenario with its lengths and limits for an autoscaler; `None`: for any other."""
+        content = self.model_dump(exclude={"by_autoscaler"}, exclude_unset=True)
+        if autoscaler in self.by_autoscaler:
+            self.by_autoscaler[autoscaler].apply(content)
+        return Scenario.model_validate(content)
 
     @property
     def judged(self) -> list[ScenarioPhase]:
@@ -178,7 +243,7 @@ class Scenario(Strict):
 
         Rate, seed and SLO are left out: summaries have them apart.
         """
-        apart = {"about", "rate", "seed", "slo", "cluster"}
+        apart = {"about", "rate", "seed", "slo", "cluster", "by_autoscaler"}
         apart |= {"connection_seconds"} if self.connection_seconds is None else set()
         said = self.model_dump_json(exclude=apart).encode()
         return f"sha256:{hashlib.sha256(said + rows).hexdigest()}"
@@ -187,6 +252,12 @@ class Scenario(Strict):
     def seconds(self) -> float:
         """Seconds that its schedule takes, at whatever rate."""
         return sum(segment.seconds for phase in self.phases for segment in phase.profile(1.0))
+
+    @property
+    def longest(self) -> float:
+        """Seconds that its schedule and its waits for no replica take at most, whatever scales the service."""
+        variants = [self, *map(self.fitted, self.by_autoscaler)]
+        return max(variant.seconds + (variant.cluster.waits if variant.cluster else 0.0) for variant in variants)
 
     def limit_ms(self, phase: ScenarioPhase) -> float:
         """Return what the p95 of a phase may be, in ms."""

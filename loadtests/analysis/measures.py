@@ -35,6 +35,7 @@ class Watched(NamedTuple):
     service: str
     observations: list[AnyObservation]
     until: float
+    limits_of: results.LimitsName | None = None  # the autoscaler that the scenario's lengths and limits are for
 
 
 @dataclass

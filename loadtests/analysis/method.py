@@ -22,6 +22,7 @@ HOLD_SECONDS = 10.0  # for which the SLO must hold again to be recovered
 END_SECONDS = 1.0  # before a pod began to terminate and after it was gone, counted as near its end
 RAMP_STEP = 0.1  # seconds: how finely a rate that changes is followed
 SAME_SECONDS = 5.0  # within which watches of different resources notice the same outage
+EVENT_SECONDS = 1.0  # that an event may be seen after what it is about
 EVENTS_FROM, MAX_EVENTS = -1.0, 500  # seconds on the run's axis, and how many events are kept
 FRESH_SECONDS = 3.0  # for which what a pod said of itself counts as its state
 Z_99 = 2.5758293035489  # quantile of the normal distribution, two-sided 99 %

@@ -36,6 +36,23 @@ def desired_of(
     return _sum(desired, routing), kind
 
 
+def scaled_by(found: Sequence[AnyObservation]) -> results.ScaledBy | None:
+    """Return what scales the service, by its own account when it was first seen, else by the autoscalers there are.
+
+    An HPA or a PodAutoscaler that is there says more than `none` or `external`. `None` where nothing says it.
+    """
+    said = next((o.scaled_by for o in found if isinstance(o, observations.Service) and o.scaled_by), None)
+    kinds = {o.kind for o in found if isinstance(o, observations.ReplicaCount) and not o.live}
+    seen: results.AutoscalerKind | None = None
+    if "HorizontalPodAutoscaler" in kinds:
+        seen = "HPA"
+    elif "PodAutoscaler" in kinds:
+        seen = "KPA"
+    if seen and (said is None or said.kind in ("none", "external")):
+        return results.ScaledBy(kind=seen)
+    return said
+
+
 def _counted(
     found: Sequence[AnyObservation], what: Literal["desired", "ready"], kinds: Sequence[str]
 ) -> tuple[StepFunction | None, str | None]:
@@ -151,6 +168,10 @@ class ReplicaCounts(NamedTuple):
     @property
     def slo(self) -> Objective:
         return self.run.plan.scenario.slo
+
+    def ready_at(self, at: float) -> int:
+        """Return how many were ready at a time; 0 before the first that was seen."""
+        return int(value_at(self.ready, at, 0) or 0)
 
     def need(self, at: float) -> int | None:
         """Return how many are needed at a time; `None` if that is not known."""

@@ -17,6 +17,9 @@ down        from the end of a burst that needed more until, to the end of the wa
             then, or than were ready before it
 zero        from the last request's intended time until, to the end of the watch, none is ready and none is desired
 
+Fell below need again: within a phase, fewer are ready than needed, after enough had been. It is counted how often
+that began, and for how long it lasted in all. Where the need rises, the new one has to be reached first.
+
 Over-provisioning is the time integral of the ready replicas beyond those needed, from 0 to the end of the watch.
 
 Desired and ready replicas are those of revisions that get requests (`traffic.routing_of`). Ready ones of others take
@@ -25,13 +28,13 @@ none of the load, and are counted apart. A pod's own start and end are measured 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from loadtests import results
+from loadtests.analysis import probes
+from loadtests.analysis.below_need import below_need
 from loadtests.analysis.measures import Run, Watched
-from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS, SAME_SECONDS
+from loadtests.analysis.method import EVENTS_FROM, FRESH_SECONDS, MAX_EVENTS
 from loadtests.analysis.moments import clock_of, moment, value_at
 from loadtests.analysis.pods import FailedRequests, histories_of
 from loadtests.analysis.replicas import (
@@ -41,9 +44,11 @@ from loadtests.analysis.replicas import (
     needed_of,
     pods_of,
     replicas,
+    scaled_by,
     without_traffic,
 )
 from loadtests.analysis.scaling_times import times_of
+from loadtests.analysis.sight import not_seen
 from loadtests.analysis.traffic import routing_of, splits, traffic_of
 from loadtests.cluster import observations
 from loadtests.cluster.observations import AnyObservation
@@ -117,59 +122,6 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def not_seen(found: Sequence[AnyObservation]) -> Iterator[str]:
-    """Yield a sentence for what could not be watched at all, and then for what was interrupted."""
-    yield from (observed.text for observed in found if isinstance(observed, observations.Unseen))
-    over: list[_Outage] = []
-    ongoing: dict[str, _Outage] = {}
-    for observed in found:
-        if isinstance(observed, observations.Gap) and observed.seconds is None:
-            ongoing[observed.resource] = _Outage.of(observed, observed.at, math.inf)
-        elif isinstance(observed, observations.Gap):
-            ongoing.pop(observed.resource, None)
-            over.append(_Outage.of(observed, observed.at - (observed.seconds or 0.0), observed.at))
-    for outages in (over, list(ongoing.values())):
-        yield from (str(outage) for outage in _merged(outages))
-
-
-class _Outage(NamedTuple):
-    """Watches that were interrupted, from `start` to `end`, and why."""
-
-    start: float
-    end: float
-    resources: tuple[str, ...]
-    why: tuple[str, ...]
-
-    @classmethod
-    def of(cls, gap: observations.Gap, start: float, end: float) -> _Outage:
-        return cls(start, end, (gap.resource,), tuple(gap.why.split(", ")))
-
-    def like(self, other: _Outage) -> bool:
-        """Return whether both began and ended at about the same time."""
-        ends = self.end == other.end or abs(self.end - other.end) <= SAME_SECONDS
-        return ends and abs(self.start - other.start) <= SAME_SECONDS
-
-    def __str__(self) -> str:
-        when = f"from {self.start:.1f} s to the end"
-        if self.end < math.inf:
-            when = f"for {self.end - self.start:.1f} s until {self.end:.1f} s"
-        return f"{', '.join(self.resources)}: the watch was interrupted {when} ({', '.join(self.why)})"
-
-
-def _merged(outages: Iterable[_Outage]) -> list[_Outage]:
-    """Return the outages, those of about the same time as one: mostly it was one, of the API server."""
-    found: list[_Outage] = []
-    for one in sorted(outages, key=lambda outage: outage.start):
-        if found and one.like(found[-1]):
-            last = found.pop()
-            resources = tuple(dict.fromkeys((*last.resources, *one.resources)))
-            why = tuple(dict.fromkeys((*last.why, *one.why)))
-            found.append(_Outage(last.start, max(last.end, one.end), resources, why))
-        else:
-            found.append(one)
-    return found
-
-
 def problems(found: Sequence[AnyObservation], run: Run, pods: Sequence[PodLife]) -> Iterator[str]:
     """Yield a sentence for what the scenario asked for and did not happen."""
     platform, burst = run.plan.scenario.cluster, run.burst
@@ -195,13 +147,16 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
     counts = ReplicaCounts(run, desired, existing, ready.serving, ready.without_traffic, needed, until)
     histories = histories_of(found, clock)
     pods = sorted((history.record(lost) for history in histories.values()), key=lambda pod: pod.created or 0.0)
-    traffic, events = traffic_of(found), events_of(found, clock)
+    traffic = traffic_of(found)
+    events, probe_failures = probes.split(events_of(found, clock), pods)
     cut = [f"events: the last {len(events) - MAX_EVENTS} are left out"] if len(events) > MAX_EVENTS else []
     cluster = results.Cluster(
         service=watched.service,
         mode=next((observed.mode for observed in reversed(found) if isinstance(observed, observations.Service)), None),
         clock=clock,
         desired_from=kind,
+        scaled_by=scaled_by(found),
+        limits_of=watched.limits_of,
         replica_per_s=run.plan.base if counts.needed else None,
         watched_until=until,
         replicas=replicas(counts),
@@ -209,6 +164,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         over_replica_seconds=beyond(counts, 1),
         under_replica_seconds=beyond(counts, -1),
         idle_replica_seconds=without_traffic(counts),
+        below_need=below_need(counts),
         pods=pods,
         lost_elsewhere=lost.elsewhere(
             s for history in histories.values() for s in (*history.starts(), *history.ends())
@@ -216,6 +172,7 @@ def measure(run: Run, watched: Watched, recovery: results.Recovery) -> tuple[res
         traffic=traffic,
         splits=list(splits(run, traffic)),
         events=events[:MAX_EVENTS],
+        probe_failures=probe_failures,
         autoscaler=autoscaler_of(found),
         disruption=_disruption(found),
         not_seen=[*dict.fromkeys(not_seen(found)), *cut],

@@ -36,9 +36,21 @@ def judge(
     if invalid := [*_invalid(judged, generator, None if found else stopped), *lagging, *undone]:
         return Verdict(outcome="Invalid", reasons=invalid)
     failed = [*_slow(steady), *_spent(slo, steady), *_unrecovered(slo, recovery), *_unscaled(cluster)]
+    failed += _below_need(cluster)
     if capacity and not capacity.per_s:
         failed.append(f"no step held the SLO: {capacity.reason}")
     return Verdict(outcome="Failed" if failed else "Passed", reasons=failed)
+
+
+def _below_need(cluster: results.Cluster | None) -> Iterator[str]:
+    """Explain where fewer replicas were ready than needed for too long, after enough had been."""
+    found = cluster.below_need if cluster else None
+    if found and found.met is False:
+        yield (
+            f"fewer replicas were ready than needed again, after enough had been, "
+            f"{times([fall.from_at for fall in found.falls])}, for {found.seconds:.1f} s in all; "
+            f"expected at most {found.limit_seconds:g} s"
+        )
 
 
 def is_ramp(phase: results.PhaseResult, capacity: results.Capacity | None) -> bool:

@@ -15,11 +15,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from loadtests.cluster.autoscaler import scaled_by
+from loadtests.results import ScaledBy
+
 OF_SERVICE = "serving.kserve.io/inferenceservice"  # label with the InferenceService's name
 REVISION_LABELS = ("serving.knative.dev/revision", "pod-template-hash")
 MODE = "serving.kserve.io/deploymentMode"
 MODES = {"Knative": "Knative", "Serverless": "Knative", "Standard": "Standard", "RawDeployment": "Standard"}
 CONTAINER = "kserve-container"
+POD_METRICS, AUTOSCALER_METRICS = "the pods' own metrics", "the autoscaler's metrics"
 MESSAGE_CHARS = 300  # of an event's message or a condition's, at most
 
 KubernetesObject = Mapping[str, Any]
@@ -78,6 +82,7 @@ class Service(Observation):
     conditions: dict[str, str]
     traffic: dict[str, float]
     canaries: tuple[str, ...] = ()
+    scaled_by: ScaledBy | None = None
 
 
 class Revision(Observation):
@@ -138,6 +143,15 @@ class Unseen(Observation):
     what: Literal["unseen"] = "unseen"
     text: str
     resource: str | None = None
+    lost: bool = Field(default=False, description="it was watched until now")
+
+
+class Missed(Observation):
+    """Metrics that could not be read this time."""
+
+    what: Literal["missed"] = "missed"
+    source: str = Field(description="`POD_METRICS` or `AUTOSCALER_METRICS`")
+    why: str
 
 
 class Gap(Observation):
@@ -180,6 +194,7 @@ AnyObservation = (
     | Inside
     | ClockReading
     | Unseen
+    | Missed
     | Gap
     | Begun
     | Disrupted
@@ -332,7 +347,15 @@ def service(thing: KubernetesObject, at: float, live: bool, gone: bool = False) 
             traffic[name] = traffic.get(name, 0.0) + share
     conditions = {} if gone else conditions_of(thing)
     canaries = tuple(f"{c.get('name')} {c.get('trafficPercent')} %" for c in status.get("canaryStatuses") or [])
-    return Service(at=at, live=live, mode=mode, conditions=conditions, traffic=traffic, canaries=canaries)
+    return Service(
+        at=at,
+        live=live,
+        mode=mode,
+        conditions=conditions,
+        traffic=traffic,
+        canaries=canaries,
+        scaled_by=scaled_by(thing, mode),
+    )
 
 
 def event(thing: KubernetesObject, at: float, live: bool, gone: bool = False) -> KubernetesEvent | None:

@@ -41,13 +41,18 @@ class Reporter:
             names = ", ".join(observation.canaries)
             self.report_unseen(f"the wanted shares of the traffic: which pods are the canary's ({names}) is not known")
 
-    def report_unseen(self, text: str) -> None:
-        """Print once that something could not be watched."""
+    def report_missed(self, source: str, why: str, text: str) -> None:
+        """Print that metrics could not be read this time, and once with this text."""
+        self.report_unseen(text)
+        self.report(observations.Missed(at=time.monotonic(), source=source, why=why))
+
+    def report_unseen(self, text: str, *, lost: bool = False) -> None:
+        """Print once that something could not be watched; `lost`: that it can be no longer."""
         with self._lock:
             is_new = text not in self._unseen
             self._unseen.add(text)
         if is_new:
-            self.report(observations.Unseen(at=time.monotonic(), text=text))
+            self.report(observations.Unseen(at=time.monotonic(), text=text, lost=lost))
 
     def start(self, what: str, run: Callable[[], None]) -> None:
         """Run it in a thread; if it fails, say so."""
@@ -56,7 +61,7 @@ class Reporter:
             try:
                 run()
             except Exception as error:  # what was not thought of
-                self.report_unseen(f"{what}: watched no longer ({type(error).__name__}: {one_line(error)})")
+                self.report_unseen(f"{what}: watched no longer ({type(error).__name__}: {one_line(error)})", lost=True)
 
         threading.Thread(target=guarded, daemon=True).start()
 

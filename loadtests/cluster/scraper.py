@@ -12,13 +12,14 @@ from kubernetes.client import ApiException
 
 from loadtests.cluster import observations
 from loadtests.cluster.api import SCRAPE_SECONDS, TOKEN, UNANSWERED, get_text, get_through_api, reason
+from loadtests.cluster.observations import AUTOSCALER_METRICS, POD_METRICS
 from loadtests.cluster.reporter import Reporter
 from loadtests.results import GAUGES
 from tools import prometheus
 
 # Of Knative's autoscaler, which exports what it scales on: the field that keeps it, and the metric that it is of. The
 # names up to Knative 1.18, and since; of a rate, also without the unit.
-AUTOSCALER_METRICS = {
+AUTOSCALER_SERIES = {
     "autoscaler_stable_request_concurrency": ("stable", "concurrency"),
     "kn_revision_concurrency_stable": ("stable", "concurrency"),
     "autoscaler_stable_requests_per_second": ("stable", "rps"),
@@ -59,10 +60,12 @@ class Scraper:
             self._report_inside(pod.name, get_text(metrics_url(pod)) if inside else self._by_proxy(pod))
         except (ApiException, *UNANSWERED, ValueError) as error:
             if isinstance(error, ApiException) and error.status == 403:
-                self._reporter.report_unseen("the pods' own metrics: not allowed to get pods/proxy (HTTP 403)")
+                why = "not allowed to get pods/proxy (HTTP 403)"
+                self._reporter.report_missed(POD_METRICS, why, f"{POD_METRICS}: {why}")
                 return False
             if pod.ready:  # others are not up yet
-                self._reporter.report_unseen(f"the pods' own metrics, not always: {reason(error)}")
+                why = reason(error)
+                self._reporter.report_missed(POD_METRICS, why, f"{POD_METRICS}, not always: {why}")
         return True
 
     def _by_proxy(self, pod: observations.Pod) -> str:
@@ -91,10 +94,12 @@ class Scraper:
             try:
                 self._report_autoscaler(self._autoscaler())
             except ApiException as error:
-                way = "through the API server; --autoscaler-metrics names another way"
-                self._reporter.report_unseen(f"the autoscaler's metrics: {reason(error)} {way}")
+                why = f"{reason(error)} through the API server"
+                text = f"{AUTOSCALER_METRICS}: {why}; --autoscaler-metrics names another way"
+                self._reporter.report_missed(AUTOSCALER_METRICS, why, text)
             except (*UNANSWERED, ValueError) as error:
-                self._reporter.report_unseen(f"the autoscaler's metrics, not always: {reason(error)}")
+                why = reason(error)
+                self._reporter.report_missed(AUTOSCALER_METRICS, why, f"{AUTOSCALER_METRICS}, not always: {why}")
 
     def _autoscaler(self) -> str:
         """Return what Knative's autoscaler exports, where its `metrics-protocol` is prometheus."""
@@ -104,10 +109,10 @@ class Scraper:
 
     def _report_autoscaler(self, exposition: str) -> None:
         by_revision: dict[str, dict[str, Any]] = {}
-        for name, labels, value in prometheus.series(exposition, set(AUTOSCALER_METRICS)):
+        for name, labels, value in prometheus.series(exposition, set(AUTOSCALER_SERIES)):
             revision = labels.get("kn_revision_name") or labels.get("revision_name") or ""
             namespace = labels.get("k8s_namespace_name") or labels.get("namespace_name")
-            field, metric = AUTOSCALER_METRICS[name]
+            field, metric = AUTOSCALER_SERIES[name]
             is_ours = revision.startswith(f"{self._options.cluster.service}-predictor")
             if is_ours and namespace in (None, self._namespace):
                 values = by_revision.setdefault(revision, {})

@@ -62,9 +62,9 @@ class ClusterWatcher:
 
     def _scrape(self) -> None:
         scraper, service = Scraper(self._api, self._namespace, self._options, self._reporter), self._reporter.service
-        self._reporter.start("the pods' own metrics", scraper.scrape_pods)
+        self._reporter.start(observations.POD_METRICS, scraper.scrape_pods)
         if self._options.autoscaler_metrics or (service and service.mode == "Knative"):
-            self._reporter.start("the autoscaler's metrics", scraper.scrape_autoscaler)
+            self._reporter.start(observations.AUTOSCALER_METRICS, scraper.scrape_autoscaler)
 
     def _check_permission(self, followers: Sequence[Follower]) -> None:
         """Raise `BadCluster` without the service and without its pods: there would be nothing to report."""

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from defects.pages.axes import figure, percent
-from loadtests.results import Cluster, PhaseResult, Summary
+from loadtests.results import BelowNeed, Cluster, PhaseResult, Summary
 
 TIMES = {
     "detect": "time to detect",
@@ -63,6 +63,9 @@ def cluster_measures(run: Summary) -> Iterator[Measure]:
     if run.cluster.over_replica_seconds is not None:
         yield Measure("over-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.over_replica_seconds))
         yield Measure("under-provisioning, replica-seconds", of_cluster(lambda cluster: cluster.under_replica_seconds))
+    if run.cluster.below_need is not None:
+        yield Measure("fell below need again, times", of_below_need(lambda found: found.times))
+        yield Measure("below need again, s", of_below_need(lambda found: found.seconds))
     if run.cluster.pods:
         yield Measure("failed near pods' starts and ends", lost_near)
 
@@ -90,6 +93,11 @@ def of_cluster(get: Callable[[Cluster], float | None]) -> Callable[[Summary], Va
         return None if value is None else Value(value)
 
     return measured
+
+
+def of_below_need(get: Callable[[BelowNeed], float]) -> Callable[[Summary], Value | None]:
+    """Return a getter of how often, or how long, fewer replicas were ready than needed again."""
+    return of_cluster(lambda cluster: None if cluster.below_need is None else get(cluster.below_need))
 
 
 def lost_near(run: Summary) -> Value | None:

@@ -9,8 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from loadtests.analysis.measures import Watched
+from loadtests.analysis.replicas import scaled_by
 from loadtests.cluster.process import BadCluster, WatcherProcess
+from loadtests.load import autoscaling
 from loadtests.load.options import Options
+from loadtests.results import LimitsName
 from loadtests.scenario import Plan, Scenario
 
 LISTED_SECONDS = 30.0  # for the cluster watcher to have listed everything
@@ -28,23 +31,38 @@ class ClusterWatch:
         self._disruption = options.disruption(scenario)
         self._arguments = options.watcher(scenario)
         self._process: WatcherProcess | None = None
+        self._limits_of: LimitsName | None = None
 
     @property
     def is_on(self) -> bool:
         return self._process is not None
 
     def begin(self, directory: Path, seconds: float) -> bool:
-        """Watch for at most `seconds` of a run and its waits; return whether everything was listed in time.
+        """Watch for at most `seconds` of a run with its waits; return whether everything was listed in time.
 
         Raises `BadCluster`.
         """
         if self._options.cluster is None:
             return True
-        if self._platform:
-            seconds += 2 * (self._platform.from_zero_seconds or 0) + (self._platform.to_zero_seconds or 0)
         longest = LISTED_SECONDS + seconds
         self._process = WatcherProcess(self._options.cluster, longest, directory, self._arguments)
         return self._wait_for(self._process.has_begun, LISTED_SECONDS)
+
+    def fit(self, scenario: Scenario) -> Scenario:
+        """Return the scenario with its lengths and limits for what scales the service; raises `BadCluster`.
+
+        Where that service can't do what the scenario measures, this says so before there is any load.
+        """
+        if self._process is None:
+            return scenario.fitted(None)
+        scaled = scaled_by(self._process.observations())
+        fitted = scenario.fitted(scaled.limits if scaled else None)
+        if scenario.cluster:
+            logger.info("%s", autoscaling.described(scenario, scaled))
+            autoscaling.check(Path(self._options.scenario).stem, fitted, scaled)
+        self._platform = fitted.cluster
+        self._limits_of = scaled.limits if scaled and scaled.limits in scenario.by_autoscaler else None
+        return fitted
 
     def wait_for_zero_before(self) -> bool:
         """Return whether there is no replica in time, where the scenario begins with none."""
@@ -84,7 +102,7 @@ class ClusterWatch:
         if self._process is None or self._options.cluster is None:
             return None
         until = time.monotonic() - begin
-        return Watched(self._options.cluster.name, self._process.stop(begin), until)
+        return Watched(self._options.cluster.name, self._process.stop(begin), until, self._limits_of)
 
     def kill(self) -> None:
         """End the process, whatever it is at."""

@@ -172,6 +172,7 @@ class Coordinator:
         self._patience = scenario.timeout_seconds + GRACE_SECONDS
         directory = self._directory = run_directory.create(Path(options.out), name)
         cluster = self._watch_cluster(scenario, directory)
+        scenario = cluster.fit(scenario)
         model_json = self._ask_model(scenario)
         seed = scenario.seed if options.seed is None else options.seed
         model = Served.from_json(model_json)
@@ -193,7 +194,7 @@ class Coordinator:
     def _watch_cluster(self, scenario: Scenario, directory: Path) -> ClusterWatch:
         """Begin to watch the cluster, where it is to be watched; raises `BadCluster`."""
         cluster = self._cluster = ClusterWatch(self._options, scenario, self._wait_for)
-        longest = 2 * PREPARE_SECONDS + scenario.seconds + 2 * self._patience + REPORT_SECONDS
+        longest = 2 * PREPARE_SECONDS + scenario.longest + 2 * self._patience + REPORT_SECONDS
         if not cluster.begin(directory, longest) and not self._stopped:
             raise BadCluster(
                 f"--cluster: nothing was listed in {LISTED_SECONDS:g} s; expected an API server that answers"

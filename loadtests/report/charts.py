@@ -12,6 +12,7 @@ from defects.pages.html import element, plain, trusted
 from defects.pages.strips import Event, Flag, Shares, event_strip, flag_strip, shares_strip
 from defects.pages.svg import box, shortened, svg, text
 from defects.pages.time_series import Piece, TimeSeries
+from loadtests.report import events
 from loadtests.report.time_series import seconds
 from loadtests.results import Cluster, PlatformEvent, Summary
 
@@ -66,6 +67,7 @@ FLAGS = (
     Flag("panicking", "Autoscaler in panic mode", ("calm", "panicking")),
 )
 MAX_BREACHES = 4  # of the SLO with a label, after the first
+MAX_FALLS = 4  # of the replicas below need with a label
 MAX_SHIFTS = 6  # changes of the wanted traffic with a label
 PICTURE_HEAD = 52  # pixels above the chart of a picture
 
@@ -113,13 +115,16 @@ def durations(summary: Summary) -> Iterator[Duration]:
 
 
 def cluster_moments(cluster: Cluster) -> Iterator[Moment]:
-    """Yield the disruption, when enough replicas were ready, new revisions, and changes of the wanted traffic."""
+    """Yield the disruption, when enough replicas were ready or no longer, new revisions, changes of the traffic."""
     if cluster.disruption:
         yield Moment(max(0.0, cluster.disruption.at), shortened(cluster.disruption.what, 30), "disrupted")
     for time in cluster.times:
         if time.name == "scale" and time.seconds and time.to_at is not None:
             label = f"enough replicas {figure(time.seconds)} s after {shortened(time.of, 16)}"
             yield Moment(time.to_at, label, "recovered")
+    falls = cluster.below_need.falls if cluster.below_need else []
+    for number, fall in enumerate(falls):
+        yield Moment(fall.from_at, "below need again" if number < MAX_FALLS else "", "breached")
     for at, name in first_ready(cluster):
         yield Moment(at, f"revision {shortened(name, 12)} ready", "shifted")
     changes = [change for change in cluster.traffic if change.at > 0]
@@ -152,8 +157,8 @@ def strips(summary: Summary, series: TimeSeries) -> Iterator[Strip]:
     if cluster and len({name for change in cluster.traffic for name in change.shares}) > 1:
         changes = [Shares(change.at, change.shares) for change in cluster.traffic]
         yield shares_strip(changes, "Wanted traffic, by revision")
-    if cluster and cluster.events:
-        yield event_strip([Event(event.at, _event(event), event.warning) for event in cluster.events])
+    if cluster and (listed := events.listed(cluster)[0]):
+        yield event_strip([Event(event.at, _event(event), event.warning) for event in listed])
     yield from (flag_strip(series, flag) for flag in FLAGS if series.has(flag.key))
 
 

@@ -8,13 +8,16 @@ from defects.pages.axes import figure, percent
 from defects.pages.tables import Cell, Table, number, outside
 from loadtests.analysis.method import AHEAD_SECONDS, SETTLE_SECONDS, START_SECONDS
 from loadtests.analysis.method import PHASES as POD_PHASES
+from loadtests.report import events
 from loadtests.results import Cluster, Summary, parts_of
 
 
 def everything(summary: Summary) -> list[Table]:
     """Return the tables of what the cluster did; none without one."""
     found = summary.cluster
-    return [scaling(found), splits(found), starts(found), pods(found), events(found)] if found else []
+    return (
+        [scaling(found), falls(found), splits(found), starts(found), pods(found), events.table(found)] if found else []
+    )
 
 
 def scaling(cluster: Cluster) -> Table:
@@ -36,6 +39,33 @@ def scaling(cluster: Cluster) -> Table:
     return Table("scaling", "How it scaled", heads, rows, left=2, note=f"{note} {provisioning(cluster)}".strip())
 
 
+def falls(cluster: Cluster) -> Table:
+    """Return each time in which fewer replicas were ready than needed, after enough had been."""
+    heads = ("Phase", "From, s", "To, s", "Seconds", "Ready", "Needed")
+    found = cluster.below_need.falls if cluster.below_need else []
+    rows = [
+        [Cell(fall.phase), number(fall.from_at), number(fall.to_at), number(fall.seconds),
+         number(fall.ready), number(fall.needed)]
+        for fall in found
+    ]  # fmt: skip
+    note = f"{below_need(cluster)} Ready: the fewest of that time; needed: the most."
+    return Table("falls", "Fell below need again", heads, rows, note=note)
+
+
+def below_need(cluster: Cluster) -> str:
+    """Return how often fewer replicas were ready than needed again, in a sentence; nothing where it is not known."""
+    found = cluster.below_need
+    if found is None:
+        return ""
+    allowed = "" if found.limit_seconds is None else f" ({figure(found.limit_seconds)} s are allowed)"
+    if not found.times:
+        return "Once as many replicas were ready as needed, there were never fewer again."
+    return (
+        f"After as many replicas were ready as needed, there were fewer again {found.times} "
+        f"time{'s' * (found.times > 1)}, for {figure(found.seconds)} s in all{allowed}."
+    )
+
+
 def provisioning(cluster: Cluster) -> str:
     """Return the replicas beyond need and short of it, in a sentence; nothing where the need is not known."""
     over, under = cluster.over_replica_seconds, cluster.under_replica_seconds
@@ -48,8 +78,8 @@ def provisioning(cluster: Cluster) -> str:
     if over is None or under is None:
         return idle
     needed = f" At {figure(cluster.replica_per_s)} requests/s for a replica" if cluster.replica_per_s else " In all"
-    said = f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
-    return f"{said} {idle}".strip()
+    sums = f"{needed.strip()}: {figure(over)} replica-seconds beyond need, {figure(under)} short of it."
+    return " ".join(filter(None, (sums, below_need(cluster), idle)))
 
 
 def splits(cluster: Cluster) -> Table:
@@ -123,19 +153,13 @@ def _process(startup: dict[str, float]) -> str:
     return ", ".join(f"{part} {figure(seconds)}" for part, seconds in parts_of(startup).items()) or "–"
 
 
-def events(cluster: Cluster) -> Table:
-    """Return the events of the platform."""
-    rows = [
-        [Cell(figure(e.at), e.at), outside(e.kind), outside(e.name), outside(e.reason), outside(e.message)]
-        for e in cluster.events
-    ]
-    return Table("events", "Events of the platform", ("At, s", "Kind", "Name", "Reason", "Message"), rows, left=0)
-
-
 def watched(cluster: Cluster) -> str:
     """Return what was watched, and how, in sentences."""
     mode = f" in {cluster.mode} mode" if cluster.mode else ""
     said = [f"{cluster.service or '(nothing)'}{mode}, watched until {figure(cluster.watched_until)} s."]
+    if cluster.scaled_by:
+        limits = f" Lengths and limits are the scenario's for {cluster.limits_of}." if cluster.limits_of else ""
+        said.append(f"Scaled by {cluster.scaled_by}.{limits}")
     if cluster.desired_from:
         said.append(f"Desired replicas are those of {cluster.desired_from} objects.")
     if any(change.existing is None and change.ready is not None for change in cluster.replicas):

@@ -14,7 +14,7 @@ from tools.computer import caption
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$#!])")
 _QUIET = "\u2060"  # word joiner: seen by nobody, but keeps @name and #1 from being references
-SHOWN = ("phases", "steps", "scaling", "splits", "budget", "errors")
+SHOWN = ("phases", "steps", "scaling", "falls", "splits", "budget", "errors")
 
 
 def escaped(text: object) -> str:
@@ -79,7 +79,9 @@ def _platform(summary: Summary) -> list[str]:
         return []
     said = [escaped(" ".join((cluster_tables.watched(cluster), cluster_tables.provisioning(cluster))).strip())]
     if cluster.not_seen:
-        said.append("\n".join(["Not seen:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)]))
+        said.append(
+            "\n".join(["Not seen, or not always:", "", *(f"- {escaped(text) or '–'}" for text in cluster.not_seen)])
+        )
     return said
 
 

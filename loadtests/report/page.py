@@ -13,7 +13,7 @@ from defects.pages.html import document, element, trusted
 from defects.pages.tables import html, shown
 from defects.pages.time_series import TimeSeries
 from loadtests.analysis.method import HOLD_SECONDS
-from loadtests.report import charts, cluster_tables, markdown, pod_starts, scale_target
+from loadtests.report import charts, cluster_tables, events, markdown, pod_starts, scale_target
 from loadtests.report import tables as run_tables
 from loadtests.report.distribution import distribution
 from loadtests.report.tiles import tiles
@@ -21,7 +21,7 @@ from loadtests.report.time_series import seconds, time_series
 from loadtests.results import Cluster, Summary
 
 PAGE, MARKDOWN = "report.html", "summary.md"
-LARGE = ("phases", "parts", "steps", "scaling", "splits")  # tables that need the whole width
+LARGE = ("phases", "parts", "steps", "scaling", "falls", "splits")  # tables that need the whole width
 FOLDED = ("events",)
 SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
 WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
@@ -121,7 +121,13 @@ def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
     unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
     watched = element("p", cluster_tables.watched(cluster), class_="about")
-    yield element("section", element("h2", "What was watched, and what was not seen"), watched, unseen, class_="watch")
+    yield element(
+        "section",
+        element("h2", "What was watched, and what was not seen, or not always"),
+        watched,
+        unseen,
+        class_="watch",
+    )
 
 
 def _banner(summary: Summary) -> Markup:
@@ -182,7 +188,7 @@ def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
         ("needed: the replicas that the planned rate takes", series.has("replicas_needed")),
         (f"stable and panic: the autoscaler's averages of {scaled_on} over its long and its short window{several}",
          series.has("stable", "panic")),
-        ("pointed at, the mark of an event says what it is", bool(cluster.events)),
+        ("pointed at, the mark of an event says what it is", bool(events.listed(cluster)[0])),
     ]  # fmt: skip
     sentence = "; ".join(text for text, shown in said if shown)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""

@@ -44,9 +44,14 @@ def tiles(summary: Summary) -> Iterator[tuple[str, Cell, str]]:
 
 
 def scaling_tiles(cluster: Cluster) -> Iterator[tuple[str, Cell, str]]:
+    """Yield the times that matter most, and for how long fewer replicas were ready than needed again."""
     for time in cluster.times:
         if time.name in TIMES_SHOWN and time.from_at is not None:
             taken = Cell("never", bad=True) if time.seconds is None else number(time.seconds, time.limit_seconds)
             allowed = "" if time.limit_seconds is None else f"; {figure(time.limit_seconds)} allowed"
             of = "" if time.name == "cold start" else f" from the {time.of}"
             yield TIMES_SHOWN[time.name], taken, f"s{of}{allowed}"
+    if (found := cluster.below_need) and (found.times or found.limit_seconds is not None):
+        often = f", {found.times} time{'s' * (found.times > 1)}" if found.times else ""
+        allowed = "" if found.limit_seconds is None else f"; {figure(found.limit_seconds)} allowed"
+        yield "below need again", number(found.seconds, found.limit_seconds), f"s{often}{allowed}"

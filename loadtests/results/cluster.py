@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from loadtests.results.records import Number, Record
+from loadtests.results.records import AutoscalerKind, LimitsName, Number, PhaseName, Record
 
 TimeName = Literal["detect", "provision", "scale", "recover", "cold start", "down", "zero"]
 
@@ -33,6 +33,57 @@ class ScalingTime(Record):
     limit_seconds: Number = Field(description="what the SLO allows")
     met: bool | None = Field(description="null: nothing is asked for, or there was nothing to do")
     why: str | None = Field(default=None, description="why there is no time")
+
+
+class Fall(Record):
+    """A time in which fewer replicas were ready than needed, after enough had been."""
+
+    phase: PhaseName = Field(description="in which it began")
+    from_at: float
+    to_at: float = Field(description="as many were ready again, no more were needed, or the schedule was over")
+    seconds: float
+    ready: int = Field(description="fewest of this time")
+    needed: int = Field(description="most of this time, of the need that had been reached")
+
+
+class BelowNeed(Record):
+    """How often the ready replicas fell below the needed ones again; see `loadtests.analysis.below_need`."""
+
+    times: int
+    seconds: float = Field(description="of all of them")
+    limit_seconds: Number = Field(description="what the SLO allows")
+    met: bool | None = Field(description="null: nothing is asked for")
+    falls: list[Fall]
+
+
+class ScaledBy(Record):
+    """What scales the service; `external`: something that KServe knows nothing of; `none`: always as many replicas."""
+
+    kind: AutoscalerKind
+    metric: str | None = None
+    target: Number = None
+    fewest: int | None = Field(default=None, description="replicas, at least; null: not known")
+    most: int | None = Field(default=None, description="replicas, at most; null: no bound, or not known")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there are always as many replicas."""
+        return self.kind == "none" or (self.most is not None and self.most == self.fewest)
+
+    @property
+    def limits(self) -> LimitsName | None:
+        """The lengths and limits of scenarios that fit. KEDA scales through an HPA."""
+        return {"KPA": "kpa", "HPA": "hpa", "KEDA": "hpa"}.get(self.kind)  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        if self.kind == "none":
+            return f"no autoscaler: always {self.fewest or 'as many'} replica{'s' * (self.fewest != 1)}"
+        on = f" on {self.metric}" if self.metric else ""
+        to = f", target {self.target:g}" if self.target is not None else ""
+        if self.fewest is None:
+            return f"{self.kind}{on}{to}"
+        bounds = f"{self.fewest} to {self.most}" if self.most is not None else f"{self.fewest} or more"
+        return f"{self.kind}{on}{to}, {bounds} replicas"
 
 
 class StartPhase(Record):
@@ -83,6 +134,15 @@ class PlatformEvent(Record):
     reason: str
     message: str
     warning: bool = Field(default=False, description="the platform calls it one")
+
+
+class ProbeFailures(Record):
+    """Readiness and startup probes that failed while their pods started or ended, as they do."""
+
+    count: int
+    pods: int
+    first_at: float
+    last_at: float
 
 
 class Traffic(Record):
@@ -141,6 +201,10 @@ class Cluster(Record):
     mode: Literal["Knative", "Standard"] | None
     clock: ClusterClock | None
     desired_from: str | None = Field(description="kind of objects that the desired numbers are of")
+    scaled_by: ScaledBy | None = Field(default=None, description="when the run began; null: not known")
+    limits_of: LimitsName | None = Field(
+        default=None, description="the scenario's lengths and limits are those for this autoscaler; null: for any"
+    )
     replica_per_s: Number = Field(description="what one replica holds at the SLO, as --rate said")
     watched_until: float
     replicas: list[Replicas]
@@ -150,11 +214,17 @@ class Cluster(Record):
     idle_replica_seconds: Number = Field(
         default=None, description="ready replicas of revisions that got no requests, summed over time"
     )
+    below_need: BelowNeed | None = Field(
+        default=None, description="how often fewer were ready than needed, after enough had been; null: not known"
+    )
     pods: list[PodLife]
     lost_elsewhere: int = Field(description="failed requests that were near no pod's start or end")
     traffic: list[Traffic]
     splits: list[Split]
     events: list[PlatformEvent]
+    probe_failures: ProbeFailures | None = Field(
+        default=None, description="which are not among the events; null: none, or of an older run, among the events"
+    )
     autoscaler: list[AutoscalerSample]
     disruption: Disruption | None
     not_seen: list[str] = Field(description="what could not be watched, or not all of the time; one sentence each")

@@ -16,6 +16,8 @@ def _finite(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
 VerdictOutcome = Literal["Passed", "Failed", "Invalid", "Error"]
+AutoscalerKind = Literal["KPA", "HPA", "KEDA", "external", "none"]
+LimitsName = Literal["kpa", "hpa"]  # of the autoscalers that scenarios have lengths and limits for
 PhaseName = Literal["warm-up", "baseline", "burst", "recovery"]
 
 

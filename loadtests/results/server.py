@@ -192,3 +192,4 @@ class SLO(Record):
     cold_start_seconds: float | None = None
     down_seconds: float | None = None
     zero_seconds: float | None = None
+    below_need_seconds: float | None = None

@@ -30,7 +30,7 @@ from kubernetes_api import NAMESPACE, SERVICE, KubernetesApi, ScriptedPod, Scrip
 from conftest import BIN, ROOT, RUN_SECONDS, WAIT_SECONDS, environment, free_port, run, until
 from loadtests import results
 from loadtests import scenario as scenarios
-from loadtests.analysis import method, scaling
+from loadtests.analysis import method, sight
 from loadtests.analysis import pods as pods_
 from loadtests.analysis import summary as summaries
 from loadtests.analysis import traffic as traffic_
@@ -1110,7 +1110,7 @@ def test_an_interruption_is_told_with_its_end_or_without_one() -> None:
         observations.Gap(at=3.0, resource="pods", seconds=2.0, why="HTTP 500"),
         observations.Gap(at=4.0, resource="events", seconds=None, why="HTTP 500, HTTP 401"),
     ]
-    assert list(scaling.not_seen(found)) == [
+    assert list(sight.not_seen(found)) == [
         "pods: the watch was interrupted for 2.0 s until 3.0 s (HTTP 500)",
         "events: the watch was interrupted from 4.0 s to the end (HTTP 500, HTTP 401)",
     ]
@@ -1125,7 +1125,7 @@ def test_interruptions_of_about_the_same_time_are_one() -> None:
         observations.Gap(at=81.0, resource="events", seconds=None, why="HTTP 401"),
         observations.Gap(at=70.0, resource="revisions", seconds=None, why="HTTP 401"),
     ]
-    assert list(scaling.not_seen(found)) == [
+    assert list(sight.not_seen(found)) == [
         "pods, revisions: the watch was interrupted for 5.0 s until 13.0 s (ProtocolError, HTTP 403)",
         "events: the watch was interrupted for 50.0 s until 60.0 s (HTTP 403)",
         "revisions: the watch was interrupted from 70.0 s to the end (HTTP 401)",

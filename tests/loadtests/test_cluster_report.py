@@ -186,7 +186,8 @@ def test_every_number_shown_is_the_summarys() -> None:
     assert [cells[4] for cells in page.tables["splits"][1:]] == ["100 %", "80 %", "20 %"]
     ended = {cells[0]: cells[5:7] for cells in page.tables["pods"][1:]}
     assert ended[list(STARTS)[1]] == ["0", "9"], "requests that failed while it ended"
-    assert len(page.tables["events"]) - 1 == len(cluster.events) == 5
+    assert sum(int(cells[2]) for cells in page.tables["events"][1:]) == len(cluster.events) == 5
+    assert [cells[2] for cells in page.tables["events"][1:]] == ["1", "3", "1"], "three images were pulled"
 
 
 def test_what_is_too_long_or_not_as_wanted_stands_out() -> None:
