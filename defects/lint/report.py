@@ -1,0 +1,75 @@
+"""Write findings as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from defects.lint.resources import Stream
+from defects.lint.rule import LEVELS, Finding, Rule
+from defects.values import one_line
+
+
+def title(finding: Finding) -> str:
+    """Return the kind and the name of what a finding is about."""
+    resource = finding.resource
+    return f"{resource.kind} {resource.namespace or '-'}/{resource.name or '-'}"
+
+
+def counts(findings: Sequence[Finding]) -> dict[str, int]:
+    """Return how many findings there are of each level."""
+    found = Counter(finding.rule.level for finding in findings)
+    return {level: found[level] for level in LEVELS}
+
+
+def text(stream: Stream, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the lines of a report for people."""
+    for finding in findings:
+        rule, resource = finding.rule, finding.resource
+        place = f"{resource.file}:{finding.field.line}"
+        yield one_line(f"{place}: {rule.level}: {finding.message} [{rule.id}]")
+        yield one_line(f"    where: {title(finding)}, document {resource.document}, {finding.field.path}")
+        yield f"    why:   {rule.reason}"
+        yield f"    true:  {rule.versions}"
+        yield f"    fix:   {rule.fix}"
+    found = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts(findings).items())
+    services = len(stream.services)
+    yield f"{found}; {services} InferenceService{'' if services == 1 else 's'} in {len(stream.resources)} objects"
+
+
+def described(finding: Finding) -> dict[str, Any]:
+    """Return a finding as JSON has it."""
+    rule, resource = finding.rule, finding.resource
+    return {
+        "rule": rule.id,
+        "level": rule.level,
+        "message": one_line(finding.message),
+        "reason": rule.reason,
+        "versions": rule.versions,
+        "fix": rule.fix,
+        "file": resource.file,
+        "line": finding.field.line,
+        "document": resource.document,
+        "kind": resource.kind,
+        "namespace": resource.namespace,
+        "name": resource.name,
+        "path": finding.field.path,
+    }
+
+
+def as_json(stream: Stream, findings: Sequence[Finding]) -> str:
+    """Return a report as a JSON document."""
+    content = {
+        "findings": [described(finding) for finding in findings],
+        "counts": counts(findings),
+        "inference_services": len(stream.services),
+    }
+    return json.dumps(content, indent=1)
+
+
+def table(rules: Sequence[Rule]) -> str:
+    """Return the rules as a Markdown table."""
+    rows = ["| Rule | Level | What it finds | True for |", "| --- | --- | --- | --- |"]
+    return "\n".join(rows + [f"| `{rule.id}` | {rule.level} | {rule.summary} | {rule.versions} |" for rule in rules])

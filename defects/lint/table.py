@@ -1,0 +1,61 @@
+"""List all rules, and find what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from defects.lint import images, knative, networks, ours, probes, rollouts, scaling
+from defects.lint.fields import Field
+from defects.lint.resources import Resource, Stream
+from defects.lint.rule import Finding, Rule
+
+IGNORE = "defects.lint/ignore"  # an annotation: ids of rules, with commas between them
+
+UNKNOWN = Rule(
+    "ignore-unknown",
+    "warning",
+    f"an annotation {IGNORE} with a name that no rule has",
+    "What it was to silence is not silenced.",
+    "this linter",
+    "Take the name from `python -m defects.lint --rules`.",
+)
+RULES: tuple[Rule, ...] = (
+    *rollouts.RULES,
+    *knative.RULES,
+    *scaling.RULES,
+    *probes.RULES,
+    *images.RULES,
+    *ours.RULES,
+    *networks.RULES,
+    UNKNOWN,
+)
+BY_ID = {rule.id: rule for rule in RULES}
+
+
+def findings(stream: Stream, ignored: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield what all rules find that are not ignored, in the order of the stream."""
+    for resource in stream.resources:
+        silenced = {*ignored, *_ignored(resource)}
+        for finding in _of(stream, resource):
+            if finding.rule.id not in silenced:
+                yield finding
+
+
+def _of(stream: Stream, resource: Resource) -> Iterator[Finding]:
+    for service in (s for s in stream.services if s.resource is resource):
+        for rule in RULES:
+            yield from (Finding(rule, resource, *problem) for problem in rule.check(service))
+    for runtime in (r for r in stream.runtimes if r.resource is resource):
+        for rule in RULES:
+            yield from (Finding(rule, resource, *problem) for problem in rule.check_runtime(runtime))
+    for name in _ignored(resource):
+        if name not in BY_ID:
+            yield Finding(UNKNOWN, resource, _annotation(resource), f"no rule has the name {name!r}")
+
+
+def _annotation(resource: Resource) -> Field:
+    return resource.root.at("metadata", "annotations", IGNORE)
+
+
+def _ignored(resource: Resource) -> list[str]:
+    return [name for part in (_annotation(resource).text or "").split(",") if (name := part.strip())]
