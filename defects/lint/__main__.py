@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from defects import files
@@ -105,18 +106,19 @@ def _print(lines: str) -> None:
 
 
 def _fails(found: list[Finding], least: str) -> bool:
-    failing = () if least == NEVER else LEVELS[: LEVELS.index(least) + 1]  # type: ignore[arg-type]
+    failing = () if least == NEVER else LEVELS[: LEVELS.index(least) + 1]
     return any(finding.rule.level in failing for finding in found)
 
 
-def main() -> int:
-    """Print what was found; return the exit code."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Print what was found by these arguments, else by the command's; return the exit code."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.rules:
         _print(report.table(RULES))
         return 0
-    names = arguments.files or ([] if sys.stdin.isatty() else [STDIN])
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    names = arguments.files or ([STDIN] if piped else [])
     if not names:
         parser.error("expected a FILE, or manifests on standard input")
     stream = Stream([resource for name in dict.fromkeys(names) for resource in _read(name)], _options(arguments))
@@ -131,4 +133,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     sys.exit(main())

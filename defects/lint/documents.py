@@ -23,10 +23,10 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 STANDARD = "tag:yaml.org,2002:"
 
 NULL = re.compile(r"~|null|Null|NULL|")
-TRUE = re.compile(r"y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE")
-FALSE = re.compile(r"n|N|no|No|NO|off|Off|OFF|false|False|FALSE")
+TRUE = re.compile(r"yes|Yes|YES|on|On|ON|true|True|TRUE")
+FALSE = re.compile(r"no|No|NO|off|Off|OFF|false|False|FALSE")
 INTEGER = re.compile(r"[-+]?[0-9]{1,40}")
-FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 Scalar = str | int | float | bool | None

@@ -19,6 +19,7 @@ MODES: dict[str, Mode] = {
     "RawDeployment": "Standard",
 }
 MODE = "serving.kserve.io/deploymentMode"
+GROUP = "serving.kserve.io"
 RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
 FRAMEWORKS = (
     "sklearn",
@@ -103,14 +104,18 @@ class Stream:
 
     def __init__(self, found: Sequence[Resource], options: Options):
         self.options, self.resources = options, found
-        self.services = [
-            Service(self, r) for r in found if r.kind == "InferenceService" and r.group == "serving.kserve.io"
+        self._by_kind: dict[str, list[Resource]] = {}
+        for resource in found:
+            self._by_kind.setdefault(resource.kind, []).append(resource)
+        kserves = [
+            r for kind in ("InferenceService", *RUNTIMES) for r in self._by_kind.get(kind, []) if r.group == GROUP
         ]
-        self.runtimes = [Runtime(self, r) for r in found if r.kind in RUNTIMES and r.group == "serving.kserve.io"]
+        self.services = [Service(self, r) for r in kserves if r.kind not in RUNTIMES]
+        self.runtimes = [Runtime(self, r) for r in kserves if r.kind in RUNTIMES]
 
     def of_kind(self, kind: str, namespace: str) -> list[Resource]:
         """Return the objects of a kind that can be in a namespace."""
-        return [r for r in self.resources if r.kind == kind and r.near(namespace)]
+        return [r for r in self._by_kind.get(kind, []) if r.near(namespace)]
 
     def config_map(self, name: str, namespace: str) -> Field:
         """Return the data of a ConfigMap; missing where it is not in the stream, or not for certain."""

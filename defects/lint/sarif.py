@@ -24,7 +24,6 @@ def as_sarif(rules: Sequence[Rule], findings: Sequence[Finding]) -> str:
     driver = {
         "name": "defects.lint",
         "semanticVersion": "1.0.0",
-        "informationUri": "https://kserve.github.io/website/",
         "rules": [_rule(rule) for rule in rules],
     }
     run = {

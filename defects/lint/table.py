@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from defects.lint import images, knative, networks, ours, probes, rollouts, scaling
 from defects.lint.fields import Field
-from defects.lint.resources import Resource, Stream
-from defects.lint.rule import Finding, Rule
+from defects.lint.resources import Resource, Runtime, Service, Stream
+from defects.lint.rule import Finding, Problem, Rule
 
 IGNORE = "defects.lint/ignore"  # an annotation: ids of rules, with commas between them
 
@@ -34,23 +34,26 @@ BY_ID = {rule.id: rule for rule in RULES}
 
 def findings(stream: Stream, ignored: Collection[str] = ()) -> Iterator[Finding]:
     """Yield what all rules find that are not ignored, in the order of the stream."""
+    services = {id(service.resource): service for service in stream.services}
+    runtimes = {id(runtime.resource): runtime for runtime in stream.runtimes}
     for resource in stream.resources:
         silenced = {*ignored, *_ignored(resource)}
-        for finding in _of(stream, resource):
-            if finding.rule.id not in silenced:
-                yield finding
+        problems = _problems(resource, services.get(id(resource)), runtimes.get(id(resource)))
+        for rule, problem in problems:
+            if rule.id not in silenced:
+                yield Finding(rule, resource, *problem)
 
 
-def _of(stream: Stream, resource: Resource) -> Iterator[Finding]:
-    for service in (s for s in stream.services if s.resource is resource):
-        for rule in RULES:
-            yield from (Finding(rule, resource, *problem) for problem in rule.check(service))
-    for runtime in (r for r in stream.runtimes if r.resource is resource):
-        for rule in RULES:
-            yield from (Finding(rule, resource, *problem) for problem in rule.check_runtime(runtime))
+def _problems(resource: Resource, service: Service | None, runtime: Runtime | None) -> Iterator[tuple[Rule, Problem]]:
+    """Yield what is wrong with one object, by rule."""
+    for rule in RULES:
+        if service is not None:
+            yield from ((rule, problem) for problem in rule.check(service))
+        if runtime is not None:
+            yield from ((rule, problem) for problem in rule.check_runtime(runtime))
     for name in _ignored(resource):
         if name not in BY_ID:
-            yield Finding(UNKNOWN, resource, _annotation(resource), f"no rule has the name {name!r}")
+            yield UNKNOWN, Problem(_annotation(resource), f"no rule has the name {name!r}")
 
 
 def _annotation(resource: Resource) -> Field:
