@@ -117,6 +117,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.rules:
         _print(report.table(RULES))
         return 0
+    if (arguments.capacity is None) != (arguments.service_seconds is None):
+        parser.error("--capacity and --service-seconds: one of them is missing; expected both or none")
     piped = sys.stdin is not None and not sys.stdin.isatty()
     names = arguments.files or ([STDIN] if piped else [])
     if not names:

@@ -25,15 +25,18 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
 
 
 def text(stream: Stream, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the lines of a report for people."""
+    """Yield the lines of a report for people; the reasons of a rule come with the first of its findings."""
+    explained: set[str] = set()
     for finding in findings:
         rule, resource = finding.rule, finding.resource
         place = f"{resource.file}:{finding.field.line}"
         yield one_line(f"{place}: {rule.level}: {finding.message} [{rule.id}]")
         yield one_line(f"    where: {title(finding)}, document {resource.document}, {finding.field.path}")
-        yield f"    why:   {rule.reason}"
-        yield f"    true:  {rule.versions}"
-        yield f"    fix:   {rule.fix}"
+        if rule.id not in explained:
+            explained.add(rule.id)
+            yield f"    why:   {rule.reason}"
+            yield f"    true:  {rule.versions}"
+            yield f"    fix:   {rule.fix}"
     found = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts(findings).items())
     services = len(stream.services)
     yield f"{found}; {services} InferenceService{'' if services == 1 else 's'} in {len(stream.resources)} objects"

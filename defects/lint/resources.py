@@ -197,15 +197,18 @@ class Component:
     @cached_property
     def containers(self) -> list[Container]:
         """Its containers; the first is the one that serves."""
-        stream, namespace = self.service.stream, self.service.resource.namespace
         fields = [field for field in self.field.at("containers").items if field.members]
-        if self.framework.given:
-            below = [self.runtime.main] if self.runtime else []
-            return [Container(stream, namespace, self.framework, *below)] + [
-                Container(stream, namespace, field) for field in fields
-            ]
         fields.sort(key=lambda field: field.at("name").text != MAIN)  # the others keep their order
-        return [Container(stream, namespace, field) for field in fields]
+        if not self.framework.given:
+            return [self._container(field) for field in fields]
+        main = [field for field in fields if field.at("name").text == MAIN]
+        return [self._container(self.framework, *main)] + [self._container(f) for f in fields if f not in main]
+
+    def _container(self, *fields: Field) -> Container:
+        """Return a container with what its runtime says of it, as KServe merges them by name."""
+        name = MAIN if fields[0] == self.framework else fields[0].at("name").text
+        below = [f for f in (self.runtime.containers if self.runtime else []) if f.at("name").text == name]
+        return Container(self.service.stream, self.service.resource.namespace, *fields, *below)
 
     @property
     def custom(self) -> Container | None:

@@ -18,9 +18,11 @@ DEFAULT_TARGET, DEFAULT_UTILIZATION, DEFAULT_BURST = 100.0, 70.0, 211
 
 
 def _scales(component: Component) -> bool:
-    """Whether there may be more replicas than there are at least."""
+    """Whether there may be more replicas than there are at least; Knative takes no maximum for no limit."""
     least, most = component.field.at("minReplicas").number, component.field.at("maxReplicas").number
-    return not most or most > max(1.0, 1.0 if least is None else least)
+    if not most:
+        return component.service.mode == "Knative"
+    return most > max(1.0, 1.0 if least is None else least)
 
 
 def _class(service: Service) -> Field:
@@ -72,7 +74,8 @@ def kpa_unseen(service: Service) -> Iterator[Problem]:
             yield Problem(
                 field,
                 f"replicas are added at {target:.3g} requests in flight in each; at its capacity of {capacity:g}/s, "
-                f"with {seconds:g} s each, a replica has {capacity * seconds:.3g}",
+                f"with {seconds:g} s each, a replica has {capacity * seconds:.3g}; "
+                f"scaleMetric: rps with scaleTarget: {max(1, int(capacity))} is seen",
             )
     elif service.ours is not None:
         yield Problem(
@@ -120,6 +123,15 @@ def hpa_no_request(service: Service) -> Iterator[Problem]:
             if not resources.at("requests", metric).given and not resources.at("limits", metric).given:
                 name = container.at("name").text
                 yield Problem(container.at("resources"), f"the container {name!r} has no request for {metric}")
+
+
+def hpa_no_maximum(service: Service) -> Iterator[Problem]:
+    """Find HorizontalPodAutoscalers that are told what to scale on, and not how far."""
+    for component in service.components:
+        asked = [component.field.at(name) for name in ("scaleMetric", "scaleTarget", "autoScaling")]
+        given = [field for field in asked if field.given]
+        if _uses_hpa(service) and given and not component.field.at("maxReplicas").number:
+            yield Problem(given[0], "no maxReplicas: it is taken to be minReplicas, and nothing is scaled")
 
 
 def hpa_behavior(service: Service) -> Iterator[Problem]:
@@ -211,6 +223,16 @@ RULES = (
         HPA,
         "Give every container resources.requests for the metric's resource.",
         hpa_no_request,
+    ),
+    Rule(
+        "hpa-no-maximum",
+        "warning",
+        "a scaleMetric or scaleTarget without maxReplicas in Standard mode",
+        "KServe makes a HorizontalPodAutoscaler whose maximum is its minimum. (In Knative mode no maxReplicas is no "
+        "limit.)",
+        HPA,
+        "Set maxReplicas.",
+        hpa_no_maximum,
     ),
     Rule(
         "hpa-behavior",

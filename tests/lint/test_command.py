@@ -67,6 +67,13 @@ def test_text_says_where_what_why_and_what_to_do(iris: Path) -> None:
     assert last == "0 errors, 1 warning, 0 notes; 1 InferenceService in 1 objects"
 
 
+def test_a_rule_is_explained_once(iris: Path, tmp_path: Path) -> None:
+    (tmp_path / "again.yaml").write_text(IRIS)
+    done = run(iris, tmp_path / "again.yaml")
+    assert done.stdout.count("[mode-missing]") == 2
+    assert done.stdout.count("why:") == done.stdout.count("fix:") == 1
+
+
 def test_standard_input_and_several_files_are_read(iris: Path, tmp_path: Path) -> None:
     for arguments in ((), ("-",)):
         done = run(*arguments, content=IRIS)
@@ -143,7 +150,15 @@ def test_files_that_are_missing_or_huge_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--ignore=nothing"], ["--format=xml"], ["--fail-on=x"], ["--capacity=-1"], ["--start-seconds=nan"]]
+    "arguments",
+    [
+        ["--ignore=nothing"],
+        ["--format=xml"],
+        ["--fail-on=x"],
+        ["--capacity=-1"],
+        ["--capacity=1"],
+        ["--start-seconds=nan"],
+    ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     done = run(*arguments, content=IRIS)
@@ -197,7 +212,7 @@ def test_the_page_has_the_rules_as_the_command_prints_them() -> None:
     assert done.returncode == 0
     printed = done.stdout.strip()
     assert printed in PAGE
-    shown = [line for line in PAGE.splitlines() if line.startswith("| `")]
+    shown = [line for line in PAGE.partition("\n## Rules")[2].splitlines() if line.startswith("| `")]
     assert shown == printed.splitlines()[2:]
     assert len(shown) == len(RULES)
 

@@ -18,7 +18,7 @@ from defects.lint.resources import Options, Stream, resources
 from defects.lint.rule import Finding
 from defects.lint.sarif import as_sarif
 from defects.lint.table import RULES, findings
-from linted import CUSTOM, IRIS, LARGE, Document
+from linted import CUSTOM, IRIS, LARGE, Document, ids
 from manifests import overlay, render
 
 WRONG: list[Any] = [
@@ -73,7 +73,7 @@ def check(documents: list[Document]) -> list[Finding]:
     """Lint documents, and return what was found once it could be printed."""
     stream = Stream(list(resources("test.yaml", [node(document) for document in documents])), OPTIONS)
     found = list(findings(stream))
-    assert len(list(text(stream, found))) == 5 * len(found) + 1
+    assert len(list(text(stream, found))) == 2 * len(found) + 3 * len(ids(found)) + 1
     return found
 
 
