@@ -13,12 +13,23 @@ SUFFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1
 SUFFIXES |= {f"{letter}i": 1024.0 ** (power + 1) for power, letter in enumerate("KMGTPE")}
 
 
+class Origin(NamedTuple):
+    """The object that a field is of: where it stands, and what it is called."""
+
+    file: str = ""
+    document: int = 0
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
 class Field(NamedTuple):
-    """A place in a document: its value, if there is one, its path and the line that it, or what it would be in, has."""
+    """A place in an object: its value, if there is one, its path and the line that it, or what it would be in, has."""
 
     node: Node | None
     path: str = ""
     line: int = 1
+    origin: Origin = Origin()
 
     def at(self, *keys: str | int) -> Field:
         """Return the field below, by keys of mappings and indices of lists; it may be missing."""
@@ -32,12 +43,12 @@ class Field(NamedTuple):
         if isinstance(key, int):
             path = f"{self.path}[{key}]"
             if isinstance(value, list) and key < len(value):
-                return Field(value[key], path, value[key].line)
-            return Field(None, path, self.line)
+                return Field(value[key], path, value[key].line, self.origin)
+            return Field(None, path, self.line, self.origin)
         path = f"{self.path}.{key}".lstrip(".") if WORD.fullmatch(key) else f"{self.path}[{key!r}]"
         if isinstance(value, dict) and key in value:
-            return Field(value[key].node, path, value[key].line)
-        return Field(None, path, self.line)
+            return Field(value[key].node, path, value[key].line, self.origin)
+        return Field(None, path, self.line, self.origin)
 
     @property
     def given(self) -> bool:

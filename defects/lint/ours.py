@@ -31,13 +31,13 @@ def _settings(container: Container) -> Settings | None:
         return None
 
 
-def bad_setting(service: Service) -> Iterator[Problem]:
+def bad_setting(subject: Service | Runtime) -> Iterator[Problem]:
     """Find settings that end the server's start."""
-    if service.ours is not None:
+    if subject.ours is not None:
         try:
-            Settings.from_environment(_given(service.ours))
+            Settings.from_environment(_given(subject.ours))
         except BadSetting as problem:
-            yield Problem(service.ours.at("env"), str(problem))
+            yield Problem(subject.ours.at("env"), str(problem))
 
 
 def grace(service: Service) -> Iterator[Problem]:
@@ -60,12 +60,12 @@ def grace(service: Service) -> Iterator[Problem]:
         yield Problem(field, f"{name} is {given:g} s; it takes {sum_}: {needed:g} s")
 
 
-def memory(service: Service) -> Iterator[Problem]:
+def memory(subject: Service | Runtime) -> Iterator[Problem]:
     """Find memory limits below what requests can make the server need."""
-    settings = _settings(service.ours) if service.ours is not None else None
-    if service.ours is None or settings is None:
+    settings = _settings(subject.ours) if subject.ours is not None else None
+    if subject.ours is None or settings is None:
         return
-    limit = service.ours.at("resources", "limits", "memory")
+    limit = subject.ours.at("resources", "limits", "memory")
     needed = need(settings)
     if limit.quantity is not None and limit.quantity < needed.total:
         yield Problem(limit, f"the limit is {limit.quantity / 1e6:,.0f} MB; it can need {needed}")
@@ -83,7 +83,7 @@ def sklearn_format(service: Service) -> Iterator[Problem]:
 
 def sklearn_runtime(runtime: Runtime) -> Iterator[Problem]:
     """Find a runtime of this server that offers itself for KServe's format sklearn."""
-    if not Container(runtime.stream, runtime.resource.namespace, runtime.main).is_ours:
+    if runtime.ours is None:
         return
     for format_ in runtime.root.at("spec", "supportedModelFormats").items:
         if format_.at("name").text == SKLEARN:
@@ -116,6 +116,7 @@ RULES = (
         "this project's server, as in this checkout",
         "Correct the variable; docs/settings.md has them all.",
         bad_setting,
+        bad_setting,
     ),
     Rule(
         "grace-too-short",
@@ -137,6 +138,7 @@ RULES = (
         "this project's server with the built-in model; the figures are in defects/lint/memory.py",
         "Raise resources.limits.memory, or lower DEFECTS_MAX_BODIES_BYTES, DEFECTS_MAX_QUEUED_ROWS or "
         "DEFECTS_MAX_CONNECTIONS.",
+        memory,
         memory,
     ),
     Rule(

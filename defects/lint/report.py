@@ -7,15 +7,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from defects.lint.fields import Origin
 from defects.lint.resources import Stream
 from defects.lint.rule import LEVELS, Finding, Rule
 from defects.values import one_line
 
 
-def title(finding: Finding) -> str:
-    """Return the kind and the name of what a finding is about."""
-    resource = finding.resource
-    return f"{resource.kind} {resource.namespace or '-'}/{resource.name or '-'}"
+def title(origin: Origin) -> str:
+    """Return the kind and the name of an object."""
+    return f"{origin.kind} {origin.namespace or '-'}/{origin.name or '-'}"
+
+
+def place(finding: Finding) -> str:
+    """Return the object and the path of a finding, and what it matters to where that is another object."""
+    other = "" if finding.origin == finding.resource.origin else f", for {title(finding.resource.origin)}"
+    return f"{title(finding.origin)}: {finding.field.path}{other}"
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:
@@ -28,10 +34,9 @@ def text(stream: Stream, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the lines of a report for people; the reasons of a rule come with the first of its findings."""
     explained: set[str] = set()
     for finding in findings:
-        rule, resource = finding.rule, finding.resource
-        place = f"{resource.file}:{finding.field.line}"
-        yield one_line(f"{place}: {rule.level}: {finding.message} [{rule.id}]")
-        yield one_line(f"    where: {title(finding)}, document {resource.document}, {finding.field.path}")
+        rule, origin = finding.rule, finding.origin
+        yield one_line(f"{origin.file}:{finding.field.line}: {rule.level}: {finding.message} [{rule.id}]")
+        yield one_line(f"    where: document {origin.document}, {place(finding)}")
         if rule.id not in explained:
             explained.add(rule.id)
             yield f"    why:   {rule.reason}"
@@ -44,7 +49,7 @@ def text(stream: Stream, findings: Sequence[Finding]) -> Iterator[str]:
 
 def described(finding: Finding) -> dict[str, Any]:
     """Return a finding as JSON has it."""
-    rule, resource = finding.rule, finding.resource
+    rule, origin, resource = finding.rule, finding.origin, finding.resource
     return {
         "rule": rule.id,
         "level": rule.level,
@@ -52,13 +57,14 @@ def described(finding: Finding) -> dict[str, Any]:
         "reason": rule.reason,
         "versions": rule.versions,
         "fix": rule.fix,
-        "file": resource.file,
+        "file": origin.file,
         "line": finding.field.line,
-        "document": resource.document,
-        "kind": resource.kind,
-        "namespace": resource.namespace,
-        "name": resource.name,
+        "document": origin.document,
+        "kind": origin.kind,
+        "namespace": origin.namespace,
+        "name": origin.name,
         "path": finding.field.path,
+        "for": {"kind": resource.kind, "namespace": resource.namespace, "name": resource.name},
     }
 
 

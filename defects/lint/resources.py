@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from defects.lint.documents import BadYAML, Node
-from defects.lint.fields import Field
+from defects.lint.fields import Field, Origin
 from defects.settings import PREFIX
 
 Mode = Literal["Knative", "Standard"]
@@ -49,16 +49,15 @@ class Options:
 
 
 class Resource(NamedTuple):
-    """A Kubernetes object: its file, the number of its document there, and its root."""
+    """A Kubernetes object: where it stands and what it is called, and its root."""
 
-    file: str
-    document: int
+    origin: Origin
     root: Field
 
     @property
     def kind(self) -> str:
         """Its kind; empty where it has none."""
-        return self.root.at("kind").text or ""
+        return self.origin.kind
 
     @property
     def group(self) -> str:
@@ -68,12 +67,12 @@ class Resource(NamedTuple):
     @property
     def name(self) -> str:
         """Its name; empty where it has none."""
-        return self.root.at("metadata", "name").text or ""
+        return self.origin.name
 
     @property
     def namespace(self) -> str:
         """Its namespace; empty where it has none."""
-        return self.root.at("metadata", "namespace").text or ""
+        return self.origin.namespace
 
     def near(self, namespace: str) -> bool:
         """Whether it can be in a namespace: what has none is applied to any."""
@@ -85,18 +84,19 @@ def resources(file: str, documents: Sequence[Node]) -> Iterator[Resource]:
     for number, node in enumerate(documents, 1):
         if not isinstance(node.value, dict):
             raise BadYAML(f"line {node.line}: document {number} is no mapping; expected a Kubernetes object")
-        yield from _objects(Resource(file, number, Field(node, "", node.line)), MAX_LISTS)
+        yield from _objects(Field(node, "", node.line), file, number, MAX_LISTS)
 
 
-def _objects(resource: Resource, depth: int) -> Iterator[Resource]:
+def _objects(root: Field, file: str, document: int, depth: int) -> Iterator[Resource]:
     """Yield an object, or the items of one that is a list."""
-    items = resource.root.at("items")
-    if not resource.kind.endswith("List") or not items.items or not depth:
-        yield resource
+    kind, metadata = root.at("kind").text or "", root.at("metadata")
+    if kind.endswith("List") and root.at("items").items and depth:
+        for item in root.at("items").items:
+            if item.members:
+                yield from _objects(item, file, document, depth - 1)
         return
-    for item in items.items:
-        if item.members:
-            yield from _objects(Resource(resource.file, resource.document, item), depth - 1)
+    origin = Origin(file, document, kind, metadata.at("namespace").text or "", metadata.at("name").text or "")
+    yield Resource(origin, root._replace(origin=origin))
 
 
 class Stream:
@@ -245,9 +245,11 @@ class Service:
         return Component(self, "predictor")
 
     def annotation(self, key: str) -> Field:
-        """Return an annotation that reaches the pods of the predictor: the predictor's own, or the object's."""
-        own = self.predictor.field.at("annotations", key)
-        return own if own.given else self.root.at("metadata", "annotations", key)
+        """Return an annotation that reaches the pods of the predictor: its own, the object's, or its runtime's."""
+        object_, runtime = self.root.at("metadata", "annotations", key), self.predictor.runtime
+        found = [self.predictor.field.at("annotations", key), object_]
+        found += [runtime.root.at("spec", "annotations", key)] if runtime else []
+        return next((field for field in found if field.given), object_)
 
     @property
     def ours(self) -> Container | None:
@@ -272,6 +274,12 @@ class Runtime:
         """The container that serves."""
         named = (field for field in self.containers if field.at("name").text == MAIN)
         return next(named, self.root.at("spec", "containers", 0))
+
+    @property
+    def ours(self) -> Container | None:
+        """The container that serves, where it runs this project's server."""
+        container = Container(self.stream, self.resource.namespace, self.main)
+        return container if container.is_ours else None
 
     @property
     def selected_formats(self) -> list[str]:

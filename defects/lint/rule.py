@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from defects.lint.fields import Field
+from defects.lint.fields import Field, Origin
 from defects.lint.resources import Resource, Runtime, Service
 
 Level = Literal["error", "warning", "note"]
@@ -47,9 +47,14 @@ class Rule:
 
 
 class Finding(NamedTuple):
-    """What a rule found in a resource."""
+    """What a rule found, for a resource; the field may be another's, such as a network policy's."""
 
     rule: Rule
     resource: Resource
     field: Field
     message: str
+
+    @property
+    def origin(self) -> Origin:
+        """The object that the field is of."""
+        return self.field.origin if self.field.origin.file else self.resource.origin

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from defects.lint.report import title
+from defects.lint.report import place
 from defects.lint.rule import Finding, Rule
 from defects.values import one_line
 
@@ -48,21 +48,19 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _result(finding: Finding, index: int) -> dict[str, Any]:
-    resource, field = finding.resource, finding.field
-    place = f"{title(finding)}: {field.path}"
-    fingerprint = hashlib.sha256(f"{finding.rule.id}\n{place}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{finding.rule.id}\n{place(finding)}".encode()).hexdigest()
     return {
         "ruleId": finding.rule.id,
         "ruleIndex": index,
         "level": finding.rule.level,
-        "message": {"text": one_line(f"{title(finding)}: {finding.message}. {finding.rule.fix}", 4_000)},
+        "message": {"text": one_line(f"{place(finding)}: {finding.message}. {finding.rule.fix}", 4_000)},
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": uri(resource.file)},
-                    "region": {"startLine": field.line, "startColumn": 1},
+                    "artifactLocation": {"uri": uri(finding.origin.file)},
+                    "region": {"startLine": finding.field.line, "startColumn": 1},
                 },
-                "logicalLocations": [{"fullyQualifiedName": one_line(place), "kind": "member"}],
+                "logicalLocations": [{"fullyQualifiedName": one_line(place(finding)), "kind": "member"}],
             }
         ],
         "partialFingerprints": {FINGERPRINT: fingerprint},

@@ -36,12 +36,15 @@ def findings(stream: Stream, ignored: Collection[str] = ()) -> Iterator[Finding]
     """Yield what all rules find that are not ignored, in the order of the stream."""
     services = {id(service.resource): service for service in stream.services}
     runtimes = {id(runtime.resource): runtime for runtime in stream.runtimes}
+    seen: set[tuple[object, ...]] = set()  # what is wrong with a runtime is said once, whoever uses it
     for resource in stream.resources:
         silenced = {*ignored, *_ignored(resource)}
         problems = _problems(resource, services.get(id(resource)), runtimes.get(id(resource)))
-        for rule, problem in problems:
-            if rule.id not in silenced:
-                yield Finding(rule, resource, *problem)
+        for rule, (field, message) in problems:
+            found = (rule.id, field.origin, field.path, message)
+            if rule.id not in silenced and found not in seen:
+                seen.add(found)
+                yield Finding(rule, resource, field, message)
 
 
 def _problems(resource: Resource, service: Service | None, runtime: Runtime | None) -> Iterator[tuple[Rule, Problem]]:

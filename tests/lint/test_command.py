@@ -203,6 +203,7 @@ def test_json_has_all_that_text_has() -> None:
         "namespace": "models",
         "name": "sklearn-iris",
         "path": "metadata.annotations['serving.kserve.io/deploymentMode']",
+        "for": {"kind": "InferenceService", "namespace": "models", "name": "sklearn-iris"},
     }
     assert all(first[key] for key in ("message", "reason", "versions", "fix"))
 

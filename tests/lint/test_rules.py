@@ -328,4 +328,37 @@ def test_places_are_those_of_the_source() -> None:
     assert (found.field.line, found.field.path) == (line + 2, "spec.predictor.containerConcurrency")
     (found,) = [f for f in lint(LARGE) if "why:1.4" in f.message]
     assert found.field.path == "items[0].spec.explainer.containers[0].image"
-    assert (found.resource.document, found.resource.namespace, found.resource.name) == (1, "vision", "digits")
+    assert found.origin == ("test.yaml", 1, "InferenceService", "vision", "digits")
+
+
+def test_what_is_wrong_with_another_object_is_found_there(good: Callable[[str], list[Document]]) -> None:
+    documents = good("knative")
+    policy("ingress", [])(documents)
+    found = next(f for f in lint_documents(documents) if f.rule.id == "policy-blocks-requests")
+    number = next(n for n, d in enumerate(documents, 1) if d["kind"] == "NetworkPolicy")
+    assert found.origin == ("test.yaml", number, "NetworkPolicy", "defects", "defect-classifier")
+    assert found.resource.kind == "InferenceService"
+
+
+def runs_ours(documents: list[Document], name: str) -> None:
+    """Add an InferenceService that the runtime of `runtime_of_ours` runs."""
+    spec = {"predictor": {"model": {"modelFormat": {"name": "defects"}, "storageUri": "pvc://models/a"}}}
+    metadata = {"name": name, "annotations": {MODE: "Knative"}}
+    head = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+    documents.append(head | {"metadata": metadata, "spec": spec})
+
+
+def test_a_runtime_of_ours_makes_its_models_ours_and_is_reported_once(good: Callable[[str], list[Document]]) -> None:
+    documents = good("knative")
+    box = container(documents)
+    box["env"] = [*box["env"], {"name": "DEFECTS_QUEUED", "value": "1"}]
+    runtime_of_ours(documents)
+    documents[-1]["spec"]["containers"] = [box]
+    for name in ("one", "two"):
+        runs_ours(documents, name)
+    documents = [d for d in documents if d["metadata"]["name"] != "defect-classifier"]
+    found = lint_documents(documents)
+    assert [f.origin.kind for f in found if f.rule.id == "setting"] == ["ServingRuntime"]
+    assert [f.resource.name for f in found if f.rule.id == "http-full-duplex"] == ["one", "two"]
+    documents[-3]["spec"]["annotations"] = {DUPLEX: "Enabled"}  # the runtime's reach the pods too
+    assert "http-full-duplex" not in ids(lint_documents(documents))
