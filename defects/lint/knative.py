@@ -12,7 +12,7 @@ FULL_DUPLEX = "features.knative.dev/http-full-duplex"
 MAX_CONCURRENCY = 1000  # container-concurrency-max-limit
 MAX_TIMEOUT = 600  # max-revision-timeout-seconds
 RESERVED = ("PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION")
-PORT_NAMES = ("", "http1", "h2c", "user-port")
+PORT_NAMES = ("", "http1", "h2c")
 
 
 def refused(service: Service) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from defects.lint.rule import Problem, Rule
 
 START_SECONDS = 0.4  # of this project's server, from its process's start to ready, on a full core (kserve/README.md)
 PERIOD, FAILURES = 10.0, 3.0  # Kubernetes' defaults
+PORT_NAME = "user-port"  # what Knative calls the port of a container
 READY = re.compile(r"ready", re.IGNORECASE)
 
 
@@ -102,15 +103,14 @@ def delayed(service: Service) -> Iterator[Problem]:
 
 
 def probe_port_name(service: Service) -> Iterator[Problem]:
-    """Find probes in Knative mode that name their port."""
+    """Find startup probes in Knative mode that name their port."""
     if service.mode != "Knative":
         return
     for component, container in _custom(service):
-        for name in ("startupProbe", "readinessProbe"):
-            for kind in ("httpGet", "tcpSocket"):
-                port = container.at(name, kind, "port")
-                if port.text is not None and not port.text.isdecimal():
-                    yield Problem(port, f"{name} of the {component.name} asks the port {port.text!r} by its name")
+        for kind in ("httpGet", "tcpSocket"):
+            port = container.at("startupProbe", kind, "port")
+            if port.text is not None and not port.text.isdecimal() and port.text != PORT_NAME:
+                yield Problem(port, f"startupProbe of the {component.name} asks the port {port.text!r} by its name")
 
 
 RULES = (
@@ -176,8 +176,9 @@ RULES = (
     Rule(
         "probe-port-name",
         "warning",
-        "a startup or readiness probe in Knative mode that names its port",
-        "Knative renames the container's port to user-port, and follows that only in the liveness probe.",
+        "a startup probe in Knative mode that names its port",
+        "Knative renames the container's port to user-port, and writes its number into the other two probes only. "
+        "The kubelet does not find the name, and the container never starts.",
         "Knative Serving 1.21 to 1.23",
         "Give the port of the probe as a number.",
         probe_port_name,
