@@ -213,15 +213,15 @@ def test_it_runs_without_a_shell_as_a_numeric_user_and_one_process(image: Image,
 
 
 def test_it_keeps_to_its_share_of_the_cpus(image: Image, start: Start) -> None:
-    """ONNX Runtime makes a thread for each CPU, and the caller's is one of them."""
+    """The scorer slices a batch for as many CPUs as the quota has."""
 
-    def threads(cpus: int) -> int:
-        with start(image.name, "--cpus", cpus) as container:
-            found = re.search(r"^Threads:\t(\d+)$", container.inside("/proc/1/status"), re.MULTILINE)
-        assert found
-        return int(found[1])
+    ask = "from defects import scoring; print(scoring.cpus())"
 
-    assert threads(2) - threads(1) == 1
+    def cpus(quota: int) -> int:
+        with start(image.name, "--cpus", quota) as container:
+            return int(podman("exec", container.name, "python", "-c", ask))
+
+    assert [cpus(1), cpus(2)] == [1, 2]
 
 
 def test_it_keeps_to_its_memory_under_load(image: Image, start: Start) -> None:
