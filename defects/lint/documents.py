@@ -27,6 +27,7 @@ TRUE = re.compile(r"yes|Yes|YES|on|On|ON|true|True|TRUE")
 FALSE = re.compile(r"no|No|NO|off|Off|OFF|false|False|FALSE")
 INTEGER = re.compile(r"[-+]?[0-9]{1,40}")
 FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
+PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 Scalar = str | int | float | bool | None
@@ -78,12 +79,22 @@ def read(content: bytes) -> list[Node]:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadYAML(f"line {line}: is not UTF-8; expected YAML in UTF-8") from None
     try:
-        return [node for node in _Reader().documents(text) if node.value is not None]
+        return [node for node in _Reader().documents(_without_pairs(text)) if node.value is not None]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadYAML(f"line {line}: {error.problem or error.context}; expected YAML") from None
     except yaml.YAMLError as error:
         raise BadYAML(f"{str(error).splitlines()[0]}; expected YAML") from None
+
+
+def _without_pairs(text: str) -> str:
+    """Return JSON without pairs of surrogates in escapes, which YAML does not know; other text as it is."""
+    return PAIR.sub(_character, text) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def _character(pair: re.Match[str]) -> str:
+    units = int(pair[2], 16), int(pair[3], 16)
+    return pair[1] + chr(0x10000 + ((units[0] - 0xD800) << 10) + units[1] - 0xDC00)
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from defects.lint.resources import Component, Service
 from defects.lint.rule import Problem, Rule
 
 CLASS = "serving.kserve.io/autoscalerClass"
+KNATIVE_PREFIX = "autoscaling.knative.dev/"
 KNATIVE_CLASS = "autoscaling.knative.dev/class"
 METRIC = "autoscaling.knative.dev/metric"
 TARGET = "autoscaling.knative.dev/target"
@@ -171,6 +172,22 @@ def standard_zero(service: Service) -> Iterator[Problem]:
             yield Problem(least, "minReplicas: 0 without an autoscaler: there is never a replica")
 
 
+def other_class(service: Service) -> Iterator[Problem]:
+    """Find KServe's choice of an autoscaler where Knative has its own."""
+    if service.mode == "Knative" and _class(service).text not in (None, "none"):
+        yield Problem(_class(service), f"autoscalerClass {_class(service).text} does nothing in Knative mode")
+
+
+def other_annotation(service: Service) -> Iterator[Problem]:
+    """Find annotations for Knative's autoscaler where there is none."""
+    if service.mode != "Standard":
+        return
+    for given in (service.root.at("metadata", "annotations"), service.predictor.field.at("annotations")):
+        for key, field in given.members.items():
+            if key.startswith(KNATIVE_PREFIX):
+                yield Problem(field, f"{key} does nothing in Standard mode")
+
+
 def burst_capacity(service: Service) -> Iterator[Problem]:
     """Find the activator in the way of every request for nothing."""
     limit = service.predictor.field.at("containerConcurrency").number
@@ -271,6 +288,24 @@ RULES = (
         HPA,
         "Set minReplicas to 1 or more; only Knative mode (and KEDA) scale to zero.",
         standard_zero,
+    ),
+    Rule(
+        "autoscaler-class-knative",
+        "warning",
+        "autoscalerClass in Knative mode",
+        "Only Standard mode reads it. In Knative mode the replicas are Knative's autoscaler's, on requests in flight.",
+        "KServe 0.20.0",
+        "Remove it, and set scaleMetric and scaleTarget for Knative's autoscaler.",
+        other_class,
+    ),
+    Rule(
+        "knative-annotation-standard",
+        "note",
+        "annotations for Knative's autoscaler in Standard mode",
+        "Nothing reads them there.",
+        "KServe 0.20.0",
+        "Remove them; in Standard mode use minReplicas, maxReplicas, scaleMetric and scaleTarget.",
+        other_annotation,
     ),
     Rule(
         "burst-capacity",

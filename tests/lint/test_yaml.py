@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import suppress
 from typing import Any
@@ -71,6 +72,14 @@ def test_every_value_has_its_line() -> None:
     assert [root.at(*path).line for path in (("a",), ("a", "b"), ("a", "b", 0), ("a", "b", 1, "c"))] == [2, 3, 4, 5]
     missing = root.at("a", "b", 1, "nothing", 3, "there")
     assert (missing.given, missing.line, missing.path) == (False, 5, "a.b[1].nothing[3].there")
+
+
+def test_json_is_yaml() -> None:
+    value = {"a": [1, {"b": "é😀\u2028\n\\ud83d\\ude00"}], "c": None}
+    for indent in (None, 1, "\t"):
+        for ascii_ in (True, False):
+            (document,) = read(json.dumps(value, indent=indent, ensure_ascii=ascii_).encode())
+            assert plain(document) == value
 
 
 def test_empty_documents_are_left_out() -> None:
