@@ -6,7 +6,7 @@ built-in model: 2,000 connections, each with a request that is being received, 1
 to the bound of 128 MiB, 1.19 bytes for each that is counted; one body while it is decoded, 9 MiB.
 
 Sockets' buffers are not in it: the kernel gives way there, and kills nobody. Neither are answers that callers do not
-read, and bodies that were packed with gzip while they wait, unpacked, to be decoded.
+read. Of bodies that come packed, a few at a time are unpacked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROCESS_BYTES = 127_000_000
 CONNECTION_BYTES = 13 * 1024  # while it has a request
 CONNECTIONS = 4_096  # that are open at most, where `DEFECTS_MAX_CONNECTIONS` does not say: a guess
 BODY_FACTOR = 1.25  # bytes for each byte of a body that is being received, with what the allocator can't use again
-DECODED_FACTOR = 8  # bytes for each byte of the one body that is being decoded
+DECODED_FACTOR = 10  # bytes for each byte of the one body that is being decoded, with two more that are unpacked
 VALUE_BYTES = 8 + 8  # of a row that waits, for each feature: as decoded, and as the model takes it, at most 64 bits
 PROBABILITY_BYTES = 8
 
