@@ -27,7 +27,7 @@ from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
-from defects.serving.model import BODIES_BYTES, Limits, ServedModel, body_bytes
+from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
@@ -250,7 +250,7 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
 def limits(settings: Settings, model: ServedModel) -> Limits:
     """Return what requests to a model may take; raises `BadSetting` where not even one body would have room."""
     one = settings.max_body_bytes or body_bytes(model.schema)
-    all_bodies = settings.max_bodies_bytes or max(BODIES_BYTES, 4 * one)
+    all_bodies = all_bodies_bytes(one, settings.max_bodies_bytes)
     if all_bodies < one:
         raise BadSetting(
             f"DEFECTS_MAX_BODIES_BYTES: is {all_bodies}, less than the largest body (DEFECTS_MAX_BODY_BYTES, or enough "

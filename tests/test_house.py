@@ -37,7 +37,8 @@ GROUND = (
 # (who, whom they never import)
 NEVER = [
     (SERVING, ("defects.training", "defects.check", "defects.pages", "loadtests", "benchmarks", "tools", "train")),
-    (SERVING, ("defects.image", "sklearn", "scipy", "pandas")),
+    (SERVING, ("defects.image", "defects.lint", "sklearn", "scipy", "pandas")),
+    (("defects.lint",), ("defects.http", "defects.training", "defects.artifact", "defects.replica", "service")),
     (("defects.training",), ("defects.http", "defects.serving", "defects.protocols", "defects.replica", "service")),
     (("defects",), ("loadtests", "benchmarks", "tools")),
     (("defects.protocols",), ("defects.http", "defects.serving")),

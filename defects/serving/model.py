@@ -39,6 +39,11 @@ def body_bytes(schema: Schema) -> int:
     return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
 
 
+def all_bodies_bytes(one: int, most: int | None = None) -> int:
+    """Return what all bodies that are being received may hold: `most`, else enough for four of the largest, `one`."""
+    return most or max(BODIES_BYTES, 4 * one)
+
+
 def most_parts(schema: Schema) -> int:
     """Return how many values, lists and objects a request may have: far more than `MAX_ROWS` rows need."""
     return 4 * (MAX_ROWS + 16) * len(schema.names) + 16_384
