@@ -7,23 +7,20 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from starting import LONG, starting
 
-from conftest import BENTOML, MODULE, ROOT, WAIT_SECONDS, Command, environment, free_port, run, until
+from conftest import BENTOML, MODULE, WAIT_SECONDS, Command, run
 from defects import artifact
 from defects.settings import Settings
 
 ENTRY_POINTS: dict[str, Command] = {"defects.serve": MODULE, "bentoml serve": BENTOML}
-LONG = 3600  # seconds that no test lasts
 PAUSE_SECONDS = 0.25  # between the files of a copy: a few looks
 # What a start does first, without all that comes after it: prints the digest of the model that was found.
 ONLY_LOAD = """
@@ -42,62 +39,10 @@ def only_load(still: float = LONG) -> Command:
     return [sys.executable, "-c", ONLY_LOAD.format(still=still)]
 
 
-@dataclass
-class Starting:
-    """A server that is being started."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    output: Path
-
-    def said(self) -> str:
-        return self.output.read_text("utf-8")
-
-    def waits(self) -> str:
-        """Wait until it says that it waits; return what for."""
-
-        def line() -> str:
-            running, said = self.process.poll() is None, self.said()
-            found: list[str] = re.findall(r"waiting up to [^\"\n]*", said)
-            assert found or running, said
-            return "".join(found)
-
-        return until(line)
-
-    def ready(self) -> dict[str, float]:
-        """Wait until it is ready; return the phases of its start."""
-
-        def answer() -> httpx.Response | None:
-            assert self.process.poll() is None, self.said()
-            found = httpx.get(f"{self.url}/readyz?verbose")
-            return found if found.status_code == 200 else None
-
-        phases: dict[str, float] = until(lambda: answer() or False).json()["startup_seconds"]
-        return phases
-
-
 @pytest.fixture
 def mount(tmp_path: Path) -> Path:
     """Where the model is to be."""
     return tmp_path / "mnt" / "models"
-
-
-@contextmanager
-def starting(scratch: Path, mount: Path, command: Command = MODULE, **settings: object) -> Iterator[Starting]:
-    port, output = free_port(), scratch / "output"
-    address = {"HOST": "127.0.0.1", "PORT": port, "BENTOML_HOST": "127.0.0.1", "BENTOML_PORT": port}
-    usual = {"MODEL_DIR": mount, "DEFECTS_MODEL_WAIT_SECONDS": LONG, "DEFECTS_DRAIN_SECONDS": 0}
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(scratch, **address, **(usual | settings)), stdout=file, stderr=file,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            yield Starting(process, f"http://127.0.0.1:{port}", output)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(WAIT_SECONDS)
 
 
 def copy_one_by_one(names: list[str], model: Path, mount: Path) -> None:
