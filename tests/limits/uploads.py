@@ -2,8 +2,8 @@
 
 python uploads.py HOST PORT CONNECTIONS < request
 
-Each connection sends the request, all at the same time, until it has its answer; no answer is waited for before the last
-connection is open. Prints how often each status came, as JSON; 0 is a connection that ended without one.
+Each connection sends the request until it has its answer; they begin when the last one is open. Prints how often each
+status came, as JSON; 0 is a connection that ended without one.
 """
 
 from __future__ import annotations
