@@ -1,8 +1,8 @@
 """The bodies that are being received: what all of them together may hold.
 
 Bodies that come in one piece with their head are not counted: they are decoded at once, so one of them is held at a
-time. There is always room for a small one: of these there are at most as many as connections. A packed body counts as it
-came; a few at a time are unpacked, and then decoded at once too.
+time. There is always room for a small one: of these there are at most as many as connections. A packed body counts as
+it came; a few at a time are unpacked, and then decoded at once too.
 """
 
 from __future__ import annotations

@@ -364,7 +364,8 @@ def test_uploads_at_once_do_not_kill_a_container_with_the_manifests_limit(image:
     given = manifests.settings(documents) | {"DEFECTS_DRAIN_SECONDS": "0"}
     with start(image.name, "--memory", limit, "--memory-swap", limit, "--cpus", 1, **given) as container:
         url = httpx.URL(container.url)
-        command = [sys.executable, ROOT / "tests" / "limits" / "uploads.py", url.host, str(url.port), "900"]
+        program = str(ROOT / "tests" / "limits" / "uploads.py")
+        command = [sys.executable, program, url.host, str(url.port), "900"]
         done = subprocess.run(command, input=head.encode() + b"\r\n" + body, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         statuses = json.loads(done.stdout)

@@ -16,7 +16,7 @@ import pytest
 
 import manifests
 from attacks import BATCH, MIB, ask, metric, post, serving_process
-from conftest import Serve, Server, until
+from conftest import Command, Serve, Server, until
 
 UPLOADS, BODY_BYTES = 900, 1_290_000  # what killed a pod with 1 GiB
 PACKED_UPLOADS = 200
@@ -41,7 +41,7 @@ def uploading(server: Server, connections: int, request: bytes) -> dict[str, int
     """Upload at once; return how often each status came. Meanwhile the server says that it is alive."""
     url = httpx.URL(server.url)
     program = Path(__file__).with_name("uploads.py")
-    command = [sys.executable, program, url.host, str(url.port), str(connections)]
+    command: Command = [sys.executable, program, url.host, str(url.port), str(connections)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
