@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import runtimes
+import yaml
 from starting import starting
 
 import manifests
@@ -170,6 +172,17 @@ def test_a_service_can_override_a_setting_and_resources(runtime: Document, servi
     configured = Settings.from_environment(variables(box))
     assert (configured.drain_seconds, configured.served_name) == (0, service["metadata"]["name"])
     assert box["resources"]["limits"] == box_of(runtime)["resources"]["limits"] | {"memory": "2Gi"}
+
+
+def test_the_page_shows_the_example_and_what_goes_over_it() -> None:
+    page = (ROOT / "docs" / "mounted-models.md").read_text("utf-8")
+    shown, over = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert [shown] == render("runtime/examples/knative")
+    (runtime,) = render("runtime/cluster")
+    (box,) = runtimes.merged(shown | {"spec": {"predictor": over}}, runtime)["spec"]["predictor"]["containers"]
+    configured = Settings.from_environment(variables(box))
+    assert (configured.drain_seconds, configured.served_name) == (0, "parcels")
+    assert configured.model_digest
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["mounted", "linked late"])
