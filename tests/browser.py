@@ -27,11 +27,12 @@ SECONDS = WAIT_SECONDS
 FRAME = """<!doctype html><body style="margin:0"><iframe id="page" srcdoc="{page}" style="border:0;width:{width}px;
 height:{height}px"></iframe><pre id="said"></pre><script>
 const frame = document.getElementById("page");
-const look = () => {{
-  const found = ((page, window) => {{ {script} }})(frame.contentDocument, frame.contentWindow);
-  document.getElementById("said").textContent = "said:" + JSON.stringify(found) + ":said";
+const look = (before, times) => {{
+  const found = JSON.stringify(((page, window) => {{ {script} }})(frame.contentDocument, frame.contentWindow));
+  if (found !== before && times > 1) return setTimeout(look, 250, found, times - 1);  // not laid out yet
+  document.getElementById("said").textContent = "said:" + found + ":said";
 }};
-frame.onload = () => frame.contentDocument.fonts.ready.then(() => setTimeout(look, 500));  // laid out by then
+frame.onload = () => frame.contentDocument.fonts.ready.then(() => setTimeout(look, 500, "", 8));
 </script>"""
 
 

