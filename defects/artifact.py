@@ -45,6 +45,14 @@ class BadArtifact(Fatal):
     exit_code = 65
 
 
+class Incomplete(BadArtifact):
+    """A file that `digests.json` lists is not there, or can't be read: it may still come."""
+
+
+class Truncated(BadArtifact):
+    """A file is not the one that is meant: damaged for good, or still being written."""
+
+
 @dataclass(frozen=True)
 class Golden:
     """Inputs `[n, features]` with their probabilities `[n, classes]`, how far an answer may be off, and their classes
@@ -172,15 +180,18 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
         problem = f"has no {DIGESTS}" if directory.is_dir() else "is not a directory"
         raise NoModel(f"no model: {directory} {problem}; expected a model artifact (train.py makes one)") from None
     except files.Unreadable as problem:
-        raise BadArtifact(f"{directory / DIGESTS}: can't be read: {problem}") from None
+        raise _unreadable(directory / DIGESTS, problem) from None
+    with _reading(directory / DIGESTS, Truncated):
+        document = files.read_json(content)
     digest = digest_of(content)
     if expected_digest is not None and digest != expected_digest:
         raise BadArtifact(
             f"{directory}: the artifact's digest is {digest}; DEFECTS_MODEL_DIGEST asks {expected_digest}"
         )
     with _reading(directory / DIGESTS):
-        listed = _listed(content)
-    return parse({name: _verified(directory, name, listed[name]) for name in listed}, digest, directory)
+        listed = _listed(document)
+    missing_first = sorted(listed, key=lambda name: os.path.exists(directory / name))  # noqa: PTH110 - never raises
+    return parse({name: _verified(directory, name, listed[name]) for name in missing_first}, digest, directory)
 
 
 def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> Artifact:
@@ -204,12 +215,12 @@ def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> A
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Raise `BadArtifact`, which names the file, where its content raises `ValueError`."""
+def _reading(file: Path, kind: type[BadArtifact] = BadArtifact) -> Iterator[None]:
+    """Raise a `BadArtifact` of this kind, which names the file, where its content raises `ValueError`."""
     try:
         yield
     except ValueError as error:
-        raise BadArtifact(
+        raise kind(
             f"{file} is not one that this version reads: {error}; an artifact of this version's train.py has a good one"
         ) from None
 
@@ -223,9 +234,9 @@ def _check_card(card: dict[str, Any]) -> None:
         values.label(values.mapping(values.member(card, part), part).get(name), f"{part}.{name}")
 
 
-def _listed(content: bytes) -> dict[str, str]:
-    """Return the digest of each file; raises `ValueError`."""
-    digests = values.mapping(files.read_json(content), "the document")
+def _listed(document: Any) -> dict[str, str]:
+    """Return the digest of each file that `digests.json` lists; raises `ValueError`."""
+    digests = values.mapping(document, "the document")
     if len(digests) > MAX_FILES:
         raise ValueError(f"it lists {len(digests):,} files; expected at most {MAX_FILES}")
     for name, digest in digests.items():
@@ -244,10 +255,15 @@ def _verified(directory: Path, name: str, expected: str) -> bytes:
     try:
         content = files.read(directory / name, _most_bytes(name))
     except files.Unreadable as problem:
-        raise BadArtifact(f"{directory / name}: can't be read: {problem}") from None
+        raise _unreadable(directory / name, problem) from None
     if digest_of(content) != expected:
-        raise BadArtifact(f"{directory / name}: changed or truncated; its SHA-256 is not the one in {DIGESTS}")
+        raise Truncated(f"{directory / name}: changed or truncated; its SHA-256 is not the one in {DIGESTS}")
     return content
+
+
+def _unreadable(file: Path, problem: files.Unreadable) -> BadArtifact:
+    kind = Incomplete if isinstance(problem, files.Missing | files.Refused) else BadArtifact
+    return kind(f"{file}: can't be read: {problem}")
 
 
 def described(card: Mapping[str, Any]) -> str:

@@ -28,6 +28,10 @@ class Missing(Unreadable):
     """There is no such file."""
 
 
+class Refused(Unreadable):
+    """The operating system does not let it be read, for example because of its permissions."""
+
+
 def read(path: str | Path, most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes; symbolic links are followed.
 
@@ -42,7 +46,7 @@ def read(path: str | Path, most: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Missing(error.strerror) from None
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
+        raise Refused(error.strerror or str(error)) from None
     except ValueError:  # it has a NUL, or half of a surrogate pair
         raise Unreadable("no file can have this name") from None
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from defects import scoring
-from defects.artifact import NAME, Artifact, BadArtifact, Golden, described, load, locate
+from defects.artifact import NAME, Artifact, BadArtifact, Golden, described, locate
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
 from defects.http.router import Routes, Table
 from defects.scoring import Scorer
+from defects.serving import mounted_model
 from defects.serving.batching import Batcher, Overloaded
 from defects.serving.drain import Drain, die
 from defects.serving.health import Health
@@ -244,7 +245,7 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
     if settings.build and not settings.model_dir:
         return None, None
     directory, tag = locate(settings.model_dir, settings.model, bento=SOURCE.parent)
-    return load(directory, settings.model_digest), tag
+    return mounted_model.load(directory, settings), tag
 
 
 def limits(settings: Settings, model: ServedModel) -> Limits:

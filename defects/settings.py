@@ -91,6 +91,14 @@ class Settings(BaseModel):
     model_digest: Digest | None = _setting(
         "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
     )
+    model_wait_seconds: float = _setting(
+        "DEFECTS_MODEL_WAIT_SECONDS",
+        0.0,
+        "How long the start waits until the model in `MODEL_DIR` is there and complete. The port is closed meanwhile: "
+        "the startup probe has to allow for it.",
+        ge=0,
+        le=3600,
+    )
     model_name: Name | None = _setting(
         "DEFECTS_MODEL_NAME",
         None,

@@ -1,14 +1,18 @@
 """The bodies that are being received: what all of them together may hold.
 
 Bodies that come in one piece with their head are not counted: they are decoded at once, so one of them is held at a
-time. There is always room for a small one: of these there are at most as many as connections.
+time. There is always room for a small one: of these there are at most as many as connections. A packed body counts as
+it came; a few at a time are unpacked, and then decoded at once too.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from defects.serving.batching import Overloaded
 
 SMALL_BYTES = 8_192
+UNPACKED = 2  # bodies at a time: one is unpacked in a thread while another one is decoded
 
 
 class Bodies:
@@ -16,6 +20,7 @@ class Bodies:
 
     def __init__(self, most: int):
         self.most, self.held = most, 0
+        self.unpacking = asyncio.Semaphore(UNPACKED)
 
     def share(self, declared: int) -> BodyShare:
         """Return the share of a body of `declared` bytes, empty as yet; raises `Overloaded` if there is no room."""

@@ -22,9 +22,12 @@ _last = time.monotonic()
 seconds: dict[str, float] = {"interpreter": _last - _process_started}
 
 
-def done(phase: str) -> None:
-    """End `phase`, which began when the one before it ended. `ready` counts from the start of the process."""
+def done(phase: str, at: float | None = None) -> None:
+    """End `phase`, which began when the one before it ended; now, or `at` an earlier moment of `time.monotonic`.
+
+    `ready` counts from the start of the process.
+    """
     global _last  # noqa: PLW0603 - there is one start
-    now = time.monotonic()
-    seconds[phase] = now - (_process_started if phase == "ready" else _last)
-    _last = now
+    end = time.monotonic() if at is None else at
+    seconds[phase] = end - (_process_started if phase == "ready" else _last)
+    _last = end

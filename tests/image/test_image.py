@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+import manifests
 from conftest import CI, ROOT, WAIT_SECONDS, Serve, environment, free_port, run, until
 from defects import artifact, simulator
 from defects.image import containers, wheels
@@ -28,6 +29,7 @@ BASE = f"localhost/python:{sys.version_info.major}.{sys.version_info.minor}-debi
 MEGABYTE = 1e6
 TEMPORARY = "/tmp:size=64m"  # noqa: S108 - the one place that a container may write to
 HARDENED = ["--read-only", "--tmpfs", TEMPORARY, "--cap-drop", "all", "--security-opt", "no-new-privileges"]
+MOUNTED_MODELS = (ROOT / "docs" / "mounted-models.md").read_text("utf-8")
 SECRET = "s3cr3t.example.org"  # noqa: S105 - stands for a password of the package index
 
 
@@ -315,6 +317,66 @@ def test_an_image_without_a_model_serves_the_mounted_one(
     with start(without_model, "--volume", f"{mounted}:/mnt/models:ro") as container:
         served = httpx.get(f"{container.url}/model").json()
     assert served["digest"] == artifact.load(model_dir).digest
+
+
+@pytest.fixture
+def model_image(base: str, model_dir: Path, tmp_path: Path) -> Iterator[str]:
+    """The image of a model, made as docs/mounted-models.md says."""
+    (recipe,) = re.findall(r"^cat > build/Containerfile <<'END'\n(.*?)^END$", MOUNTED_MODELS, re.MULTILINE | re.DOTALL)
+    context = tmp_path / "context"
+    shutil.copytree(model_dir, context / "build" / "parcels")
+    (context / "Containerfile").write_text(recipe.replace("docker.io/library/busybox:stable", base))
+    name = f"localhost/defects-test-model-{free_port()}"
+    podman("build", "--file", context / "Containerfile", "--tag", name, context)
+    yield name
+    podman("rmi", "--force", name)
+
+
+def test_a_model_that_a_sidecar_links_is_waited_for(
+    without_model: str, model_image: str, start: Start, model_dir: Path, tmp_path: Path
+) -> None:
+    """As KServe runs `oci://`: one namespace of processes, one user, a shared /mnt, and a link that comes late."""
+    shared = tmp_path / "mnt"
+    shared.mkdir()
+    shared.chmod(0o777)
+    runtime = {"MODEL_DIR": "/mnt/models", "DEFECTS_MODEL_WAIT_SECONDS": WAIT_SECONDS}
+    both = ("--user", "1010", "--volume", f"{shared}:/mnt")
+    with start(without_model, *both, ready=False, **runtime) as container:
+        until(lambda: "waiting up to" in podman("logs", container.name, check=False))
+        link = "ln -sf /proc/$$/root/models /mnt/models && sleep infinity"
+        beside = ("--pid", f"container:{container.name}", "--network", "none")
+        sidecar = podman("run", "--detach", *both, *beside, model_image, "sh", "-c", link)
+        try:
+            container.wait_ready()
+            served = httpx.get(f"{container.url}/model").json()
+        finally:
+            podman("rm", "--force", "--time", 0, sidecar)
+    assert served["digest"] == artifact.load(model_dir).digest
+
+
+def test_uploads_at_once_do_not_kill_a_container_with_the_manifests_limit(image: Image, start: Start) -> None:
+    """900 of 1.29 MB at once killed a pod with 1 GiB."""
+    documents = manifests.render("base")
+    limit = manifests.container(documents)["resources"]["limits"]["memory"].removesuffix("i").lower()
+    rows = json.dumps([simulator.SCHEMA.example] * 1024).encode()
+    body = rows[:-1] + b" " * (1_290_000 - len(rows)) + b"]"
+    head = (
+        f"POST /classify_batch HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    )
+    given = manifests.settings(documents) | {"DEFECTS_DRAIN_SECONDS": "0"}
+    with start(image.name, "--memory", limit, "--memory-swap", limit, "--cpus", 1, **given) as container:
+        url = httpx.URL(container.url)
+        program = str(ROOT / "tests" / "limits" / "uploads.py")
+        command = [sys.executable, program, url.host, str(url.port), "900"]
+        done = subprocess.run(command, input=head.encode() + b"\r\n" + body, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        statuses = json.loads(done.stdout)
+        until(lambda: httpx.get(f"{container.url}/livez").status_code == 200)
+        metrics = httpx.get(f"{container.url}/metrics").text
+        state = container.state()
+    assert (state["Running"], state["OOMKilled"]) == (True, False)
+    assert set(statuses) <= {"200", "503", "408", "0"}  # the latter two on a slow machine
+    assert not re.search(r'^defects_refused_total\{reason="bodies"\} 0\.0$', metrics, re.MULTILINE)
 
 
 def test_the_deploy_check_finds_nothing_wrong_from_outside_and_from_inside(image: Image, start: Start) -> None:

@@ -58,7 +58,10 @@ def check(value, kind, where):
         for problem in (check(v, fields[key], f"{where}.{key}") if key in fields else [f"{where}.{key}: unknown field"])
     ]
 
-print(json.dumps([check(document, "V1beta1InferenceService", "InferenceService") for document in json.load(sys.stdin)]))
+def kind_of(document):
+    return document["apiVersion"].rpartition("/")[2].capitalize() + document["kind"]
+
+print(json.dumps([check(document, kind_of(document), document["kind"]) for document in json.load(sys.stdin)]))
 """
 
 ANYTHING: Mapping[str, Any] = {}
@@ -194,7 +197,7 @@ def settings(documents: list[Document]) -> dict[str, str]:
 
 
 def sdk_problems(services: list[Document]) -> list[list[str]]:
-    """For each InferenceService, what the KServe SDK's types don't have."""
+    """For each document of one of KServe's kinds, what the KServe SDK's types don't have."""
     if not CLIENTS_PYTHON.exists():
         (pytest.fail if CI else pytest.skip)("the KServe SDK is not installed; `make test` installs it")
     command: list[str | Path] = [CLIENTS_PYTHON, "-W", "ignore", "-c", VALIDATE]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_kserve import MODES, changed
 
 import manifests
 from defects.serving.model import body_bytes
 from defects.simulator import SCHEMA
 from manifests import Document, only, overlay, render
+from test_kserve import MODES, changed
 
 MIB = 2**20
 
