@@ -16,7 +16,7 @@ from loadtests.load.options import Options
 from loadtests.results import LimitsName
 from loadtests.scenario import Plan, Scenario
 
-LISTED_SECONDS = 30.0  # for the cluster watcher to have listed everything
+LISTED_SECONDS = 60.0  # for the cluster watcher to have listed everything
 
 logger = logging.getLogger("loadtests")
 # Whether it is true in so many seconds; not once the run is stopped.
