@@ -33,7 +33,7 @@ check: setup .venv-clients/.installed  ## Lint, check types and manifests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/kserve
+	@$(BIN)/python -m pytest -q -n auto --dist loadgroup tests/kserve
 
 bento: setup model  ## Build a Bento with the newest model that this checkout trained
 	@tag="$$($(BIN)/python -m defects.image.choice)"; \
