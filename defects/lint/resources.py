@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,7 @@ FRAMEWORKS = (
 MAIN = "kserve-container"
 COMPONENTS = ("predictor", "transformer", "explainer")
 MAX_LISTS = 4  # kinds that are lists, within one another
+REFERENCE = re.compile(r"\{\{|\$\(")  # in a value that KServe or Kubernetes fills in, such as {{.Name}} and $(POD_IP)
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ class Container:
                     found |= self._stream.config_map(name, self._namespace).texts
             for variable in field.at("env").items:
                 name = variable.at("name").text
+                value = variable.at("value").text
                 if name is not None:
-                    found[name] = variable.at("value").text
+                    found[name] = None if value is None or REFERENCE.search(value) else value
         return found
 
     def variable(self, name: str) -> Field:

@@ -1,4 +1,4 @@
-"""This project's own manifests have no findings: every overlay, and the components of each mode, with one another."""
+"""This project's own manifests have no findings: overlays, runtimes, and the components of each mode, together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import manifests
 from conftest import ROOT
-from linted import failing, lint
+from linted import failing, ids, lint
 from test_kserve import LOAD_TESTS, MODES, OVERLAYS
 
 IMAGE = {"name": "defect-classifier", "newName": "registry.example.com/defects", "digest": "sha256:" + "4" * 64}
@@ -32,3 +32,17 @@ def test_components_have_no_findings(mode: str, tmp_path: Path) -> None:
     assert len(not_scaled) < len(MODES[mode])
     for chosen in ((), MODES[mode], not_scaled, (*MODES[mode], LOAD_TESTS[-1])):
         assert findings(manifests.overlay(tmp_path, mode, *chosen, images=[IMAGE])) == [], chosen
+
+
+@pytest.mark.parametrize("kind", ["namespaced", "cluster"])
+def test_runtimes_and_their_examples_have_no_findings_but_how_they_scale(kind: str) -> None:
+    runtime, *examples = (
+        manifests.kustomize(ROOT / "kserve" / "runtime" / name).stdout
+        for name in (kind, "examples/standard", "examples/knative")
+    )
+    assert failing(lint(runtime)) == []
+    standard, knative = (lint(f"{runtime}\n---\n{example}") for example in examples)
+    assert failing(standard) == []
+    # Nobody knows what a replica of another model holds: docs/mounted-models.md says what to set.
+    assert ids(finding for finding in knative if finding.rule.level != "note") == {"kpa-concurrency"}
+    assert "memory-too-small" in ids(lint(runtime.replace("memory: 1Gi", "memory: 200Mi"))), "its settings are read"
