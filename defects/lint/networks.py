@@ -122,10 +122,12 @@ def requests_blocked(service: Service) -> Iterator[Problem]:
     """Find policies that let no requests in."""
     policies = Policies(service)
     rules = policies.rules("ingress")
-    if rules is None or service.mode is None:
+    if rules is None:
         return
     place = policies.place("ingress").at("ingress")
-    if service.mode == "Knative":
+    if not rules:
+        yield Problem(place, "no ingress from anywhere: no request reaches a replica")
+    elif service.mode == "Knative":
         if service.resource.namespace == KNATIVE:
             return
         open_ = [r for r in rules if any(_lets_port(r, port) for port in REQUEST_PORTS)]
@@ -133,11 +135,11 @@ def requests_blocked(service: Service) -> Iterator[Problem]:
             yield Problem(place, "no ingress to queue-proxy's 8012: neither gateway nor activator reaches a replica")
         elif not any(_lets_namespace(rule, KNATIVE) for rule in open_):
             yield Problem(place, f"no ingress to 8012 from {KNATIVE}: the activator reaches no replica")
-        return
-    port = _service_port(service)
-    if port is not None and not any(_lets_port(rule, port) for rule in rules):
-        agent = ", where KServe's Service sends with a logger or batcher" if port == AGENT_PORT else ""
-        yield Problem(place, f"no ingress to port {port}{agent}: no request reaches a replica")
+    elif service.mode == "Standard":
+        port = _service_port(service)
+        if port is not None and not any(_lets_port(rule, port) for rule in rules):
+            agent = ", where KServe's Service sends with a logger or batcher" if port == AGENT_PORT else ""
+            yield Problem(place, f"no ingress to port {port}{agent}: no request reaches a replica")
 
 
 def _service_port(service: Service) -> int | None:

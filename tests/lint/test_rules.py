@@ -334,6 +334,13 @@ def test_places_are_those_of_the_source() -> None:
     assert found.origin == ("test.yaml", 1, "InferenceService", "vision", "digits")
 
 
+def test_a_policy_that_lets_nothing_in_is_found_whatever_the_mode_and_the_port_are() -> None:
+    deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: models}\n"
+    for mode in (None, "Knative", "Standard"):
+        found = lint(f"{IRIS}---\n{deny}spec: {{podSelector: {{}}}}\n", Options(default_mode=mode))
+        assert "policy-blocks-requests" in ids(found), mode
+
+
 def test_what_is_wrong_with_another_object_is_found_there(good: Callable[[str], list[Document]]) -> None:
     documents = good("knative")
     policy("ingress", [])(documents)
