@@ -196,8 +196,8 @@ def pair(image: Reference) -> str:
 
 
 def valued(node: yaml.Node, value: str) -> Edit:
-    """Return the edit that replaces a value, unless that is it already."""
-    if node.value == value:
+    """Return the edit that replaces a value, unless that is it already, and a text: 1.0 is a number."""
+    if node.value == value and node.tag == "tag:yaml.org,2002:str":
         return (node.start_mark.index, node.start_mark.index, "")
     return (node.start_mark.index, node.end_mark.index, scalar(value))
 

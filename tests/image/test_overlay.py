@@ -75,6 +75,7 @@ TAKEN = {
     "quoted": f"{HEAD}images:\n  - name: 'defect-classifier'\n    newName: \"x/y\" # q\n    newTag: '1'\n{OTHER}",
     "windows": (HEAD + "images:\n  - name: defect-classifier\n    newTag: v1 # old\n" + OTHER).replace("\n", "\r\n"),
     "in the middle": "---\nimages: # which\n  - name: defect-classifier\n    newTag: v1\n\n# next\nkind: Component\n",
+    "a number": "images:\n  - name: defect-classifier\n    newTag: 1.0 # a number\n",
     "a block": "images:\n  - name: defect-classifier\n    newTag: |\n      a\n",
 }
 
