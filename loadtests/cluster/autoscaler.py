@@ -23,7 +23,7 @@ def scaled_by(thing: Mapping[str, Any], mode: Literal["Knative", "Standard"] | N
     kind = _knative(said) if mode == "Knative" else CLASSES.get(said.get(CLASS, "hpa"))
     if kind is None:  # of a later KServe
         return None
-    fewest, most = _bounds(predictor, said, kind)
+    fewest, most = _bounds(predictor, said, kind, mode)
     is_scaled = kind in METRICS or kind == "KEDA"
     return ScaledBy(
         kind=kind,
@@ -48,7 +48,7 @@ def _metric(predictor: Mapping[str, Any], said: Mapping[str, str], kind: Autosca
 
 
 def _bounds(
-    predictor: Mapping[str, Any], said: Mapping[str, str], kind: AutoscalerKind
+    predictor: Mapping[str, Any], said: Mapping[str, str], kind: AutoscalerKind, mode: Literal["Knative", "Standard"]
 ) -> tuple[int | None, int | None]:
     """Return the fewest and the most replicas; `None`: no bound, or somebody else's."""
     fewest = _number(predictor.get("minReplicas"), said.get(f"{KNATIVE}min-scale"))
@@ -58,8 +58,8 @@ def _bounds(
         return None, None
     if kind == "none":
         return max(1, least), max(1, least)
-    if kind == "KPA":
-        return least, most or None
+    if mode == "Knative":  # without a maximum there is no limit; its HPA does not go to zero
+        return least if kind == "KPA" else max(1, least), most or None
     return least if kind == "KEDA" else max(1, least), max(1, least, most)
 
 

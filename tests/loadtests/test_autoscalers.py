@@ -61,6 +61,11 @@ def service(annotations: dict[str, str], predictor: dict[str, Any]) -> dict[str,
             CPU,
         ),
         (
+            {**KNATIVE, "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"},
+            {"minReplicas": 0},
+            ScaledBy(kind="HPA", metric="cpu", fewest=1),
+        ),
+        (
             {**KNATIVE, "autoscaling.knative.dev/min-scale": "2", "autoscaling.knative.dev/max-scale": "x"},
             {},
             ScaledBy(kind="KPA", metric="concurrency", fewest=2),
