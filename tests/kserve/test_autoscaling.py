@@ -13,6 +13,8 @@ import pytest
 import knative_autoscaler
 from defects.serving.model import MAX_ROWS
 from knative_autoscaler import TARGET_UTILIZATION, TICK_SECONDS, Autoscaling, Decision, Second, State, decide
+from loadtests import scenario as scenarios
+from loadtests.scenario import Plan
 from manifests import Document, only, overlay, predictor, render
 from scaling_simulation import Replica, Result, Tick, capacity, poisson, simulate
 
@@ -250,6 +252,18 @@ def test_the_delay_keeps_replicas_from_coming_and_going_at_a_steady_rate(compone
         return sum(one != other for one, other in pairwise(ready))
 
     assert changes(0) > 3 * changes(component.scale_down_delay)
+
+
+def test_scale_down_gives_the_component_half_as_much_time_again_as_it_takes(component: Autoscaling) -> None:
+    """The limit is for a service with the target that a ramp found, and the rates for what one replica holds."""
+    plan, settings = Plan(scenarios.load("scale-down"), HOLDS, 1), component._replace(scale_target=HOLDS)
+    assert plan.burst is not None
+    end, limit = plan.burst.end, plan.scenario.slo.down_seconds
+    result = simulate(plan.times, settings, REPLICA, plan.seconds)
+    assert set(result.ready_between(end - 10, end)) == {4}
+    assert limit is not None
+    assert end + limit <= plan.seconds
+    assert 1.5 * (result.first(lambda tick: tick.ready == 1, end) - end) <= limit
 
 
 # --- the model's own rules -------------------------------------------------------------------------------------------
