@@ -234,6 +234,7 @@ class Service:
     def mode(self) -> Mode | None:
         """The deployment mode, where it is known."""
         said = self.root.at("metadata", "annotations", MODE)
+        said = said if said.given else self.root.at("status", "deploymentMode")  # of one that is in a cluster
         return MODES.get(said.text or "") if said.given else self.options.default_mode
 
     @cached_property

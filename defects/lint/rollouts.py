@@ -16,7 +16,7 @@ NO_DURATION = ("", "0", "0s", "0m", "0h")
 def no_mode(service: Service) -> Iterator[Problem]:
     """Find InferenceServices that leave the mode to how KServe was installed."""
     mode = service.root.at("metadata", "annotations", MODE)
-    if not mode.given and service.options.default_mode is None:
+    if not mode.given and service.mode is None:
         yield Problem(mode, "no deploymentMode: it depends on how KServe was installed")
 
 

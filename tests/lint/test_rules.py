@@ -334,6 +334,11 @@ def test_places_are_those_of_the_source() -> None:
     assert found.origin == ("test.yaml", 1, "InferenceService", "vision", "digits")
 
 
+def test_an_object_of_a_cluster_says_its_mode_in_its_status() -> None:
+    assert "mode-missing" in ids(lint(IRIS))
+    assert ids(lint(f"{IRIS}status: {{deploymentMode: Standard}}\n")) == set()
+
+
 def test_a_policy_that_lets_nothing_in_is_found_whatever_the_mode_and_the_port_are() -> None:
     deny = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: models}\n"
     for mode in (None, "Knative", "Standard"):
