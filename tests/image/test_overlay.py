@@ -46,6 +46,14 @@ def test_every_overlay_takes_an_image_and_keeps_everything_else(kserve: Path, na
     assert file.read_text() == after
 
 
+@pytest.mark.parametrize("name", ["namespaced", "cluster"])
+def test_a_runtime_takes_an_image_by_the_same_name(kserve: Path, name: str) -> None:
+    folder = kserve / "runtime" / name
+    overlay.set_image(folder, "defect-classifier", overlay.Reference.parse(IMAGE))
+    (runtime,) = yaml.safe_load_all(kustomize(folder).stdout)
+    assert runtime["spec"]["containers"][0]["image"] == IMAGE
+
+
 def test_the_load_tests_image_is_another(kserve: Path) -> None:
     folder = kserve / "overlays" / "staging"
     mine = f"registry.example.com/load@{DIGEST}"
