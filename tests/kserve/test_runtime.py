@@ -60,7 +60,8 @@ def variables(box: Document) -> dict[str, str]:
 def test_there_is_nothing_else_in_the_folder() -> None:
     folder = ROOT / "kserve" / "runtime"
     folders = {str(path.parent.relative_to(folder)) for path in folder.rglob("kustomization.yaml")}
-    assert folders == {*KINDS, *(f"examples/{mode}" for mode in MODES), "parts/alone", "parts/container", "parts/settings"}
+    parts = {f"parts/{name}" for name in ("container", "settings", "alone")}
+    assert folders == {*KINDS, *(f"examples/{mode}" for mode in MODES), *parts}
 
 
 def test_both_are_the_same_but_for_their_kind() -> None:
