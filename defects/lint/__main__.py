@@ -123,7 +123,10 @@ def main(words: Sequence[str] | None = None) -> int:
     names = arguments.files or ([STDIN] if piped else [])
     if not names:
         parser.error("expected a FILE, or manifests on standard input")
-    stream = Stream([resource for name in dict.fromkeys(names) for resource in _read(name)], _options(arguments))
+    given = [resource for name in dict.fromkeys(names) for resource in _read(name)]
+    if not given:  # as after a renderer that failed
+        _fail(f"{', '.join(STDIN_NAME if name == STDIN else name for name in names)}: no objects; expected manifests")
+    stream = Stream(given, _options(arguments))
     found = list(findings(stream, arguments.ignore))
     writers: dict[str, Callable[[], str]] = {
         "text": lambda: "\n".join(report.text(stream, found)),

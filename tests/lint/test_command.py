@@ -290,3 +290,9 @@ def test_sarif_is_what_the_standard_and_github_ask_for(tmp_path: Path, monkeypat
     places = [r["locations"][0]["physicalLocation"] for r in found["results"]]
     assert {place["artifactLocation"]["uri"] for place in places} == {"with%20a%20space.yaml"}
     assert len({json.dumps(r["partialFingerprints"]) for r in found["results"]}) == 3
+
+
+@pytest.mark.parametrize("content", ["", "\n", "---\n---\n", "# nothing\n"])
+def test_nothing_to_look_at_is_no_good_manifest(content: str) -> None:
+    """As what a renderer that failed leaves in a pipe."""
+    assert run(content=content) == (2, "", "defects.lint: stdin: no objects; expected manifests\n")
