@@ -12,6 +12,7 @@ from functools import cached_property
 from defects.lint.fields import Field
 from defects.lint.resources import Resource, Service
 from defects.lint.rule import Problem, Rule
+from defects.lint.scaling import uses_kpa
 
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -21,7 +22,6 @@ AUTOSCALING_PORT = 9090  # of queue-proxy, which the autoscaler reads
 AGENT_PORT = 9081  # of KServe's agent, which does logging and batching
 DEFAULT_PORT = 8080  # KServe's, of a container that names none
 DNS_PORTS = (53, 5353)
-CLASS, KPA = "autoscaling.knative.dev/class", "kpa.autoscaling.knative.dev"
 MOUNTED = ("pvc://", "oci://")  # what no pod downloads by itself
 
 
@@ -158,9 +158,7 @@ def autoscaler_blocked(service: Service) -> Iterator[Problem]:
     """Find policies that let Knative's autoscaler read nothing."""
     policies = Policies(service)
     rules = policies.rules("ingress")
-    if rules is None or service.mode != "Knative" or service.resource.namespace == KNATIVE:
-        return
-    if (service.annotation(CLASS).text or KPA) != KPA:
+    if rules is None or not uses_kpa(service) or service.resource.namespace == KNATIVE:
         return
     if not any(_lets_port(rule, AUTOSCALING_PORT) and _lets_namespace(rule, KNATIVE) for rule in rules):
         place = policies.place("ingress").at("ingress")

@@ -30,7 +30,8 @@ def _class(service: Service) -> Field:
     return service.root.at("metadata", "annotations", CLASS)
 
 
-def _uses_kpa(service: Service) -> bool:
+def uses_kpa(service: Service) -> bool:
+    """Return whether Knative's own autoscaler scales it."""
     kind = service.annotation(KNATIVE_CLASS).text
     return service.mode == "Knative" and (kind is None or kind.startswith("kpa."))
 
@@ -50,7 +51,7 @@ def _number(field: Field, default: float) -> float:
 def _on_concurrency(service: Service) -> bool:
     """Whether Knative's autoscaler changes the number of replicas, by requests in flight."""
     metric = service.predictor.field.at("scaleMetric").text or service.annotation(METRIC).text or "concurrency"
-    return metric == "concurrency" and _uses_kpa(service) and _scales(service.predictor)
+    return metric == "concurrency" and uses_kpa(service) and _scales(service.predictor)
 
 
 def _target(service: Service) -> tuple[Field, float]:
