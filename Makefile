@@ -29,11 +29,7 @@ test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for som
 test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, and ask through a proxy in Go, in half an hour
 	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/training/test_right_answers.py $(ARGS)
 
-check: setup .venv-clients/.installed  ## Lint, check types and manifests
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -n auto --dist loadgroup tests/kserve
+check: lint types manifests  ## Lint, check types and manifests
 
 bento: setup model  ## Build a Bento with the newest model that this checkout trained
 	@tag="$$($(BIN)/python -m defects.image.choice)"; \
@@ -74,9 +70,19 @@ lock:  ## Resolve the dependencies anew
 	compile dev; compile serve --constraint requirements/dev.txt; compile clients; \
 	compile serve-sklearn --constraint requirements/dev.txt; compile load --constraint requirements/dev.txt
 
-.PHONY: model
+.PHONY: model lint types manifests
 model: setup
 	@$(BIN)/python train.py --if-missing
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: setup
+	@$(BIN)/mypy
+
+manifests: setup .venv-clients/.installed
+	@$(BIN)/python -m pytest -q -n auto --dist loadgroup tests/kserve
 
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt
