@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from defects.lint.fields import Field
-from defects.lint.resources import Runtime, Service
+from defects.lint.resources import Service
 from defects.lint.rule import Problem, Rule
 
 LOCAL = ("dev.local", "ko.local", "kind.local")  # Knative's registries-skipping-tag-resolving
@@ -18,15 +18,14 @@ def _images(service: Service) -> Iterator[Field]:
     for component in service.components:
         fields = [component.framework, *component.field.at("containers").items]
         fields += component.field.at("initContainers").items
-        for field in fields:
-            if field.at("image").text and field.at("imagePullPolicy").text != "Never":
-                yield field.at("image")
+        yield from _pulled(fields)
 
 
-def _runtime_images(runtime: Runtime) -> Iterator[Field]:
-    for field in runtime.containers:
-        if field.at("image").text and field.at("imagePullPolicy").text != "Never":
-            yield field.at("image")
+def _pulled(containers: Iterable[Field]) -> Iterator[Field]:
+    """Yield the images of containers that a node may pull."""
+    for container in containers:
+        if container.at("image").text and container.at("imagePullPolicy").text != "Never":
+            yield container.at("image")
 
 
 def _kind(image: str) -> str:
@@ -61,7 +60,7 @@ RULES = (
         "all versions; names in dev.local, ko.local and kind.local are images of the node, as Knative has it",
         "Name the image with its digest: registry/name@sha256:…",
         lambda service: _of_kind("latest", _images(service), LATEST),
-        lambda runtime: _of_kind("latest", _runtime_images(runtime), LATEST),
+        lambda runtime: _of_kind("latest", _pulled(runtime.containers), LATEST),
     ),
     Rule(
         "image-tag",
@@ -71,7 +70,7 @@ RULES = (
         "all versions; names in dev.local, ko.local and kind.local are images of the node, as Knative has it",
         "Name the image with its digest: registry/name@sha256:…",
         lambda service: _of_kind("tag", _images(service), TAG),
-        lambda runtime: _of_kind("tag", _runtime_images(runtime), TAG),
+        lambda runtime: _of_kind("tag", _pulled(runtime.containers), TAG),
     ),
     Rule(
         "image-placeholder",
@@ -81,6 +80,6 @@ RULES = (
         "all versions",
         "Put your own image there, with its digest; in a kustomization, under images:.",
         lambda service: _of_kind("placeholder", _images(service), PLACEHOLDER),
-        lambda runtime: _of_kind("placeholder", _runtime_images(runtime), PLACEHOLDER),
+        lambda runtime: _of_kind("placeholder", _pulled(runtime.containers), PLACEHOLDER),
     ),
 )

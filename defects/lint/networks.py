@@ -113,11 +113,6 @@ def _may_be(peer: Field, namespace: str) -> bool:
     return True
 
 
-def _is_named(rule: Field) -> bool:
-    """Whether a rule has ports by name."""
-    return any(each.at("port").text is not None for each in rule.at("ports").items)
-
-
 def requests_blocked(service: Service) -> Iterator[Problem]:
     """Find policies that let no requests in."""
     policies = Policies(service)
@@ -172,17 +167,17 @@ def egress_blocked(service: Service) -> Iterator[Problem]:
     if rules is None or any(_leads_somewhere(rule) for rule in rules):
         return
     place = policies.place("egress").at("egress")
-    for what in _going_out(service):
+    for what in _going_out(service, policies):
         yield Problem(place, f"no egress, but {what}")
 
 
 def _leads_somewhere(rule: Field) -> bool:
-    """Whether a rule lets out more than questions for names."""
+    """Whether a rule lets out more than questions for names, or may: a port can have a name instead of a number."""
     ports = rule.at("ports").items
-    return not ports or _is_named(rule) or any(each.at("port").number not in DNS_PORTS for each in ports)
+    return not ports or any(each.at("port").number not in DNS_PORTS for each in ports)
 
 
-def _going_out(service: Service) -> Iterator[str]:
+def _going_out(service: Service, policies: Policies) -> Iterator[str]:
     """Yield what the predictor's pods are asked to send elsewhere."""
     predictor = service.predictor
     uris = [predictor.framework.at("storageUri")]
@@ -199,13 +194,13 @@ def _going_out(service: Service) -> Iterator[str]:
         yield "traces are sent to OTEL_EXPORTER_OTLP_ENDPOINT"
     if any((e.get("DEFECTS_DATABASE_URL") or "").startswith("postgres") for e in environments):
         yield "DEFECTS_DATABASE_URL is a database elsewhere"
-    if service.root.at("spec", "transformer").members and _selects_all(service):
+    if service.root.at("spec", "transformer").members and _selects_all(policies):
         yield "the transformer's pods have to call the predictor"
 
 
-def _selects_all(service: Service) -> bool:
+def _selects_all(policies: Policies) -> bool:
     """Whether a policy for egress selects the transformer's pods too, by the InferenceService's name alone."""
-    selectors = (r.root.at("spec", "podSelector") for r in Policies(service).selecting)
+    selectors = (r.root.at("spec", "podSelector") for r in policies.selecting)
     return any(
         set(selector.at("matchLabels").members) <= {SERVICE_LABEL} and not selector.at("matchExpressions").items
         for selector in selectors

@@ -35,11 +35,13 @@ def load(directory: Path, settings: Settings) -> Artifact:
 
     Raises `NoModel` or `BadArtifact`, at once where waiting can't help.
     """
+    if settings.model_dir is None or not settings.model_wait_seconds:
+        return artifact.load(directory, settings.model_digest)
     before = _state(directory)
     try:
         return artifact.load(directory, settings.model_digest)
     except (NoModel, BadArtifact) as problem:
-        if settings.model_dir is None or not settings.model_wait_seconds or _is_final(problem, directory):
+        if _is_final(problem, directory):
             raise
         first = problem
     with _ending_on_signals():
