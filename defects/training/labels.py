@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
-from defects.training.columns import TRUTHS, encoded, merged
+from defects.training.columns import TRUTHS, check_type, encoded, merged
 from defects.training.tables import Column, shown
 
 INT64 = range(-(2**63), 2**63)
@@ -36,6 +36,7 @@ class Labels:
 
 def labels(column: Column) -> Labels:
     """Read the labels; raises `BadData` for a row without one, for unusable ones, and for a class with one row."""
+    check_type(column)
     found, codes, kind = _typed(column) if column.typed else _from_text(column)
     missing = codes < 0
     if missing.any():

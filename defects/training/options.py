@@ -10,28 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from defects.training.estimators import ESTIMATORS
+from defects.training.reading import Reading
 
 DEFAULT_ESTIMATOR = "hist-gradient-boosting"
 CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read a table: what kind columns are of, which are no features, and how its cells are written."""
-
-    category: tuple[str, ...] = ()
-    number: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    allow_unknown: tuple[str, ...] = ()
-    group: str | None = None
-    time: str | None = None
-    weight: str | None = None
-    encoding: str | None = None
-    decimal: str = "."
-    na: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
