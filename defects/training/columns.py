@@ -110,14 +110,18 @@ def texts(column: Column) -> Texts:
 
 def numbers_of(column: Column, found: Texts) -> Numbers:
     """Return numbers or booleans from text, of which each distinct one is read once; raises `BadData`."""
-    words = found.distinct.to_pylist() if len(found.distinct) <= len(TRUTHS) else []
-    boolean = bool(words) and TRUTHS.keys() >= set(words)
+    boolean = is_boolean(found)
     if boolean:
-        parsed = np.array([TRUTHS[word] for word in words], np.float64)
+        parsed = np.array([TRUTHS[word] for word in found.distinct.to_pylist()], np.float64)
     else:
         parsed = parsed_numbers(column, found.distinct)
         _refuse(column, found, parsed)
     return Numbers(np.append(parsed, np.nan)[found.codes], boolean)
+
+
+def is_boolean(found: Texts) -> bool:
+    """Whether all texts are true and false."""
+    return 0 < len(found.distinct) <= len(TRUTHS) and TRUTHS.keys() >= set(found.distinct.to_pylist())
 
 
 def encoded(text: Any) -> tuple[Any, Codes]:

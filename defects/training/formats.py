@@ -25,7 +25,7 @@ from defects.training.reading import Reading
 CSV, PARQUET = "csv", "parquet"
 SEPARATORS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
-GZIP = b"\x1f\x8b"
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 SAMPLE_BYTES = 2**18  # of a file's beginning, by which it is recognised
 SAMPLE_ROWS = 200
@@ -58,6 +58,7 @@ OTHERS = (
     (b"%PDF-", f"is a PDF file; {TABLE}"),
     (b"version https://git-lfs", f"is only a pointer to a file in Git LFS; {TABLE}: git lfs pull fetches it"),
 )
+_PICKLE = re.compile(rb"\x80[\x02-\x05].*\.", re.DOTALL)
 _MARKUP = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _JSON = re.compile(rb"\s*(\[\s*[\[{]|\{\s*\")")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]+', re.IGNORECASE)  # Excel's, before the header
@@ -104,7 +105,7 @@ class Format:
             *([f"in {self.encoding_shown}"] * (self.encoding != "utf-8-sig")),
             *(["compressed with gzip"] * self.compressed),
             *(["with a decimal comma"] * (self.decimal == ",")),
-            *([f"without the first {self.skipped} lines"] * (self.skipped > 0)),
+            *([f"from line {self.skipped + 1} on"] * (self.skipped > 0)),
         ]
         return f"the file is read as CSV {', '.join(unusual)}" if unusual else ""
 
@@ -127,6 +128,8 @@ def recognise(path: Path, reading: Reading) -> Format:
     with unpacked(path, compressed) as file:
         head = file.read(SAMPLE_BYTES)
     if head.startswith(b"PAR1") and not compressed:
+        if reading.encoding is not None:
+            raise BadData(f"{path}: is a Parquet file; expected no --encoding, which is for CSV")
         return Format(PARQUET)
     _refuse_others(path, head)
     encoding = _encoding(path, head, reading.encoding)
@@ -138,25 +141,27 @@ def recognise(path: Path, reading: Reading) -> Format:
 
 def _refuse_others(path: Path, head: bytes) -> None:
     """Raise `BadData` for a file that is of another kind, by its first bytes."""
-    problem = next((problem for start, problem in OTHERS if head.startswith(start)), None)
-    if head.startswith(b"PK\x03\x04"):
-        is_excel = b"xl/" in head or path.suffix.lower().startswith(".xls")
-        what, do = ("an Excel file", "save the sheet as CSV (UTF-8)") if is_excel else ("a zip file", "unpack it first")
-        problem = f"is {what}; {TABLE}: {do}"
-    elif head[257:262] == b"ustar":
-        problem = f"is a tar archive; {TABLE}: unpack it first"
-    elif head.startswith(b"PAR1"):
-        problem = f"is a Parquet file compressed with gzip; {TABLE}: unpack it first"
-    elif head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and b"." in head:
-        problem = f"is a pickle; {TABLE}: write the data frame with to_parquet"
-    elif _MARKUP.match(head):
-        problem = f"is an HTML or XML page; {TABLE}: if it was downloaded, its address is that of a page about the file"
-    elif _JSON.match(head):
-        problem = f"is JSON; {TABLE}: write it with to_csv or to_parquet"
-    elif path.suffix.lower() in PARQUET_NAMES:
-        problem = f"is no Parquet file, by its content; {TABLE}, or the name of a CSV file (.csv) if it is one"
+    problem = next((problem for start, problem in OTHERS if head.startswith(start)), _other(path, head))
     if problem:
         raise BadData(f"{path}: {problem}")
+
+
+def _other(path: Path, head: bytes) -> str | None:
+    """Return what a file is that more than its first bytes tell, and what to do with it."""
+    unpack = f"{TABLE}: unpack it first"
+    is_excel = b"xl/" in head or path.suffix.lower().startswith(".xls")
+    page = f"is an HTML or XML page; {TABLE}: if it was downloaded, its address is that of a page about the file"
+    cases = (
+        (is_excel and head.startswith(ZIP), f"is an Excel file; {TABLE}: save the sheet as CSV (UTF-8)"),
+        (head.startswith(ZIP), f"is a zip file; {unpack}"),
+        (head[257:262] == b"ustar", f"is a tar archive; {unpack}"),
+        (head.startswith(b"PAR1"), f"is a Parquet file compressed with gzip; {unpack}"),
+        (_PICKLE.match(head), f"is a pickle; {TABLE}: write the data frame with to_parquet"),
+        (_MARKUP.match(head), page),
+        (_JSON.match(head), f"is JSON; {TABLE}: write it with to_csv or to_parquet"),
+        (path.suffix.lower() in PARQUET_NAMES, f"is no Parquet file; {TABLE}, or the name of a CSV file if it is one"),
+    )
+    return next((problem for is_so, problem in cases if is_so), None)
 
 
 # --- encoding and compression ----------------------------------------------------------------------------------------

@@ -17,7 +17,18 @@ from defects.features import MAX_CATEGORIES
 from defects.kinds import BOOLEAN, CATEGORY, NUMBER
 from defects.training.bad_data import BadData, option, shown
 from defects.training.categories import category_texts, codes, in_order
-from defects.training.columns import NO_DATE, TRUTHS, Floats, Numbers, Texts, numbers, numbers_of, parsed_numbers, texts
+from defects.training.columns import (
+    NO_DATE,
+    TRUTHS,
+    Floats,
+    Numbers,
+    Texts,
+    is_boolean,
+    numbers,
+    numbers_of,
+    parsed_numbers,
+    texts,
+)
 from defects.training.dates import is_date
 from defects.training.tables import Column
 
@@ -82,9 +93,8 @@ def _from_text(column: Column) -> Values:
 
 def _words(column: Column, found: Texts) -> list[str]:
     """Return the distinct texts that are no numbers; none where all are true and false."""
-    wrong = np.isnan(parsed_numbers(column, found.distinct))
-    words: list[str] = found.distinct.filter(pa.array(wrong)).to_pylist()
-    return [] if len(words) == len(wrong) and TRUTHS.keys() >= set(words) else words
+    wrong = pa.array(np.isnan(parsed_numbers(column, found.distinct)))
+    return [] if is_boolean(found) else list(found.distinct.filter(wrong).to_pylist())
 
 
 def _place(found: Texts, text: str) -> int:

@@ -99,15 +99,15 @@ def read_contents(path: Path, choice: Choice, reading: Reading = AS_WRITTEN) -> 
         _check_file(path)
         form = formats.recognise(path, reading)
         reader = _read_parquet if form.kind == PARQUET else _read_csv
-        header, columns = reader(path, form, choice, reading)
+        header, columns, about_index = reader(path, form, choice, reading)
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadData(f"{path}: can't be read: {reason}; {TABLE}") from None
     named, notes = _named(path, header, columns)
     if choice.names is None and form.kind != PARQUET:
         _refuse_values_as_names(path, header, named)
-    note = form.note(path)
-    return Contents(path, form, tuple(header), named, (note, *notes) if note else tuple(notes))
+    said = [note for note in (form.note(path), *about_index, *notes) if note]
+    return Contents(path, form, tuple(header), named, tuple(said))
 
 
 def _check_file(path: Path) -> None:
@@ -184,7 +184,7 @@ def _refuse_values_as_names(path: Path, header: Sequence[str], columns: dict[str
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
-Read = tuple[list[str], list[Column]]  # the header, and the columns that were chosen
+Read = tuple[list[str], list[Column], list[str]]  # the header, the columns that were chosen, and notes
 
 
 def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Read:
@@ -199,13 +199,14 @@ def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Rea
         places = _chosen(path, header, choice)
         chunks: list[list[Any]] = [[] for _ in places]
         while batch := list(islice(rows, ROWS_AT_ONCE)):
-            columns = list(zip(*batch, strict=True))
+            cells = list(zip(*batch, strict=True))
             for parts, place in zip(chunks, places, strict=True):
-                parts.append(pa.array(columns[place], pa.large_string()))
-    return header, [
+                parts.append(pa.array(cells[place], pa.large_string()))
+    columns = [
         Column(path, header[place], pa.chunked_array(parts, pa.large_string()), typed=False, reading=reading)
         for place, parts in zip(places, chunks, strict=True)
     ]
+    return header, columns, []
 
 
 def _refuse_one_column(path: Path, header: Sequence[str]) -> None:
@@ -268,10 +269,12 @@ def _read_parquet(path: Path, _: Format, choice: Choice, reading: Reading) -> Re
         chosen = [header[place] for place in _chosen(path, header, choice)]
         table = file.read(columns=chosen)
     categorical = {c.get("field_name") for c in about.get("columns", ()) if c.get("pandas_type") == "categorical"}
-    return header, [
+    columns = [
         _plain(Column(path, name, table.column(name), True, reading, name in categorical), table.schema.field(name))
         for name in chosen
     ]
+    given = [name for name in schema.names if name in index and not name.startswith("__index_level_")]
+    return header, columns, [f"column {name!r} is the data frame's index and is left out" for name in given]
 
 
 def _plain(column: Column, field: Any) -> Column:
