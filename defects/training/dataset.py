@@ -128,7 +128,16 @@ def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:
     with contents.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = _printable(contents.path.name)
-    return {"source": name, "rows": rows, "label": label, "sha256": digest, "format": contents.format.to_json()}
+    reading = contents.columns[label].reading
+    named = {"group": reading.group, "time": reading.time, "weight": reading.weight}
+    return {
+        "source": name,
+        "rows": rows,
+        "label": label,
+        "sha256": digest,
+        "format": contents.format.to_json(),
+        **{role: column for role, column in named.items() if column is not None},
+    }
 
 
 def _label_name(column: Column) -> str:

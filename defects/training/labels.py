@@ -44,7 +44,8 @@ def labels(column: Column) -> Labels:
     found, codes, kind = _typed(column) if column.typed else _from_text(column)
     missing = codes < 0
     if missing.any():
-        raise column.bad(int(missing.argmax()), "has no label; expected one for every row")
+        rest = f" ({int(missing.sum()):,} rows have none: leave them out of the file)" if missing.sum() > 1 else ""
+        raise column.bad(int(missing.argmax()), f"has no label; expected one for every row{rest}")
     ordered = sorted(set(found))
     index = {label: place for place, label in enumerate(ordered)}
     indices = np.array([index[label] for label in found], np.int64)[codes]

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from defects.training import formats
 from defects.training.bad_data import BadData, among, option, shown
-from defects.training.formats import NAMES, PARQUET, TABLE, Format, is_number, is_table
+from defects.training.dialects import NAMES, is_number
+from defects.training.formats import PARQUET, TABLE, Format, is_table
 from defects.training.reading import AS_WRITTEN, Reading
 
 __all__ = ["BadData", "Column", "Contents", "Reading", "among", "is_table", "read", "read_contents", "shown"]
@@ -219,19 +220,20 @@ def _rows(path: Path, form: Format, lines: Iterable[str]) -> Iterator[list[str]]
     """Yield the header and the rows, all with as many cells."""
     count, width = 0, 0
     try:
-        for row in csv.reader(_checked(lines, form), delimiter=form.separator, strict=True):
+        for row in form.dialect.rows(_checked(lines, form)):
             if not row:
                 continue
             if count == 0:
                 width = len(row)
                 row[0] = row[0].removeprefix("\ufeff")
+                row[:] = [name.strip() for name in row] if form.dialect.padded else row
             elif len(row) != width:
                 raise BadData(f"{path}: row {count}: has {len(row)} cells; expected {width}, as in the header")
             yield row
             count += 1
     except (csv.Error, ValueError) as error:
         place = f"row {count}" if count else "the header"
-        expected = f"expected CSV with {NAMES.get(form.separator, repr(form.separator))}, in {form.encoding_shown}"
+        expected = f"expected CSV with {form.dialect.separator_name}, in {form.encoding_shown}"
         hint = ", or --encoding with what it is, such as cp1252" if isinstance(error, _NotInEncoding) else ""
         raise BadData(f"{path}: {place}: can't be read: {error}; {expected}{hint}") from None
 

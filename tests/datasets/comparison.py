@@ -22,6 +22,7 @@ import train
 from conftest import Serve, quiet, run
 from defects import artifact
 from defects.kinds import BOOLEAN, NUMBER
+
 CATEGORY = "category"
 from defects.schema import Feature, Schema
 from defects.training import dataset, pipeline

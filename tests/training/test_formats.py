@@ -62,6 +62,7 @@ COMMAS = SEMICOLONS.replace(".", ",")
         (f'"sep=,"\n{CSV}', {}, {"separator": ","}, "from line 2 on"),
         (f"# made, by; a tool\n#\n\n{CSV}", {}, {"skipped_lines": 3}, "from line 4 on"),
         (f"\n\n{CSV}", {}, {"skipped_lines": 2}, ""),
+        ('a,  "b",  d\n1.5, "x" , yes\n2.5, "y", no\n3.5, "x", yes\n4.5, "", no\n'.replace(" ,", ","), {}, {}, ""),
         ("\ufeff" + CSV, {}, {"encoding": "utf-8"}, ""),
         (CSV.encode("utf-16"), {}, {"encoding": "utf-16"}, "in UTF-16"),
         (b"\xfe\xff" + CSV.encode("utf-16-be"), {}, {"encoding": "utf-16"}, "in UTF-16"),
@@ -118,8 +119,14 @@ def test_parquet_is_recognised_by_its_content(tmp_path: Path) -> None:
 def test_the_separator_is_what_makes_rows_alike(content: str, widths: int, tmp_path: Path) -> None:
     form = formats.recognise(write(tmp_path, content), Reading())
     with formats.lines(tmp_path / "t.csv", form) as lines:
-        rows = formats.rows_of("".join(lines), form.separator)
-    assert {len(row) for row in rows} == {widths}
+        assert {len(row) for row in form.dialect.rows(lines)} == {widths}
+
+
+def test_quotes_may_have_backslashes(tmp_path: Path) -> None:
+    body = '"H. \\"B\\" E",x\n"C:\\\\",y\n'
+    file = write(tmp_path, "a,d\n" + body * 3)
+    table = dataset.read(file, "d")
+    assert table.schema.features[0].categories == ("C:\\", 'H. "B" E')
 
 
 @pytest.mark.parametrize(
