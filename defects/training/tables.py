@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from defects.training import formats
+from defects.training import fast_csv, formats
 from defects.training.bad_data import BadData, among, option, shown
 from defects.training.dialects import NAMES, is_number
 from defects.training.formats import PARQUET, TABLE, Format, is_table
@@ -198,16 +198,24 @@ def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Rea
             _refuse_one_column(path, header)
             _refuse_numbers_as_names(path, header)
         places = _chosen(path, header, choice)
-        chunks: list[list[Any]] = [[] for _ in places]
-        while batch := list(islice(rows, ROWS_AT_ONCE)):
-            cells = list(zip(*batch, strict=True))
-            for parts, place in zip(chunks, places, strict=True):
-                parts.append(pa.array(cells[place], pa.large_string()))
+        cells = fast_csv.read(path, form, len(header), places)
+        if cells is None:
+            cells = _cells(rows, places)
     columns = [
-        Column(path, header[place], pa.chunked_array(parts, pa.large_string()), typed=False, reading=reading)
-        for place, parts in zip(places, chunks, strict=True)
+        Column(path, header[place], column, typed=False, reading=reading)
+        for place, column in zip(places, cells, strict=True)
     ]
     return header, columns, []
+
+
+def _cells(rows: Iterator[list[str]], places: Sequence[int]) -> list[Any]:
+    """Return the columns at these places as text."""
+    chunks: list[list[Any]] = [[] for _ in places]
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        columns = list(zip(*batch, strict=True))
+        for parts, place in zip(chunks, places, strict=True):
+            parts.append(pa.array(columns[place], pa.large_string()))
+    return [pa.chunked_array(parts, pa.large_string()) for parts in chunks]
 
 
 def _refuse_one_column(path: Path, header: Sequence[str]) -> None:

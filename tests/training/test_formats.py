@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from defects.training import dataset, formats
+from defects.training import dataset, fast_csv, formats, frames, tables
 from defects.training.bad_data import BadData
 from defects.training.dataset import Table
 from defects.training.reading import Reading
@@ -237,9 +238,10 @@ def test_another_encoding_is_read_where_it_is_said(tmp_path: Path) -> None:
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MOST_LINE", 2**20)
     assert "has a line of more than 1,048,576 characters" in refused(write(tmp_path, b"a" * 2**20))
-    bomb = gzip.compress(CSV.encode() + b"\n" * 2**22)
-    monkeypatch.setattr(formats, "MOST_UNPACKED", 2**20)
-    assert "is more than 200 times as large unpacked" in refused(write(tmp_path, bomb))
+    bomb = gzip.compress(CSV.encode() + b"\n" * 2**17)
+    monkeypatch.setattr(formats, "MOST_UNPACKED", 2**16)
+    monkeypatch.setattr(formats, "MOST_RATIO", 20)
+    assert "is more than 20 times as large unpacked" in refused(write(tmp_path, bomb))
 
 
 def rows(header: str, cells: Callable[[int], str], count: int = 20) -> str:
@@ -326,3 +328,46 @@ def test_missing_labels_may_have_a_token_of_their_own(tmp_path: Path) -> None:
 def test_labels_may_have_a_decimal_comma(tmp_path: Path) -> None:
     file = write(tmp_path, "a;d\n1;1,5\n2;1\n3;1,50\n4;1\n")
     assert dataset.read(file, "d", Reading(decimal=",")).schema.labels == (1.0, 1.5)
+
+
+PIECES = [
+    b"a", b"1", b",", b",", b"\n", b"\r\n", b"\r", b" ", b"\xc3\xa9", b"\xff", b"#", b"\t", b"\x0b", b"\xe2\x80\xa8",
+    b"\\", b"'", b";", b'"', b"\0",
+]  # fmt: skip
+
+
+def test_plain_files_are_read_fast_as_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random files give the same cells or the same refusal, whichever way they are read."""
+    rng, fast, used = random.Random(19), fast_csv.read, 0
+
+    def outcome(*, is_fast: bool) -> Any:
+        nonlocal used
+        monkeypatch.setattr(fast_csv, "read", fast if is_fast else lambda *_: None)
+        try:
+            columns = tables.read(tmp_path / "t.csv", names)
+        except BadData as error:
+            return str(error)
+        used += is_fast
+        return {name: column.cells.to_pylist() for name, column in columns.items()}
+
+    for _ in range(150):
+        width = rng.randint(1, 3)
+        names = [f"c{width - 1}"] if rng.random() < 0.5 else None
+        body = b""
+        for _ in range(rng.randint(0, 5)):
+            cells = [rng.choice((b"a", b"1", b"", b" ", rng.choice(PIECES))) for _ in range(width)]
+            body += b",".join(cells) + rng.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r"))
+        header = b",".join(b"c%d" % place for place in range(width))
+        start = rng.choice((b"", b"", b"\n", b"# x\n", b"\xef\xbb\xbf", b"\r\n\n"))
+        write(tmp_path, start + header + rng.choice((b"\n", b"\r\n", b"\r")) + body)
+        assert outcome(is_fast=True) == outcome(is_fast=False), (tmp_path / "t.csv").read_bytes()
+    assert used > 25
+
+
+def test_a_column_is_text_or_numbers_in_a_data_frame(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("i,f,b,t,m,c,d\n1,1.5,True,x,True,1,u\n2,,False,,,2,v\n3,2,True, y,False,1,u\n")
+    contents = dataset.read_columns(tmp_path / "t.csv", "d", Reading(category=("c",)))
+    made = frames.frame(column for name, column in contents.columns.items() if name != "d")
+    expected = pd.read_csv(tmp_path / "t.csv", dtype={"c": str}, skipinitialspace=True).drop(columns="d")
+    pd.testing.assert_frame_equal(made, expected)
+    assert [made[name].dtype.kind for name in made] == ["i", "f", "b", "O", "O", "O"]
