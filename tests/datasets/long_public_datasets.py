@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue import SETS, PublicSet
-from comparison import Outcome, compare
 
+from catalogue import BROUGHT, SETS, Brought, PublicSet
+from comparison import Outcome, compare, compare_brought
 from conftest import ROOT, Serve
 
 TABLES = ROOT / "build" / "datasets"
@@ -41,11 +41,20 @@ def test_public_data_is_served_as_scikit_learn_answers(one: PublicSet, serve: Se
     assert outcome.other_class == 0
 
 
+@pytest.mark.parametrize("brought", BROUGHT, ids=lambda one: f"{one.table}-{one.notebook}")
+def test_a_brought_model_is_served_as_it_answers(brought: Brought, serve: Serve, tmp_path: Path) -> None:
+    outcome = compare_brought(brought, TABLES / brought.set.file, tmp_path, serve)
+    OUTCOMES.append(outcome)
+    assert not outcome.refused
+    assert outcome.largest_difference <= 1e-6
+    assert outcome.other_class == 0
+
+
 def row(outcome: Outcome) -> list[str]:
     option = f"`{' '.join(outcome.set.option)}`" if outcome.set.option else ""
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
-        message = " ".join(outcome.refused.split()).replace("|", "\\|")
+        message = " ".join(outcome.refused.replace(f"{TABLES}/", "").split()).replace("|", "\\|")
         return [name, "", "", "", option, f"refused: {message}", *[""] * 6]
     metrics = outcome.card["metrics"]
     baseline = metrics.get("baseline", {}).get("accuracy")
