@@ -61,10 +61,11 @@ class Outcome:
 
 def cells(one: PublicSet, path: Path) -> pd.DataFrame:
     """Return the file's cells as a program in Python has them: text in a CSV, typed in a Parquet file."""
-    if one.form == "parquet":
-        table: pd.DataFrame = pd.read_parquet(path)
-        return table
-    return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, **READING.get(one.form, {}))
+    text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+    table: pd.DataFrame = (
+        pd.read_parquet(path) if one.form == "parquet" else pd.read_csv(path, **text, **READING.get(one.form, {}))
+    )
+    return table
 
 
 def value(feature: Feature, cell: Any, decimal: str) -> Any:
