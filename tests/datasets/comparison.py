@@ -28,6 +28,7 @@ from defects.schema import Schema
 from defects.training import dataset, pipeline
 from defects.training.columns import MISSING, TRUTHS
 from defects.training.options import parse
+from defects.training.splitting import split
 
 Floats = NDArray[np.float64]
 ROWS_AT_ONCE = 500  # in a request
@@ -206,10 +207,7 @@ def said(errors: str) -> str:
 def in_process(arguments: list[str]) -> tuple[dataset.Table, pipeline.Trained, NDArray[np.int64]]:
     """Train here as `train.py` does; return the table, what was trained, and the places of the held-out rows."""
     options = parse(arguments, "")
-    recipe = options.recipe
     table = train._table(options)
-    trained = pipeline.train(table, recipe, quiet)
-    _, held_out = train_test_split(
-        np.arange(len(table.labels)), test_size=recipe.test_share, stratify=table.labels, random_state=recipe.seed
-    )
+    held_out = split(table, options.recipe.test_share, options.recipe.seed).held
+    trained = pipeline.train(table, options.recipe, quiet)
     return table, trained, held_out

@@ -19,7 +19,7 @@ TABLES = ROOT / "build" / "datasets"
 OUTCOMES: list[Outcome] = []
 TITLES = (
     "data set", "rows", "numbers / booleans / categories", "classes", "option", "engine", "held-out rows compared",
-    "largest difference", "another class", "accuracy", "majority class", "warnings",
+    "largest difference", "another class", "accuracy", "majority class", "warnings", "left out",
 )  # fmt: skip
 
 
@@ -55,9 +55,8 @@ def row(outcome: Outcome) -> list[str]:
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
         message = " ".join(outcome.refused.replace(f"{TABLES}/", "").split()).replace("|", "\\|")
-        return [name, "", "", "", option, f"refused: {message}", *[""] * 6]
+        return [name, "", "", "", option, f"refused: {message}", *[""] * 7]
     metrics = outcome.card["metrics"]
-    baseline = metrics.get("baseline", {}).get("accuracy")
     return [
         name,
         f"{outcome.rows:,}",
@@ -69,6 +68,7 @@ def row(outcome: Outcome) -> list[str]:
         f"{outcome.largest_difference:.1e}",
         str(outcome.other_class),
         f"{metrics['accuracy']:.3f}",
-        "" if baseline is None else f"{baseline:.3f}",
-        ", ".join(f"{w['kind']} {w['name']}".strip() for w in outcome.card.get("warnings", [])),
+        f"{metrics['baseline']['accuracy']:.3f}",
+        ", ".join(f"{warning['kind']} {warning['name']}".strip() for warning in outcome.card["warnings"]),
+        "; ".join(outcome.card["data"]["notes"]).replace("|", "\\|"),
     ]
