@@ -7,7 +7,6 @@ resample is a weighted sum and no row is copied. Efron and Tibshirani, An Introd
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +70,9 @@ class Sums:
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
+    found = np.full(denominator.shape, np.nan)
+    np.divide(numerator, denominator, out=found, where=denominator > 0)
+    return found
 
 
 def _mean(values: Floats) -> Floats:
@@ -85,7 +86,7 @@ def total(labels: Labels, answers: Answers, classes: int) -> Sums:
     """Return the sums over all rows."""
     right = labels[labels == answers.predicted]
     counts = [np.bincount(part, minlength=classes).astype(np.float64) for part in (labels, answers.predicted, right)]
-    return Sums(*counts, np.float64(answers.losses.sum()))  # type: ignore[arg-type]
+    return Sums(counts[0], counts[1], counts[2], np.asarray(answers.losses.sum()))
 
 
 class Bootstrap:
@@ -154,11 +155,3 @@ def interval(values: Floats) -> list[float]:
     """Return the percentile interval of resampled values `[RESAMPLES]`, without those that are NaN."""
     low, high = np.quantile(values[~np.isnan(values)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
-
-
-def difference(bootstrap: Bootstrap, one: Answers, other: Answers, metric: str | Callable[[Sums], Floats]) -> Floats:
-    """Return a metric of `one` minus that of `other` over each resample: the same rows are drawn for both."""
-    of = (lambda sums: sums.metrics()[metric]) if isinstance(metric, str) else metric
-    first, second = bootstrap.sums(one, other)
-    found: Floats = of(first) - of(second)
-    return found

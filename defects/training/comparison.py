@@ -13,26 +13,18 @@ import numpy as np
 from scipy.stats import binomtest
 
 from defects.scoring import Probabilities
-from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, interval, total
-from defects.training.evaluation import majority
+from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, interval
+from defects.training.evaluation import HeldOut
 
 SIGNIFICANT = 0.05
 FEW_ROWS, FEW_UNITS = 30, 10  # held-out rows of a class, or of all, below which nothing is shown; groups likewise
 
 
-def compare(
-    labels: Labels,
-    candidate: Probabilities,
-    champion: Probabilities,
-    baseline: Probabilities,
-    names: tuple[str, ...],
-    margin: float,
-    bootstrap: Bootstrap,
-) -> dict[str, Any]:
+def compare(held: HeldOut, candidate: Probabilities, champion: Probabilities, margin: float) -> dict[str, Any]:
     """Return the card's `comparison`, but for whom it is with: figures, `passed` and the `reasons` against it.
 
     `margin` is how much worse a share may be (macro-F1, and a class's recall and F1); log loss may rise by `margin`
-    times the log loss of the classes' shares, `baseline` `[classes]`, which is what there is to know about the labels.
+    times the log loss of a model that knows the classes' shares only, which is what there is to know about the labels.
 
     - Overall: log loss and macro-F1 each have to be shown to be no worse than that: the bad end of the interval of the
       difference is within the margin. Else the candidate is worse, or it is undecided; neither passes. Nor does one
@@ -41,16 +33,22 @@ def compare(
       difference lies below 0. Where only the interval reaches beyond the margin, or the class has fewer than 30 rows,
       it is `undecided`: that is said, and passes, because the few rows of a rare class could never decide it.
     """
-    one, other = Answers.of(candidate, labels), Answers.of(champion, labels)
-    allowed = margin * float(majority(baseline, labels).losses.mean())
-    totals = [total(labels, model, len(names)) for model in (one, other)]
-    resampled = bootstrap.sums(one, other)
-    found: dict[str, Any] = {"rows": len(labels), "margin": margin, "log_loss_margin": allowed}
+    one, other = held.answers(candidate), held.answers(champion)
+    allowed = margin * float(held.majority.losses.mean())
+    totals = [held.total(model) for model in (one, other)]
+    resampled = held.bootstrap.sums(one, other)
+    found: dict[str, Any] = {"rows": len(held.labels), "margin": margin, "log_loss_margin": allowed}
     for metric in ("log_loss", "macro_f1"):
         found[metric] = _paired(*(sums.metrics()[metric] for sums in (*totals, *resampled)))
-    found["mcnemar"] = mcnemar(labels, one, other)
-    found["classes"] = {name: _class(i, totals, resampled, margin) for i, name in enumerate(names) if totals[0].true[i]}
-    found["reasons"] = [*_too_few(bootstrap, found["rows"]), *_overall(found, allowed), *_by_class(found["classes"])]
+    found["mcnemar"] = mcnemar(held.labels, one, other)
+    found["classes"] = {
+        name: _class(i, totals, resampled, margin) for i, name in enumerate(held.names) if totals[0].true[i]
+    }
+    found["reasons"] = [
+        *_too_few(held.bootstrap, found["rows"]),
+        *_overall(found, allowed),
+        *_by_class(found["classes"]),
+    ]
     found["undecided"] = [name for name, scores in found["classes"].items() if scores["verdict"] == "undecided"]
     return found | {"passed": not found["reasons"]}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
-from defects.training.bootstrap import Answers, Bootstrap, Labels, Sums, total
+from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, total
 
 REFERENCE_BINS = 10
 CONFIDENCE_BINS = 10  # of a reliability diagram
@@ -17,27 +20,48 @@ SCORE_BINS = 20
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
-def evaluate(
-    labels: Labels, probabilities: Probabilities, baseline: Probabilities, schema: Schema, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """Return the card's `metrics`: of held-out rows with these `labels` `[rows]`, over all and by class.
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that no model was fitted on: their classes `[rows]`, the names of all classes, the shares of these in the
+    fitted part `[classes]`, which is what a model without features knows, and the resamples."""
 
-    `baseline` `[classes]` are the shares of the classes in the fitted part. Log loss is in natural logarithms. A class
-    counts in a mean over classes where it has held-out rows, or is predicted.
+    labels: Labels
+    names: Sequence[str]
+    shares: Floats
+    bootstrap: Bootstrap
+
+    def answers(self, probabilities: Probabilities) -> Answers:
+        """Return the answers of a model with these probabilities `[rows, classes]`."""
+        return Answers.of(probabilities, self.labels)
+
+    def total(self, answers: Answers) -> Sums:
+        """Return the sums over all rows."""
+        return total(self.labels, answers, len(self.names))
+
+    @cached_property
+    def majority(self) -> Answers:
+        """The answers of a model that knows no features: always the most frequent class, with the classes' shares."""
+        return self.answers(np.tile(self.shares, (len(self.labels), 1)))
+
+
+def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
+    """Return the card's `metrics` of a model with these probabilities `[rows, classes]`, over all and by class.
+
+    Log loss is in natural logarithms. A class counts in a mean over classes where it has held-out rows, or is predicted.
     """
-    answers = Answers.of(probabilities, labels)
-    sums = total(labels, answers, len(schema.classes))
+    labels, answers = held.labels, held.answers(probabilities)
+    sums = held.total(answers)
     return {
         **metrics_of(sums),
-        "intervals": bootstrap.intervals(answers),
+        "intervals": held.bootstrap.intervals(answers),
         "baseline": {
-            "class": schema.class_names[int(baseline.argmax())],
-            **metrics_of(total(labels, majority(baseline, labels), len(schema.classes))),
+            "class": held.names[int(held.shares.argmax())],
+            **metrics_of(held.total(held.majority)),
         },
-        "classes": _by_class(labels, answers, sums, schema),
-        "confusion": confusion(labels, answers.predicted, len(schema.classes)),
+        "classes": _by_class(held, answers, sums),
+        "confusion": confusion(labels, answers.predicted, len(held.names)),
         "reliability": reliability(labels, probabilities),
-        "scores": _scores(labels, probabilities, schema),
+        "scores": _scores(held, probabilities),
     }
 
 
@@ -46,12 +70,7 @@ def metrics_of(sums: Sums) -> dict[str, float]:
     return {name: float(value) for name, value in sums.metrics().items()}
 
 
-def majority(baseline: Probabilities, labels: Labels) -> Answers:
-    """Return the answers of a model that knows no features: always the most frequent class, with these shares."""
-    return Answers.of(np.tile(baseline, (len(labels), 1)), labels)
-
-
-def _by_class(labels: Labels, answers: Answers, sums: Sums, schema: Schema) -> dict[str, Any]:
+def _by_class(held: HeldOut, answers: Answers, sums: Sums) -> dict[str, Any]:
     precision = np.divide(sums.right, sums.predicted, out=np.zeros_like(sums.right), where=sums.predicted > 0)
     recall, f1 = np.nan_to_num(sums.recall()), np.nan_to_num(sums.f1())
     return {
@@ -59,11 +78,11 @@ def _by_class(labels: Labels, answers: Answers, sums: Sums, schema: Schema) -> d
             "precision": float(precision[i]),
             "recall": float(recall[i]),
             "f1": float(f1[i]),
-            "log_loss": float(answers.losses[labels == i].mean()) if sums.true[i] else None,
+            "log_loss": float(answers.losses[held.labels == i].mean()) if sums.true[i] else None,
             "rows": int(sums.true[i]),
             "predicted": int(sums.predicted[i]),
         }
-        for i, name in enumerate(schema.class_names)
+        for i, name in enumerate(held.names)
     }
 
 
@@ -101,13 +120,13 @@ def calibration_error(bins: list[dict[str, Any]]) -> float:
     return float(sum(found["rows"] * abs(found["confidence"] - found["accuracy"]) for found in bins) / rows)
 
 
-def _scores(labels: Labels, probabilities: Probabilities, schema: Schema) -> dict[str, Any]:
+def _scores(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
     """Return, for the rows of each class, a histogram of the probability that it was given."""
     edges, predicted = np.linspace(0, 1, SCORE_BINS + 1), probabilities.argmax(axis=1)
     found = {}
-    for i, name in enumerate(schema.class_names):
+    for i, name in enumerate(held.names):
         right, wrong = (
-            np.histogram(probabilities[(labels == i) & chosen, i], bins=edges)[0].tolist()
+            np.histogram(probabilities[(held.labels == i) & chosen, i], bins=edges)[0].tolist()
             for chosen in (predicted == i, predicted != i)
         )
         found[name] = {"edges": edges.tolist(), "right": right, "wrong": wrong}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from defects.scoring import Probabilities
-from defects.training.bootstrap import Answers, Bootstrap, Labels, difference, interval
-from defects.training.evaluation import majority
+from defects.training.bootstrap import Answers, interval
+from defects.training.evaluation import HeldOut
 
 FEW_ROWS = 30  # held-out rows of a class, below which its figures say little
 IMBALANCED = 0.9  # share of the most frequent class, from which on accuracy says little
@@ -29,25 +27,18 @@ class Finding:
 
 
 def of_model(
-    labels: Labels,
-    probabilities: Probabilities,
-    baseline: Probabilities,
-    metrics: dict[str, Any],
-    bootstrap: Bootstrap,
-    *,
-    balanced: bool = False,
+    held: HeldOut, probabilities: Probabilities, metrics: dict[str, Any], *, balanced: bool = False
 ) -> list[Finding]:
     """Return the warnings about a model's answers on held-out rows; the most important first.
 
-    `baseline` `[classes]` are the classes' shares in the fitted part, `metrics` the card's. `balanced`: the classes
-    were weighted alike, so that the probabilities are not the shares of the data.
+    `metrics` are the card's. `balanced`: all classes had the same weight, so probabilities are not shares of the data.
     """
-    found = no_better(labels, probabilities, baseline, metrics, bootstrap, balanced=balanced)
+    found = no_better(held, held.answers(probabilities), metrics, balanced=balanced)
     for name, scores in metrics["classes"].items():
         if not scores["predicted"]:
             text = f"class {name!r} is never predicted: none of its {scores['rows']:,} held-out rows is found"
             found.append(Finding("never_predicted", name, text))
-    found += _imbalance(baseline, metrics)
+    found += _imbalance(float(held.shares.max()), metrics)
     for name, scores in metrics["classes"].items():
         if scores["rows"] < FEW_ROWS:
             text = f"class {name!r} has {scores['rows']} held-out {_rows(scores['rows'])}, fewer than {FEW_ROWS}: "
@@ -59,38 +50,28 @@ def _rows(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def no_better(
-    labels: Labels,
-    probabilities: Probabilities,
-    baseline: Probabilities,
-    metrics: dict[str, Any],
-    bootstrap: Bootstrap,
-    *,
-    balanced: bool = False,
-) -> list[Finding]:
+def no_better(held: HeldOut, model: Answers, metrics: dict[str, Any], *, balanced: bool = False) -> list[Finding]:
     """Return a warning where the model is not shown to be better than always answering the most frequent class.
 
     That is where the 95 % interval of the difference in log loss is not below 0, or the one in accuracy is.
     """
-    model, always = Answers.of(probabilities, labels), majority(baseline, labels)
-    loss = interval(difference(bootstrap, model, always, "log_loss"))
-    accuracy = interval(difference(bootstrap, model, always, "accuracy"))
+    one, other = (sums.metrics() for sums in held.bootstrap.sums(model, held.majority))
+    loss, accuracy = (interval(one[name] - other[name]) for name in ("log_loss", "accuracy"))
     if loss[1] < 0 and not accuracy[1] < 0:
         return []
-    name, other = metrics["baseline"]["class"], metrics["baseline"]
+    baseline = metrics["baseline"]
     worse = loss[0] > 0 or accuracy[1] < 0
     text = (
-        f"the model is {'worse than' if worse else 'not shown to be better than'} always answering {name!r}: "
-        f"log loss {metrics['log_loss']:.4f} against {other['log_loss']:.4f}, "
-        f"accuracy {metrics['accuracy']:.4f} against {other['accuracy']:.4f}"
+        f"the model is {'worse than' if worse else 'not shown to be better than'} always answering {baseline['class']!r}: "
+        f"log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f}, "
+        f"accuracy {metrics['accuracy']:.4f} against {baseline['accuracy']:.4f}"
     )
     if balanced:
         text += "; --class-weight balanced makes rare classes more probable than they are, --calibrate corrects that"
-    return [Finding("no_better", name, text)]
+    return [Finding("no_better", baseline["class"], text)]
 
 
-def _imbalance(baseline: Probabilities, metrics: dict[str, Any]) -> list[Finding]:
-    share = float(baseline.max())
+def _imbalance(share: float, metrics: dict[str, Any]) -> list[Finding]:
     if share < IMBALANCED:
         return []
     name = metrics["baseline"]["class"]

@@ -8,6 +8,7 @@ all that was fitted, as in production.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 
 from defects.training.bootstrap import Labels
 
-Rows = NDArray[np.int64]  # numbers of rows
+Numbers = NDArray[np.int64]  # of rows
 TRIES = 64  # orders of groups, of which the one is taken that comes nearest to the shares that are meant
 
 
@@ -24,7 +25,7 @@ class NotPossible(Exception):
     """The rows can't be split in this way; the message says why, and what would help."""
 
 
-def stratified(labels: Labels, share: float, seed: int) -> tuple[Rows, Rows]:
+def stratified(labels: Labels, share: float, seed: int) -> tuple[Numbers, Numbers]:
     """Return the fitted and the held-out rows; raises `NotPossible`."""
     try:
         fitted, held = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
@@ -33,7 +34,7 @@ def stratified(labels: Labels, share: float, seed: int) -> tuple[Rows, Rows]:
     return fitted, held
 
 
-def by_time(times: NDArray[Any], share: float) -> tuple[Rows, Rows]:
+def by_time(times: NDArray[Any], share: float) -> tuple[Numbers, Numbers]:
     """Return the older rows and the newest ones, in the table's order; rows of one time are on one side.
 
     The newest part is the one whose share is nearest to `share`. Raises `NotPossible` where all rows have one time.
@@ -46,7 +47,7 @@ def by_time(times: NDArray[Any], share: float) -> tuple[Rows, Rows]:
     return np.flatnonzero(places < cut), np.flatnonzero(places >= cut)
 
 
-def by_group(groups: NDArray[Any], labels: Labels, share: float, seed: int) -> tuple[Rows, Rows]:
+def by_group(groups: NDArray[Any], labels: Labels, share: float, seed: int) -> tuple[Numbers, Numbers]:
     """Return the fitted and the held-out rows, in the table's order; each group is on one side, and each class on both.
 
     Of some random choices of groups, the one is taken whose classes' shares are nearest to those of all rows. Raises
@@ -73,13 +74,13 @@ def by_group(groups: NDArray[Any], labels: Labels, share: float, seed: int) -> t
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _nearest(order: Rows, counts: NDArray[np.int64], share: float) -> Rows:
+def _nearest(order: Numbers, counts: NDArray[np.int64], share: float) -> Numbers:
     """Return the first groups in this order whose rows are nearest to `share` of all; at least one, and not all."""
     rows = np.cumsum(counts[order].sum(axis=1))[:-1]
     return order[: int(np.abs(rows - share * counts.sum()).argmin()) + 1]
 
 
-def _completed(chosen: Rows, counts: NDArray[np.int64]) -> Rows | None:
+def _completed(chosen: Numbers, counts: NDArray[np.int64]) -> Numbers | None:
     """Exchange groups until every class is in the chosen ones and in the others; `None` where that does not work."""
     held = np.zeros(len(counts), bool)
     held[chosen] = True
@@ -96,7 +97,7 @@ def _completed(chosen: Rows, counts: NDArray[np.int64]) -> Rows | None:
 
 def folds(
     labels: Labels, count: int, seed: int, *, groups: NDArray[Any] | None = None, times: NDArray[Any] | None = None
-) -> Iterator[tuple[Rows, Rows]]:
+) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield the fitted and the tested rows of each fold, for cross-validation.
 
     By time, each fold tests the rows that follow those it was fitted on: there is one block of rows more than folds.
@@ -114,7 +115,7 @@ def folds(
         raise NotPossible(str(error)) from None
 
 
-def _following(times: NDArray[Any], count: int) -> Iterator[tuple[Rows, Rows]]:
+def _following(times: NDArray[Any], count: int) -> Iterator[tuple[Numbers, Numbers]]:
     distinct, places = np.unique(times, return_inverse=True)
     if len(distinct) <= count:
         raise NotPossible(f"has {len(distinct)} different times; expected more than there are folds ({count})")
@@ -123,5 +124,5 @@ def _following(times: NDArray[Any], count: int) -> Iterator[tuple[Rows, Rows]]:
     cuts = [*np.minimum(ends, len(distinct) - 2).tolist(), len(distinct) - 1]
     if len(set(cuts)) != len(cuts):
         raise NotPossible(f"has times that so many rows share that there are fewer than {count} folds; expected fewer")
-    for before, after in zip(cuts, cuts[1:], strict=False):
+    for before, after in pairwise(cuts):
         yield np.flatnonzero(places <= before), np.flatnonzero((places > before) & (places <= after))

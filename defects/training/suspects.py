@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from defects.schema import Feature, Rows, Schema
+from defects.features import Feature
+from defects.schema import Rows, Schema
 from defects.training.bootstrap import Labels
 from defects.training.findings import Finding
 
@@ -167,8 +168,8 @@ def duplicates(rows: Rows, labels: Labels, fitted: NDArray[Any], held: NDArray[A
         return []
     agreeing = sum(label in known.get(key, ()) for key, label in asked)
     text = (
-        f"{twice:,} of {len(asked):,} held-out rows have the same features as a row that was fitted on, {agreeing:,} of "
-        "them the same class too: the metrics are too good; leave duplicates out, or keep them together with --group"
+        f"{twice:,} of {len(asked):,} held-out rows have the same features as a row that was fitted on, {agreeing:,} "
+        "of them the same class too: the metrics are too good; leave duplicates out, or keep them together with --group"
     )
     return [Finding("duplicates", "", text)]
 
