@@ -47,7 +47,7 @@ class HeldOut:
 def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
     """Return the card's `metrics` of a model with these probabilities `[rows, classes]`, over all and by class.
 
-    Log loss is in natural logarithms. A class counts in a mean over classes where it has held-out rows, or is predicted.
+    Log loss is in natural logarithms. A class counts in a mean over classes where it has held-out rows or is predicted.
     """
     labels, answers = held.labels, held.answers(probabilities)
     sums = held.total(answers)

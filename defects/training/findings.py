@@ -60,9 +60,9 @@ def no_better(held: HeldOut, model: Answers, metrics: dict[str, Any], *, balance
     if loss[1] < 0 and not accuracy[1] < 0:
         return []
     baseline = metrics["baseline"]
-    worse = loss[0] > 0 or accuracy[1] < 0
+    how = "worse than" if loss[0] > 0 or accuracy[1] < 0 else "not shown to be better than"
     text = (
-        f"the model is {'worse than' if worse else 'not shown to be better than'} always answering {baseline['class']!r}: "
+        f"the model is {how} always answering {baseline['class']!r}: "
         f"log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f}, "
         f"accuracy {metrics['accuracy']:.4f} against {baseline['accuracy']:.4f}"
     )

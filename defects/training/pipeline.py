@@ -24,11 +24,11 @@ from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import export
 from defects.training.fitting import fit, probabilities_of, row_weights
-from defects.training.graph import shift
 from defects.training.options import Recipe
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import split
+from defects.training.steps import shift
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -56,7 +56,7 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
 
     def fitted(chosen: Any) -> Pipeline:
-        made = _pipeline(_classifier(recipe), schema, shifts)
+        made = _pipeline(_classifier(recipe, schema), schema, shifts)
         fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
         return made
 
@@ -100,8 +100,8 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     return Trained(files, card, pipeline)
 
 
-def _classifier(recipe: Recipe) -> ClassifierMixin:
-    classifier = ESTIMATORS[recipe.estimator](recipe.seed)
+def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
+    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
     set_parameters(classifier, recipe.parameters)
     return classifier
 
