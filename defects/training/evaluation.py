@@ -97,7 +97,7 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> list[list[int]
 def reliability(labels: Labels, probabilities: Probabilities) -> list[dict[str, Any]]:
     """Return, for bins of the highest probability that have rows, its mean and the share of rows that are right."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
+    edges = np.arange(CONFIDENCE_BINS + 1) / CONFIDENCE_BINS
     places = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, CONFIDENCE_BINS - 1)
     return [
         {
@@ -122,7 +122,7 @@ def calibration_error(bins: list[dict[str, Any]]) -> float:
 
 def _scores(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
     """Return, for the rows of each class, a histogram of the probability that it was given."""
-    edges, predicted = np.linspace(0, 1, SCORE_BINS + 1), probabilities.argmax(axis=1)
+    edges, predicted = np.arange(SCORE_BINS + 1) / SCORE_BINS, probabilities.argmax(axis=1)
     found = {}
     for i, name in enumerate(held.names):
         right, wrong = (

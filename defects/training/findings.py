@@ -10,6 +10,7 @@ from defects.training.bootstrap import Answers, interval
 from defects.training.evaluation import HeldOut
 
 FEW_ROWS = 30  # held-out rows of a class, below which its figures say little
+NOTHING = 1.01  # times the majority's log loss: a model that has learnt nothing is as good, but for rounding
 IMBALANCED = 0.9  # share of the most frequent class, from which on accuracy says little
 
 
@@ -53,21 +54,24 @@ def _rows(count: int) -> str:
 def no_better(held: HeldOut, model: Answers, metrics: dict[str, Any], *, balanced: bool = False) -> list[Finding]:
     """Return a warning where the model is not shown to be better than always answering the most frequent class.
 
-    That is where the 95 % interval of the difference in log loss is not below 0, or the one in accuracy is.
+    It is better where the 95 % interval of the difference in log loss is below 0, and that in accuracy is not.
     """
     one, other = (sums.metrics() for sums in held.bootstrap.sums(model, held.majority))
     loss, accuracy = (interval(one[name] - other[name]) for name in ("log_loss", "accuracy"))
     if loss[1] < 0 and not accuracy[1] < 0:
         return []
     baseline = metrics["baseline"]
-    how = "worse than" if loss[0] > 0 or accuracy[1] < 0 else "not shown to be better than"
+    worse = metrics["log_loss"] > NOTHING * baseline["log_loss"] or accuracy[1] < 0
     text = (
-        f"the model is {how} always answering {baseline['class']!r}: "
-        f"log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f}, "
+        f"the model is {'worse than' if worse else 'no better than'} always answering "
+        f"{baseline['class']!r}, the majority: log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f} "
+        f"(a difference between {loss[0]:+.4f} and {loss[1]:+.4f}), "
         f"accuracy {metrics['accuracy']:.4f} against {baseline['accuracy']:.4f}"
     )
     if balanced:
         text += "; --class-weight balanced makes rare classes more probable than they are, --calibrate corrects that"
+    elif metrics["intervals"]["balanced_accuracy"][0] > baseline["balanced_accuracy"]:
+        text += "; it does tell classes apart, so --calibrate may make its probabilities useful"
     return [Finding("no_better", baseline["class"], text)]
 
 
