@@ -6,8 +6,6 @@ python train.py --data parcels.csv --label defect    your own CSV or Parquet fil
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import sys
 import threading
@@ -17,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from defects import artifact
+from defects import artifact, store
 from defects.training import dataset, pipeline
+from defects.training.options import Options, parse
 from defects.values import one_line
 
 STARTED = time.monotonic()
@@ -26,7 +25,7 @@ STILL_WORKING_SECONDS = 5.0
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = _parse(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments, __doc__ or "")
     if options.if_missing and _has_model():
         return
     try:
@@ -34,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
             artifact.check_replaceable(options.output)
         with progress(f"reading {options.data or 'the built-in data'}"):
             table = _table(options)
-        trained = pipeline.train(table, options.estimator, options.seed, options.test_share, progress)
+        trained = pipeline.train(table, options.recipe, progress)
         with progress("saving"):
             place = _save(trained, options.output)
     except artifact.BadArtifact as error:
@@ -58,8 +57,8 @@ def _has_model() -> bool:
     Ends the process where the store has a damaged one.
     """
     try:
-        directory, tag = artifact.locate(None, None, Path())
-        if tag and not artifact.trained_here(tag):
+        directory, tag = store.locate(None, None, Path())
+        if tag and not store.trained_here(tag):
             about = artifact.described(artifact.load(directory).card)
             _say(f"the newest model was not trained by this checkout: {tag}, {about}; make train trains one here")
     except artifact.NoModel:
@@ -69,49 +68,15 @@ def _has_model() -> bool:
     return True
 
 
-def _table(options: argparse.Namespace) -> dataset.Table:
-    if options.data:
+def _table(options: Options) -> dataset.Table:
+    if options.data and options.label:
         return dataset.read(options.data, options.label)
-    return dataset.builtin(options.rows, options.seed)
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="CSV or Parquet file; default: the built-in simulated scan tunnel")
-    parser.add_argument("--label", help="the label column of --data")
-    parser.add_argument("--estimator", choices=pipeline.ESTIMATORS, default="hist-gradient-boosting")
-    parser.add_argument("--rows", type=positive, default=40_000, help="rows of built-in data (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of data, split and estimator (default: %(default)s)")
-    parser.add_argument("--test-share", type=_share, default=0.2, help="rows held out (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
-    parser.add_argument("--if-missing", action="store_true", help="do nothing where the model store has a model")
-    options = parser.parse_args(arguments)
-    if (options.data is None) != (options.label is None):
-        parser.error("--data and --label go together")
-    if not 0 <= options.seed < 2**32:
-        parser.error("--seed: expected a number from 0 to 4294967295")
-    return options
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return number
+    return dataset.builtin(options.rows, options.recipe.seed)
 
 
 def _save(trained: pipeline.Trained, output: Path | None) -> str:
     if output is None:
-        return artifact.store(trained.files, trained.card)
+        return store.put(trained.files, trained.card)
     artifact.replace(output, trained.files)
     return str(output)
 

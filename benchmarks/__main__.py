@@ -31,9 +31,9 @@ from benchmarks.models import given, say, trained
 from benchmarks.servers import SUBJECTS, ModelFiles, ServerProcess, environment, running
 from benchmarks.workloads import BATCH, Workload, workloads
 from defects import artifact, scoring
+from defects.training.options import positive
 from tools.processes import ROOT, cores, end_on_sigterm, pinned
 from tools.raw_http import RawResponse, ask
-from train import positive
 
 IN_PROCESS, OVERLOAD = "in-process", "overload"
 PARTS = (*SUBJECTS, IN_PROCESS, OVERLOAD)

@@ -29,9 +29,9 @@ from benchmarks.models import say, trained
 from benchmarks.servers import SUBJECTS, ServerProcess, running
 from benchmarks.workloads import workloads
 from defects.pages.tables import grid
+from defects.training.options import positive
 from tools.computer import caption
 from tools.processes import cores, end_on_sigterm, pinned
-from train import positive
 
 RATE = 500  # samples per second
 CONNECTIONS = 64

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.servers import SUBJECTS, ModelFiles
 from defects import artifact, simulator
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 
 def trained(rows: int, seed: int, scratch: Path) -> ModelFiles:
@@ -20,7 +21,7 @@ def trained(rows: int, seed: int, scratch: Path) -> ModelFiles:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # several threads wait for each other actively, and for ever on a busy machine
-        result = pipeline.train(dataset.builtin(rows, seed), "hist-gradient-boosting", seed, 0.2, progress)
+        result = pipeline.train(dataset.builtin(rows, seed), Recipe("hist-gradient-boosting", seed, 0.2), progress)
     model = ModelFiles(scratch / "model", scratch / "pipeline.joblib")
     artifact.replace(model.artifact, result.files)
     joblib.dump(result.pipeline, model.pipeline)

@@ -34,10 +34,10 @@ from benchmarks.servers import SUBJECTS, ModelFiles, Subject, environment, start
 from benchmarks.workloads import workloads
 from defects import artifact
 from defects.pages.tables import grid
+from defects.training.options import positive
 from tools.computer import caption
 from tools.processes import ROOT, cores, end_on_sigterm, pinned
 from tools.raw_http import ask, get
-from train import positive
 
 COMPARED = ("ours", "bentoml-serve", "fastapi", "hello")
 FLOOR = "imports"

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import files, values
-from defects.schema import LARGEST, ModelRows, Schema
+from defects.features import LARGEST
+from defects.schema import ModelRows, Schema
 from defects.settings import DIGEST, SANE, Fatal
 
 NAME = "defect_classifier"
@@ -32,7 +33,6 @@ MAX_TOLERANCE = 1e-6  # of a golden probability; training writes this one
 MAX_FILES = 100
 MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
 DIGESTS = "digests.json"
-CHECKOUT = "checkout"  # the label of a model in the store that says who trained it
 ONNX, SKOPS = "model.onnx", "model.skops"
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
 
@@ -281,113 +281,3 @@ def described(card: Mapping[str, Any]) -> str:
     if isinstance(metrics, dict) and type(accuracy := metrics.get("accuracy")) is float:
         parts.append(f"accuracy {accuracy:.4f}")
     return values.one_line(", ".join(parts))
-
-
-def checkout() -> str:
-    """Return an id of this checkout of the code, by where it lies: one model store can have models of several."""
-    return hashlib.sha256(os.fsencode(Path(__file__).resolve().parents[1])).hexdigest()[:16]
-
-
-def trained_here(tag: str) -> bool:
-    """Whether the model of this tag in the BentoML model store was trained by this checkout."""
-    import bentoml
-
-    return bentoml.models.get(tag).info.labels.get(CHECKOUT) == checkout()
-
-
-def newest_trained_here() -> str | None:
-    """Return the tag of the newest model in the store that this checkout has trained; `None` where there is none."""
-    import bentoml
-
-    ours = [model for model in bentoml.models.list(NAME) if model.info.labels.get(CHECKOUT) == checkout()]
-    return str(max(ours, key=lambda model: model.creation_time).tag) if ours else None
-
-
-def store(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
-    """Put an artifact into the BentoML model store and return its tag.
-
-    Raises `BadArtifact` where another model in the store is damaged.
-    """
-    import bentoml
-
-    engine, metrics = card["engine"]["name"], card["metrics"]
-    try:
-        with bentoml.models.create(
-            f"{NAME}:{card['version']}",
-            module=engine,  # the one column of `bentoml models list` that is ours to fill
-            labels={"engine": engine, "estimator": card["estimator"]["name"], CHECKOUT: checkout()},
-            metadata={
-                "digest": digest_of(listing(contents)),
-                "data": card["data"]["source"],
-                **{name: metrics[name] for name in ("accuracy", "macro_f1", "log_loss")},
-            },
-        ) as model:
-            write(Path(model.path), contents)
-    except Exception as error:
-        if damaged := _damaged_models():  # it looks at the others to find the newest
-            raise damaged from error
-        raise
-    return str(model.tag)
-
-
-def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, str | None]:
-    """Return the directory of the artifact to serve, and its exact tag where it comes from a model store.
-
-    In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
-    (a store holds newer ones too); the newest in the store. Raises `NoModel`, or `BadArtifact` for a damaged one.
-    """
-    if model_dir is not None:
-        return model_dir, None
-    packed = _packed_tag(bento)
-    if tag is None and packed is not None:
-        directory = bento / "models" / packed.replace(":", "/")
-        if directory.is_dir():  # in a container the model lies inside the Bento
-            return directory, packed
-    import bentoml
-
-    tag = tag or packed or f"{NAME}:latest"
-    try:
-        model = bentoml.models.get(tag)
-    except bentoml.exceptions.NotFound:
-        raise NoModel(f"no model: {tag} is not in the BentoML model store; run train.py, or set MODEL_DIR") from None
-    except Exception as error:  # it has many for a model that it can't read
-        problem = f"{tag}: the BentoML model store can't give it: {_first_line(error)}; expected one model's tag"
-        raise _damaged_models() or BadArtifact(problem) from None
-    return Path(model.path), str(model.tag)
-
-
-def _damaged_models() -> BadArtifact | None:
-    """Find a damaged model in the BentoML model store, and say what to do; `None` when all can be read."""
-    import bentoml
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    directory = Path(BentoMLContainer.model_store_dir.get()) / NAME
-    for version in sorted(directory.iterdir() if directory.is_dir() else ()):
-        if version.is_dir():
-            try:
-                bentoml.models.get(f"{NAME}:{version.name}")
-            except Exception as error:
-                problem = f"half-written or damaged: {_first_line(error)}"
-                return BadArtifact(f"{NAME}:{version.name} in the BentoML model store is {problem}; delete {version}")
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _packed_tag(bento: Path) -> str | None:
-    """Return the tag of the model that a built Bento names; `None` outside a Bento, or in one without a model."""
-    description = bento / "bento.yaml"
-    if not description.is_file():
-        return None
-    import yaml
-
-    try:
-        info = yaml.safe_load(files.read(description, MAX_DOCUMENT))
-        tags = [m["tag"] for s in info.get("services", []) for m in s.get("models", [])]
-        return next((tag for tag in tags if tag.startswith(f"{NAME}:")), None)
-    except (files.Unreadable, yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        problem = f"{description}: can't be read: {_first_line(error)}; expected one that `bentoml build` has made"
-        raise BadArtifact(problem) from None

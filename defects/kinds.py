@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from defects import files, values
 
-NUMBER, BOOLEAN = "number", "boolean"  # of a feature
-TEXT, INTEGER = "text", "integer"  # of a label, besides those two
+NUMBER, BOOLEAN, CATEGORY = "number", "boolean", "category"  # of a feature
+TEXT, INTEGER = "text", "integer"  # of a label, besides the first two
+REFUSE, MISSING = "refuse", "missing"  # what happens to a category that training didn't know
 
 Label = str | int | float | bool
 

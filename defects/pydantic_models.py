@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from defects.features import FLOAT32_MAX, Feature
 from defects.identifiers import PATTERN
 from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
-from defects.schema import FLOAT32_MAX, Feature, Schema
+from defects.schema import Schema
 
 
 @lru_cache(16)

@@ -15,8 +15,8 @@ import logging
 from pathlib import Path
 from typing import Any, Self
 
-from defects import scoring
-from defects.artifact import NAME, Artifact, BadArtifact, Golden, described, locate
+from defects import scoring, store
+from defects.artifact import NAME, Artifact, BadArtifact, Golden, described
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
@@ -244,7 +244,7 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
     """
     if settings.build and not settings.model_dir:
         return None, None
-    directory, tag = locate(settings.model_dir, settings.model, bento=SOURCE.parent)
+    directory, tag = store.locate(settings.model_dir, settings.model, bento=SOURCE.parent)
     return mounted_model.load(directory, settings), tag
 
 

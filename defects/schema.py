@@ -12,9 +12,8 @@ Two precisions: a feature's values are held in 32 bits, rounded once, so that ev
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -24,146 +23,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import values
-from defects.kinds import BOOLEAN, LABEL_TYPES, NUMBER, TEXT, Label, read_label
+from defects.features import DefectClass, Feature
+from defects.kinds import CATEGORY, LABEL_TYPES, TEXT, Label, read_label
+from defects.objects import Malformed, ObjectReader
 from defects.problems import (
-    MAX_NAME,
     MAX_PROBLEMS,
-    NAN,
-    NUMBER_OR_MISSING,
-    Constant,
     InvalidInput,
     Problem,
     as_float,
     field_name,
-    is_number,
-    kind_of,
-    row_name,
     short,
 )
 
-# Larger values would become infinite when they are cast to what the model was trained on.
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
 MAX_NAMES = 100_000  # features, and classes
+ANSWER_FIELDS = ("confidence", "probabilities", "prediction_id", "model_version")  # beside the class
 
 Rows = NDArray[np.float64]  # [rows, features]; NaN where a value is missing
 ModelRows = NDArray[np.float32] | NDArray[np.float64]  # the same, as the model takes them: see `Schema.held`
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One measured value. `low`/`high` are inclusive and in `unit`; `None` means that no limit is declared.
-
-    `kind` is `number` or `boolean`, which is 1 for true and 0 for false in rows. The values of a `wide` feature are
-    held in 64 bits, of others in 32.
-    """
-
-    name: str
-    unit: str = ""
-    description: str = ""
-    low: float | None = None
-    high: float | None = None
-    optional: bool = False
-    observed_low: float | None = None
-    observed_high: float | None = None
-    example: float | None = None
-    kind: str = NUMBER
-    wide: bool = False
-
-    def __post_init__(self) -> None:
-        values.check_fields(self)
-        if self.kind not in (NUMBER, BOOLEAN):
-            raise ValueError(f"kind is {values.shown(self.kind)}; expected {NUMBER} or {BOOLEAN}")
-        low, high = self.limits
-        if not low <= high:
-            raise ValueError(f"low, {short(low)}, is above high, {short(high)}; expected a range of 32-bit numbers")
-        for name in ("observed_low", "observed_high", "example"):
-            if abs(getattr(self, name) or 0) > LARGEST:
-                raise ValueError(f"{name} is {short(getattr(self, name))}; expected a 32-bit number")
-
-    @property
-    def expected(self) -> str:
-        """What a valid value is, in words."""
-        if self.kind == BOOLEAN:
-            return f"true or false{', or null' if self.optional else ''}"
-        unit = f" {self.unit}" if self.unit else ""
-        match self.low, self.high:
-            case None, None:
-                text = f"a number{' in' + unit if unit else ''}"
-            case float() | int() as low, None:
-                text = f"a number of at least {short(low)}{unit}"
-            case None, float() | int() as high:
-                text = f"a number of at most {short(high)}{unit}"
-            case float() | int() as low, float() | int() as high:
-                text = f"a number from {short(low)} to {short(high)}{unit}"
-        return f"{text}, or null" if self.optional else text
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The enforced range, always finite, and so wide that a limit itself is allowed when it comes as float32."""
-        if self.kind == BOOLEAN:
-            return 0.0, 1.0
-        low = -LARGEST if self.low is None else max(self.low, -FLOAT32_MAX)
-        high = LARGEST if self.high is None else min(self.high, FLOAT32_MAX)
-        if max(low, -high) > LARGEST:
-            return low, high  # nothing is in range
-        return min(low, float(np.float32(low))), max(high, float(np.float32(high)))
-
-    def allows(self, value: float) -> bool:
-        """Whether a row may have this value; NaN is a missing one."""
-        low, high = self.limits
-        inside = value in (0.0, 1.0) if self.kind == BOOLEAN else low <= value <= high
-        return inside or (self.optional and math.isnan(value))
-
-    def shown(self, value: float) -> Any:
-        """Return a value as a caller would send it: the fewest digits that mean it."""
-        if self.kind == BOOLEAN:
-            return value >= 0.5
-        return value if self.wide else float(str(np.float32(value)))
-
-    @property
-    def observed(self) -> str:
-        """What training saw, to be put after other words; empty where that is not known."""
-        if self.observed_low is None or self.observed_high is None:
-            return ""
-        return f"; training saw {short(self.shown(self.observed_low))} to {short(self.shown(self.observed_high))}"
-
-    def problem_with(self, value: Any, field: str) -> Problem:
-        """Return what is wrong with a number, or a missing one, that `field` may not have."""
-        number = as_float(value)
-        problem = f"is {short(number)}" if self.kind == BOOLEAN else f"{short(number)} is out of range"
-        if type(value) is Constant:
-            problem = f"is {value}"
-        elif not math.isfinite(number):
-            problem = "is missing" if math.isnan(number) else "is infinite"
-        return Problem(field, problem, self.expected)
-
-
-@dataclass(frozen=True, slots=True)
-class DefectClass:
-    """One answer that the model can give, by its name: the label as text."""
-
-    name: str
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        values.check_fields(self)
 
 
 @dataclass(frozen=True)
 class Schema:
     """The features in model order and the classes in the order of the probabilities.
 
-    `label_type` is what the training's labels were: `text`, `integer`, `number` or `boolean`.
+    `label_type` is what the training's labels were: `text`, `integer`, `number` or `boolean`. `label_name` is what the
+    data calls them; answers have the class by that name.
     """
 
     features: tuple[Feature, ...]
     classes: tuple[DefectClass, ...]
     title: str = "rows"
     label_type: str = TEXT
+    label_name: str = "defect"
 
     def __post_init__(self) -> None:
         values.text(self.title, "title")
+        if values.label(self.label_name, "label_name") in ANSWER_FIELDS:
+            raise ValueError(
+                f"the label is named {self.label_name!r}, as another field of every answer; expected another name than "
+                f"{', '.join(ANSWER_FIELDS)}"
+            )
         if values.text(self.label_type, "label_type") not in LABEL_TYPES:
             raise ValueError(f"the label type {self.label_type!r} is none of {', '.join(LABEL_TYPES)}")
         for kind, names in (("feature", self.names), ("class", self.class_names)):
@@ -185,6 +84,13 @@ class Schema:
     def labels(self) -> tuple[Label, ...]:
         """Each class as the training's labels had it, for answers in JSON."""
         return tuple(read_label(name, self.label_type) for name in self.class_names)
+
+    @property
+    def purpose(self) -> str:
+        """Say in one sentence what a model of this schema does."""
+        if self.label_name == "defect":
+            return f"Says which defect, if any, a row of the {self.title} shows."
+        return f"Says which {self.label_name.replace('_', ' ')} a row of the {self.title} has."
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -231,7 +137,7 @@ class Schema:
     def observe(self, rows: ModelRows) -> Schema:
         """Return this schema with the observed ranges, and an example where there is none, of training rows."""
         low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
-        middle = np.nanmedian(rows.astype(np.float64), axis=0)
+        usual = [_usual(feature, rows[:, i].astype(np.float64)) for i, feature in enumerate(self.features)]
         return replace(
             self,
             features=tuple(
@@ -239,7 +145,7 @@ class Schema:
                     feature,
                     observed_low=float(low[i]),
                     observed_high=float(high[i]),
-                    example=float(feature.shown(middle[i])) if feature.example is None else feature.example,
+                    example=usual[i] if feature.example is None else feature.example,
                 )
                 for i, feature in enumerate(self.features)
             ),
@@ -253,45 +159,22 @@ class Schema:
         `single` leaves the row number out of the field names. Raises `InvalidInput`.
         """
         try:
-            rows = np.array([self._values(item) for item in objects], dtype=np.float64)
-        except (_Malformed, OverflowError):  # the latter for an integer that no float holds
+            rows = np.array([*map(self._objects.values, objects)], dtype=np.float64)
+        except (Malformed, OverflowError):  # the latter for an integer that no float holds
             return self._rows_with_nan(objects, single)
         return self.check(rows, single=single)
 
     def _rows_with_nan(self, objects: Sequence[Any], single: bool) -> Rows:
         """Return the rows where only NaN stands for missing values; else name problems, of those rows that have any."""
-        read = [self._values_with_nan(item) for item in objects]
+        read = [*map(self._objects.values_with_nan, objects)]
         rows = np.array([[*map(as_float, values or [None] * len(self.names))] for values in read])
         wrong = np.logical_or.reduce(self._wrong(rows), axis=1) | np.array([values is None for values in read])
-        found = (p for row in np.flatnonzero(wrong).tolist() for p in self._problems_of(objects[row], row, single))
+        places = np.flatnonzero(wrong).tolist()
+        # To look for what was meant takes long: only in the first row.
+        found = (p for row in places for p in self._objects.problems(objects[row], row, single, row == places[0]))
         if problems := list(islice(found, MAX_PROBLEMS + 1)):
             raise InvalidInput(problems) from None
         return rows
-
-    def _values_with_nan(self, item: Any) -> list[float | None] | None:
-        """Return the row's values in model order, missing where NaN stands for that; `None` if it is malformed."""
-        if type(item) is dict and Constant in set(map(type, item.values())):
-            item = {name: None if type(v) is Constant and v == NAN else v for name, v in item.items()}
-        try:
-            return self._values(item)
-        except _Malformed:
-            return None
-
-    def _values(self, item: Any) -> list[float | None]:
-        """Return the row's values in model order; raises `_Malformed`, which says no more than that."""
-        if type(item) is not dict or len(item) > len(self.names) or not item.keys() <= self.index.keys():
-            raise _Malformed
-        values = [*map(item.get, self.names)]
-        if not NUMBER_OR_MISSING.issuperset(map(type, values)) and not self._booleans_in_place(values):
-            raise _Malformed
-        return values
-
-    def _booleans_in_place(self, values: list[Any]) -> bool:
-        """Whether all that is no number or missing are booleans, of features that are."""
-        return all(
-            type(value) in NUMBER_OR_MISSING or (type(value) is bool and feature.kind == BOOLEAN)
-            for value, feature in zip(values, self.features, strict=True)
-        )
 
     def check(self, rows: Rows, *, single: bool = False) -> Rows:
         """Return `rows` unchanged when every value is allowed; raises `InvalidInput` otherwise."""
@@ -311,9 +194,9 @@ class Schema:
         low, high, required = self.limits
         missing = np.isnan(rows)
         bad: NDArray[np.bool_] = ~(missing | ((rows >= low) & (rows <= high))) | (missing & required)
-        if self._booleans:
-            values = rows[:, self._booleans]
-            bad[:, self._booleans] |= (values != 0) & (values != 1) & ~np.isnan(values)
+        if self._discrete:
+            values = rows[:, self._discrete]
+            bad[:, self._discrete] |= (values != np.floor(values)) & ~np.isnan(values)
         return bad
 
     def _allows(self, row: list[float]) -> bool:
@@ -321,13 +204,13 @@ class Schema:
         for value, (low, high, optional) in zip(row, self._ranges, strict=True):
             if not low <= value <= high and not (optional and math.isnan(value)):
                 return False
-        if not self._booleans:
+        if not self._discrete:
             return True
-        return all(row[column] in (0, 1) or math.isnan(row[column]) for column in self._booleans)
+        return all(row[column].is_integer() or math.isnan(row[column]) for column in self._discrete)
 
     @cached_property
-    def _booleans(self) -> list[int]:
-        return [column for column, feature in enumerate(self.features) if feature.kind == BOOLEAN]
+    def _discrete(self) -> list[int]:
+        return [column for column, feature in enumerate(self.features) if feature.discrete]
 
     def check_scored(self, rows: Rows, unscored: NDArray[np.bool_], *, single: bool = False) -> None:
         """Raise `InvalidInput` for the rows that have no finite scores: each names its most suspicious field.
@@ -357,30 +240,23 @@ class Schema:
     def _ranges(self) -> list[tuple[float, float, bool]]:
         return [(*feature.limits, feature.optional) for feature in self.features]
 
-    def _problems_of(self, item: Any, row: int, single: bool) -> Iterable[Problem]:
-        if type(item) is not dict:
-            yield Problem(row_name(row, single), f"is {kind_of(item)}", "an object with one value for each feature")
-            return
-        unknown = (name for name in item if name not in self.index)
-        for count, name in enumerate(unknown):
-            yield Problem(field_name(row, name, single), "unknown field", self.known_features(name, suggest=not count))
-        for feature in self.features:
-            place, value = field_name(row, feature.name, single), item.get(feature.name)
-            if not (is_number(value) or (type(value) is bool and feature.kind == BOOLEAN)):
-                yield Problem(place, f"is {kind_of(value)}", feature.expected)
-            elif not feature.allows(as_float(value)):
-                yield feature.problem_with(value, place)
-
     def known_features(self, unknown: str, *, suggest: bool) -> str:
         """Say which features there are, and which one an unknown name may stand for."""
-        close = difflib.get_close_matches(unknown[:MAX_NAME], self.names, n=1) if suggest else []
-        return f"one of the {len(self.names)} features{f'; did you mean {close[0]}?' if close else ''}"
+        return self._objects.known_features(unknown, suggest=suggest)
+
+    @cached_property
+    def _objects(self) -> ObjectReader:
+        return ObjectReader(self.features)
 
     # --- as JSON -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return the schema as `schema.json` has it."""
-        return asdict(self)
+        """Return the schema as `schema.json` has it: numbers and booleans without what only categories have."""
+        made = asdict(self)
+        for feature in made["features"]:
+            if feature["kind"] != CATEGORY:
+                del feature["categories"], feature["unknown"]
+        return made
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Schema:
@@ -391,8 +267,12 @@ class Schema:
             classes=values.instances(DefectClass, values.member(data, "classes"), "classes", MAX_NAMES),
             title=values.member(data, "title"),
             label_type=data.get("label_type", TEXT),
+            label_name=data.get("label_name", "defect"),
         )
 
 
-class _Malformed(Exception):
-    """A row is malformed; `_problems_of` finds out in which way."""
+def _usual(feature: Feature, column: NDArray[np.float64]) -> float:
+    """Return the middle of a column's values `[rows]`, or the most frequent category, as a caller would send it."""
+    if feature.kind == CATEGORY:
+        return float(np.bincount(column[~np.isnan(column)].astype(np.int64)).argmax())
+    return float(feature.shown(np.nanmedian(column)))

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact, Golden
-from defects.schema import FLOAT32_MAX, ModelRows, Schema
+from defects.features import FLOAT32_MAX
+from defects.schema import ModelRows, Schema
 
 Scores = NDArray[np.float64]  # [n, classes], or [n, 1] of the second one of two
 Probabilities = NDArray[np.float64]  # [n, classes]
@@ -28,7 +29,7 @@ Scorer = Callable[[ModelRows], Probabilities]
 SLICE_SECONDS = 500e-6  # of scoring are worth another thread
 BLOCK_ROWS = 16  # scikit-learn gets rows in blocks of this size, whatever their number: a matrix product depends on it
 
-# Every type that a pipeline of `pipeline.ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
+# Every type that a pipeline of `ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
 # here: a list taken from the file would trust whatever the file declares.
 TRUSTED_TYPES = (
     "functools.partial",  # what it calls is looked at by itself

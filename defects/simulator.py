@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.schema import DefectClass, Feature, Rows, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Rows, Schema
 
 BLOCK = 1 << 16  # parcels made at a time
 

@@ -16,6 +16,7 @@ from defects.problems import kind_of
 
 MAX_TEXT = 10_000  # characters
 MAX_LABEL = 1_000  # of a name that stands in every answer, and in labels of metrics
+MAX_LABELS = 1_000  # of one feature
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line ends
 SEPARATOR = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -108,7 +109,14 @@ def member(value: Mapping[str, Any], name: str) -> Any:
     return value[name]
 
 
-_CHECKS: dict[Any, Callable[[Any, str], Any]] = {"str": text, "float | None": number_or_none, "bool": flag}
+def labels(value: Any, place: str) -> list[str]:
+    """Return a list of texts that name something, at most `MAX_LABELS`."""
+    return [label(item, f"{place}[{index}]") for index, item in enumerate(items(value, place, MAX_LABELS))]
+
+
+_CHECKS: dict[Any, Callable[[Any, str], Any]] = {
+    "str": text, "float | None": number_or_none, "bool": flag, "tuple[str, ...]": labels,
+}  # fmt: skip
 
 
 @cache

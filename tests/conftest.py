@@ -36,6 +36,7 @@ from benchmarks import servers
 from defects import artifact
 from defects.settings import MAX_TIMEOUT_MS
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 from tools import processes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,7 +203,7 @@ def undisturbed(measure: Callable[[Path], Made], scratch: Path) -> Made:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Trained:
     def train() -> pipeline.Trained:
-        return pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+        return pipeline.train(dataset.builtin(8_000, seed=1), Recipe("hist-gradient-boosting", 1, 0.2), quiet)
 
     return once(tmp_path_factory, "trained", train)
 

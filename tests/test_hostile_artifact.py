@@ -25,16 +25,18 @@ from hypothesis import strategies as st
 from conftest import BENTOML, MODULE, Command, quiet, run
 from defects import artifact, replica, scoring
 from defects.artifact import BadArtifact
+from defects.features import DefectClass, Feature
 from defects.http import verification
 from defects.kinds import BOOLEAN, INTEGER
 from defects.protocols import v2
 from defects.replica import Replica
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 from defects.serving.logs import Writer
 from defects.serving.metrics import Metrics
 from defects.serving.model import ServedModel
 from defects.settings import Fatal, Settings
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 DEEP = "d" * 30  # stands for a list of lists, 100,000 levels deep
 BAD_TEXTS = ["", " ", "\ud800", "a\0b", "\x1b[2J", "x" * 20_000, "a\nb", "\u2028", "{0}", DEEP]
@@ -58,7 +60,7 @@ def reseal(directory: Path) -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that loads in milliseconds."""
-    trained = pipeline.train(dataset.builtin(800, seed=2), "logistic-regression", 1, 0.2, quiet)
+    trained = pipeline.train(dataset.builtin(800, seed=2), Recipe("logistic-regression", 1, 0.2), quiet)
     directory = tmp_path_factory.mktemp("small") / "model"
     artifact.replace(directory, trained.files)
     return directory
@@ -312,7 +314,7 @@ def test_a_model_that_answers_every_row_alike_is_served(tmp_path: Path) -> None:
     """Twelve rows are too few for a tree's first split."""
     file = tmp_path / "few.csv"
     file.write_text("a,b,defect\n" + "".join(f"{i},{i * i % 7},{'xy'[i % 2]}\n" for i in range(12)))
-    trained = pipeline.train(dataset.read(file, "defect"), "hist-gradient-boosting", 1, 0.5, quiet)
+    trained = pipeline.train(dataset.read(file, "defect"), Recipe("hist-gradient-boosting", 1, 0.5), quiet)
     probabilities = np.array(json.loads(trained.files["golden.json"])["probabilities"])
     assert np.ptp(probabilities, axis=0).max() == 0
     artifact.replace(tmp_path / "model", trained.files)

@@ -28,9 +28,12 @@ GROUND = (
     "defects.files",
     "defects.values",
     "defects.kinds",
+    "defects.features",
+    "defects.objects",
     "defects.schema",
     "defects.settings",
     "defects.artifact",
+    "defects.store",
     "defects.scoring",
 )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from defects.problems import MAX_PROBLEMS, Constant, InvalidInput
+from defects.features import FLOAT32_MAX, DefectClass, Feature
+from defects.problems import MAX_PROBLEMS, NAN, Constant, InvalidInput, Problem
 from defects.pydantic_models import request_model
-from defects.schema import FLOAT32_MAX, DefectClass, Feature, Schema
+from defects.schema import Schema
 
 SCHEMA = Schema(
     (
@@ -122,3 +124,96 @@ def test_observed_ranges_are_kept_but_not_enforced() -> None:
 def test_a_schema_needs_unique_features(names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="feature"):
         Schema(tuple(Feature(n) for n in names), SCHEMA.classes)
+
+
+# --- categories ----------------------------------------------------------------------------------------------------
+
+SIZES = Feature("size", kind="category", categories=("L", "M", "S", "m"), example=1)
+DECK = Feature("deck", kind="category", categories=("1", "2", "3"), optional=True, unknown="missing")
+CATEGORIES = Schema((SIZES, Feature("mass"), DECK), (DefectClass("a"), DefectClass("b")), label_name="species")
+
+
+@pytest.mark.parametrize(
+    ("sent", "row"),
+    [
+        ({"size": "L", "mass": 2, "deck": "3"}, [0, 2, 2]),
+        ({"size": "m", "mass": 2, "deck": 3}, [3, 2, 2]),  # an integer, where all categories are
+        ({"size": "S", "mass": 2.5, "deck": 3.0}, [2, 2.5, 2]),
+        ({"size": "S", "mass": 2, "deck": None}, [2, 2, math.nan]),
+        ({"size": "S", "mass": 2}, [2, 2, math.nan]),
+        ({"size": "S", "mass": 2, "deck": "4"}, [2, 2, math.nan]),  # an unknown one counts as missing
+        ({"size": "S", "mass": 2, "deck": NAN}, [2, 2, math.nan]),
+    ],
+)
+def test_a_category_becomes_its_code(sent: Any, row: list[float]) -> None:
+    np.testing.assert_array_equal(CATEGORIES.rows_from_objects([sent]), [row])
+    np.testing.assert_array_equal(CATEGORIES.rows_from_objects([sent, sent]), [row, row])
+
+
+@pytest.mark.parametrize(
+    ("value", "problem", "expected"),
+    [
+        ("XL", "'XL' is unknown", "one of 'L', 'M', 'S', 'm'"),
+        ("l", "'l' is unknown", "one of 'L', 'M', 'S', 'm'; did you mean 'L'?"),
+        (" S ", "' S ' is unknown", "one of 'L', 'M', 'S', 'm'; did you mean 'S'?"),
+        ("", "'' is unknown", "one of 'L', 'M', 'S', 'm'"),
+        (1, "is a number", "text: one of 'L', 'M', 'S', 'm'"),
+        (True, "is a boolean", "text: one of 'L', 'M', 'S', 'm'"),
+        (["L"], "is a list", "text: one of 'L', 'M', 'S', 'm'"),
+        (None, "is missing", "one of 'L', 'M', 'S', 'm'"),
+        (NAN, "is missing", "one of 'L', 'M', 'S', 'm'"),
+    ],
+)
+def test_what_is_no_category_is_refused_by_name(value: Any, problem: str, expected: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        CATEGORIES.rows_from_objects([{"size": value, "mass": 1}], single=True)
+    assert error.value.problems == (Problem("size", problem, expected),)
+
+
+def test_an_integer_category_is_not_true_and_no_text_category_a_number() -> None:
+    with pytest.raises(InvalidInput, match="deck: is a boolean"):
+        CATEGORIES.rows_from_objects([{"size": "L", "mass": 1, "deck": True}])
+
+
+def test_rows_hold_codes_only() -> None:
+    assert CATEGORIES.check(np.array([[3.0, 1, 2], [0, 1, math.nan]])) is not None
+    for wrong in (4.0, -1.0, 0.5, math.nan):
+        with pytest.raises(
+            InvalidInput, match=r"size: .*; expected (a code from 0 to 3, of )?one of 'L', 'M', 'S', 'm'"
+        ):
+            CATEGORIES.check(np.array([[wrong, 1, 2]]), single=True)
+
+
+def test_a_category_goes_into_json_and_back() -> None:
+    assert Schema.from_json(json.loads(json.dumps(CATEGORIES.to_json()))) == CATEGORIES
+    assert "categories" not in CATEGORIES.to_json()["features"][1]
+
+
+def test_the_example_of_a_category_is_the_most_frequent_one() -> None:
+    seen = CATEGORIES.observe(np.array([[3.0, 1, 2], [3, 1, 2], [0, 1, math.nan]], np.float32))
+    assert seen.example == {"size": "M", "mass": 1.0, "deck": "3"}
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"kind": "category"}, "categories are missing"),
+        ({"kind": "category", "categories": ("a", "a")}, "appears twice"),
+        ({"kind": "category", "categories": ("a", " ")}, r"categories\[1\] is ' '; expected a name"),
+        ({"kind": "category", "categories": "ab"}, "categories is text; expected a list"),
+        ({"kind": "category", "categories": ("a",), "unknown": "missing"}, "a value is required"),
+        ({"kind": "category", "categories": ("a",), "unknown": "x"}, "unknown is 'x'"),
+        ({"kind": "category", "categories": ("a",), "low": 1.0}, "for numbers only"),
+        ({"kind": "category", "categories": ("a",), "example": 1.0}, "expected the code of a category"),
+        ({"categories": ("a",)}, "for a category only"),
+    ],
+)
+def test_a_category_that_makes_no_sense_is_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Feature("x", **given)
+
+
+@pytest.mark.parametrize("name", ["confidence", "probabilities", "prediction_id", "model_version"])
+def test_the_label_has_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the label is named '{name}', as another field of every answer"):
+        Schema((Feature("x"),), (DefectClass("a"),), label_name=name)

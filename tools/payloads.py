@@ -20,9 +20,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from defects.features import Feature
 from defects.kinds import BOOLEAN
 from defects.problems import Constant, InvalidInput
-from defects.schema import Feature, ModelRows, Schema
+from defects.schema import ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
 from defects.training.columns import inexact, numbers

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from defects.schema import Feature, Schema
+from defects.features import Feature
+from defects.schema import Schema
 from defects.settings import SANE
 
 MOST = 4096  # features, and classes

@@ -21,11 +21,12 @@ from defects.check.agreement import TOLERANCE, ProtocolAnswers, Sample
 from defects.check.client import Client, Failed, Response, Skipped, difference, parsed, read_json
 from defects.check.overload import Burst
 from defects.check.protocols import CODECS, Call, json_call, post, v1, v2
+from defects.features import FLOAT32_MAX
 from defects.http import openapi
 from defects.http.messages import SANE_ID
 from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
-from defects.schema import FLOAT32_MAX, ModelRows, Schema
+from defects.schema import ModelRows, Schema
 from defects.serving.model import ServedModel, body_bytes
 from defects.settings import SANE
 

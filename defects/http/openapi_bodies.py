@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
+from defects.features import Feature
 from defects.http import openapi_tensors
 from defects.http.openapi_common import (
     BINARY_TYPE,
@@ -17,7 +18,7 @@ from defects.http.openapi_common import (
 )
 from defects.kinds import BOOLEAN
 from defects.pydantic_models import answer_model, documented_limits, request_model
-from defects.schema import Feature, Schema
+from defects.schema import Schema
 from defects.serving.health import Verification
 from defects.serving.model import MAX_ROWS
 

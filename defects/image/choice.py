@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from defects import artifact
+from defects import artifact, store
 from defects.image.containers import ROOT
 from defects.settings import BadSetting, Fatal, Settings
 
@@ -18,10 +18,10 @@ def choose(settings: Settings) -> tuple[artifact.Artifact, str]:
     """Choose the model to pack, and its tag; raises `BadSetting`, `NoModel` or `BadArtifact`."""
     if settings.model_dir:
         raise BadSetting("MODEL_DIR: expected none: a model is packed from the model store, or mounted (MODEL=none)")
-    directory, tag = artifact.locate(None, settings.model, bento=ROOT.parent)
+    directory, tag = store.locate(None, settings.model, bento=ROOT.parent)
     assert tag is not None  # noqa: S101 - without a directory it is one of the store's
     model = artifact.load(directory, settings.model_digest)
-    if not (settings.model or settings.model_digest or artifact.trained_here(tag)):
+    if not (settings.model or settings.model_digest or store.trained_here(tag)):
         raise BadSetting(
             f"DEFECTS_MODEL: is not set, and the newest model of the store was not trained by this checkout: "
             f"{named(model, tag)}; expected DEFECTS_MODEL={tag} to pack it, or {own()}"
@@ -38,7 +38,7 @@ def own() -> str:
     """Say how this checkout's own model is packed."""
     tag = None
     with suppress(Exception):  # a damaged model, of whomever, is in the store
-        tag = artifact.newest_trained_here()
+        tag = store.newest_trained_here()
     return f"DEFECTS_MODEL={tag} for its own newest one" if tag else "make train, which trains one here"
 
 

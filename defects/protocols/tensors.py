@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.features import LARGEST, Feature
 from defects.kinds import BOOLEAN
 from defects.problems import MAX_NAME, MAX_PROBLEMS, NAN, Constant, InvalidInput, Problem, short
-from defects.schema import LARGEST, Feature
 
 # Wire types by the protocol's names, all little-endian. NumPy has none for BF16, the upper half of an FP32.
 DATATYPES = {

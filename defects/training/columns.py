@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from defects.schema import LARGEST
+from defects.features import LARGEST
 from defects.training.precision import EXACT_INTEGERS
 from defects.training.tables import BadData, Column, shown
 

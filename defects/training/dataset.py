@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import simulator
+from defects.features import DefectClass, Feature
 from defects.kinds import BOOLEAN
-from defects.schema import DefectClass, Feature, ModelRows, Schema
+from defects.schema import ANSWER_FIELDS, ModelRows, Schema
 from defects.training import tables
 from defects.training.columns import Numbers, numbers
 from defects.training.labels import labels
@@ -25,12 +26,20 @@ __all__ = ["BadData", "Table", "builtin", "read"]
 
 @dataclass(frozen=True)
 class Table:
-    """Features `[rows, features]` as `Schema.held` has them, NaN where missing; labels as class indices `[rows]`."""
+    """Features `[rows, features]` as `Schema.held` has them, NaN where missing; labels as class indices `[rows]`.
+
+    Rows of one group belong together, times tell which are later, and weights how much each counts: all `[rows]`.
+    `notes` say what was left out, or taken for something.
+    """
 
     features: ModelRows
     labels: NDArray[np.int64]
     schema: Schema
     source: dict[str, Any]
+    groups: NDArray[np.int64] | None = None
+    times: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def builtin(rows: int, seed: int) -> Table:
@@ -61,12 +70,22 @@ def read(path: Path, label: str) -> Table:
         tuple(_class(labelled, name) for name in found.classes),
         title=_printable(path.stem).replace("_", " "),
         label_type=found.type,
+        label_name=_label_name(labelled),
     )
     features = schema.held(np.column_stack([column.values for column in values.values()]))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"source": _printable(path.name), "rows": rows, "label": label, "sha256": digest}
     return Table(features, found.indices, schema, source)
+
+
+def _label_name(column: Column) -> str:
+    """Return what answers call the class; raises `BadData` for a name that another field of an answer has."""
+    if column.name in ANSWER_FIELDS:
+        raise column.bad(
+            None, f"has the name of another field of every answer; rename it (not {', '.join(ANSWER_FIELDS)})"
+        )
+    return column.name
 
 
 def _printable(name: str) -> str:

@@ -13,45 +13,20 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
 from defects.training.dataset import BadData, Table
+from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import evaluate, reference
 from defects.training.export import export
 from defects.training.graph import shift
+from defects.training.options import Recipe
 from defects.training.precision import exact_shift
+from defects.training.splitting import split
 
 Progress = Callable[[str], AbstractContextManager[None]]
-
-
-def _hist_gradient_boosting(seed: int) -> ClassifierMixin:
-    return HistGradientBoostingClassifier(random_state=seed)
-
-
-def _logistic_regression(seed: int) -> ClassifierMixin:
-    return make_pipeline(
-        SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed)
-    )
-
-
-def _random_forest(seed: int) -> ClassifierMixin:
-    forest = RandomForestClassifier(100, min_samples_leaf=2, n_jobs=-1, random_state=seed)
-    return make_pipeline(SimpleImputer(strategy="median"), forest)
-
-
-ESTIMATORS: dict[str, Callable[[int], ClassifierMixin]] = {
-    "hist-gradient-boosting": _hist_gradient_boosting,
-    "logistic-regression": _logistic_regression,
-    "random-forest": _random_forest,
-}
-NARROW = frozenset({"random-forest"})  # cast what they are given to 32 bits
 
 
 @dataclass(frozen=True)
@@ -63,14 +38,15 @@ class Trained:
     pipeline: Pipeline
 
 
-def train(table: Table, estimator: str, seed: int, test_share: float, progress: Progress) -> Trained:
-    """Fit `ESTIMATORS[estimator]` on a stratified split and evaluate it on the rest.
+def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
+    """Fit the recipe's estimator on a stratified split and evaluate it on the rest.
 
-    The same table, estimator, seed and library versions give the same model. Raises `BadData` where the table is too
-    small to be split.
+    The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
+    split.
     """
+    estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
-    fit_x, test_x, fit_y, test_y = _split(table, test_share, seed)
+    fit_x, test_x, fit_y, test_y = split(table, recipe.test_share, seed)
     shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
     pipeline = _pipeline(ESTIMATORS[estimator](seed), schema, shifts)
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
@@ -87,9 +63,9 @@ def train(table: Table, estimator: str, seed: int, test_share: float, progress: 
     card = {
         "version": f"{created:%Y%m%d-%H%M%S}-{model_digest[7:15]}",
         "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
-        "data": table.source,
+        "data": table.source | {"notes": list(table.notes)},
         "estimator": {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts},
-        "split": {"fitted_rows": len(fit_x), "held_out_rows": len(test_x), "held_out_share": test_share},
+        "split": {"fitted_rows": len(fit_x), "held_out_rows": len(test_x), "held_out_share": recipe.test_share},
         "metrics": metrics,
         "engine": {"name": engine.name, "reason": engine.reason, "parity": engine.parity},
         "libraries": {"python": platform.python_version()}
@@ -138,32 +114,6 @@ def _shifts(table: Table) -> dict[str, float]:
             )
         shifts[feature.name] = found
     return shifts
-
-
-def _split(table: Table, test_share: float, seed: int) -> tuple[Any, Any, Any, Any]:
-    try:
-        parts = train_test_split(
-            table.features.astype(np.float64),
-            table.labels,
-            test_size=test_share,
-            stratify=table.labels,
-            random_state=seed,
-        )
-    except ValueError as error:
-        raise BadData(
-            f"{table.source['source']}: {len(table.labels)} rows can't be split into a fitted and a held-out part "
-            f"with all {len(table.schema.classes)} classes in both ({error}); expected more rows, or another "
-            "--test-share"
-        ) from None
-    fit_x, test_x, fit_y, test_y = parts
-    if len(np.unique(fit_y)) < len(table.schema.classes):
-        rare = table.schema.class_names[int(np.bincount(fit_y, minlength=len(table.schema.classes)).argmin())]
-        raise BadData(f"{table.source['source']}: class {rare!r} has no row left to fit on; expected more of them")
-    empty = np.isnan(fit_x).all(axis=0)
-    if empty.any():
-        name = table.schema.names[int(empty.argmax())]
-        raise BadData(f"{table.source['source']}: column {name!r} has too few values; expected more than a handful")
-    return fit_x, test_x, fit_y, test_y
 
 
 def _parameters(pipeline: Pipeline) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from defects.features import FLOAT32_MAX
 from defects.kinds import BOOLEAN
-from defects.schema import FLOAT32_MAX, Rows, Schema
+from defects.schema import Rows, Schema
 from defects.training.graph import Tree, classifier_of, offsets_of, trees_of
 
 SEED = 0

@@ -11,6 +11,7 @@ from benchmarks import overload, report
 from conftest import Serve, free_port, quiet
 from defects import artifact
 from defects.training import dataset, export, pipeline
+from defects.training.options import Recipe
 from loadtests import scenario as scenarios
 from loadtests.analysis import summary as summaries
 from loadtests.load import stub_server
@@ -22,7 +23,7 @@ from test_measures import run as run_of
 def test_an_overload_is_answered_or_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scikit-learn serves this one, so that there is something to overload."""
     monkeypatch.setattr(export, "to_onnx", lambda _, **__: b"not a model")
-    result = pipeline.train(dataset.builtin(4_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+    result = pipeline.train(dataset.builtin(4_000, seed=1), Recipe("hist-gradient-boosting", 1, 0.2), quiet)
     assert result.card["engine"]["name"] == "scikit-learn"
     artifact.replace(tmp_path / "model", result.files)
     monkeypatch.setitem(overload.SECONDS, "recovery", 1)

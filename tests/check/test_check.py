@@ -43,6 +43,7 @@ from defects.check import overload, table
 from defects.check.checks import Run
 from defects.check.client import Client, Response
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 INFER, PREDICT, METADATA = r"/v2/models/[^/]+/infer", r"/v1/models/[^/]+:predict", r"/v2/models/[^/]+"
 EVERY = r".*"
@@ -115,7 +116,7 @@ def test_without_the_artifact_it_says_what_it_can_not_know(server: Server) -> No
 
 @pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
 def test_ones_own_data_where_no_value_may_be_missing(serve: Serve, tmp_path: Path) -> None:
-    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), "logistic-regression", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), Recipe("logistic-regression", 0, 0.2), quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model", DEFECTS_MAX_BODY_BYTES=1 << 24) as steel:
         for model in (None, artifact.load(tmp_path / "model")):
@@ -370,7 +371,7 @@ def test_what_never_ends_fails_its_row(server: Server, way: str) -> None:
 
 
 def test_another_artifact_fails_its_rows(server: Server, loaded: artifact.Artifact, tmp_path: Path) -> None:
-    result = pipeline.train(dataset.builtin(2_000, seed=3), "logistic-regression", 1, 0.2, quiet)
+    result = pipeline.train(dataset.builtin(2_000, seed=3), Recipe("logistic-regression", 1, 0.2), quiet)
     artifact.replace(tmp_path / "model", result.files)
     done = command_line(tmp_path, server.url, "--model-dir", tmp_path / "model")
     assert done.returncode == 1

@@ -11,9 +11,10 @@ import pytest
 
 from defects.check import agreement, protocols
 from defects.check.client import Failed, Response
+from defects.features import DefectClass, Feature
 from defects.kinds import BOOLEAN, INTEGER
 from defects.protocols import v1, v2
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 from defects.serving import model as model_
 
 EPOCH = 1763400000.125  # which 32 bits can't hold

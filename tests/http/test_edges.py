@@ -17,8 +17,9 @@ from sklearn.datasets import load_iris
 
 from conftest import MODULE, Serve, quiet
 from defects import artifact
-from defects.schema import FLOAT32_MAX
+from defects.features import FLOAT32_MAX
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 NAME = "defect-classifier"
 Csv = Callable[[], str]
@@ -94,7 +95,7 @@ def models(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
                 content, label, estimator = TABLES[name]
                 (directory / f"{name}.csv").write_text(content())
                 table = dataset.read(directory / f"{name}.csv", label)
-                trained = pipeline.train(table, estimator, 0, 0.2, quiet)
+                trained = pipeline.train(table, Recipe(estimator, 0, 0.2), quiet)
                 assert trained.card["engine"]["name"] == "onnxruntime", trained.card["engine"]
                 artifact.replace(directory / "model", trained.files)
                 server = servers.enter_context(serve(command=MODULE, MODEL_DIR=directory / "model"))

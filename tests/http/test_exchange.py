@@ -19,9 +19,10 @@ from served_here import listening, routes
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from conftest import WAIT_SECONDS
+from defects.features import DefectClass, Feature
 from defects.http.exchange import Cycle, Exchange, Task
 from defects.http.fast_path import PredictionProtocol
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 
 SCHEMA = Schema((Feature("a"),), (DefectClass("no"), DefectClass("yes")))
 BODY = b'{"a": 1}'

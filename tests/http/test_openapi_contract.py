@@ -18,6 +18,7 @@ import pytest
 from conftest import CI, ROOT, Serve, Server, quiet, until
 from defects import artifact
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 SCHEMATHESIS = ROOT / ".venv-clients" / "bin" / "schemathesis"
 HOOKS = Path(__file__).with_name("openapi_hooks.py")
@@ -330,7 +331,7 @@ def one_feature() -> str:
 def test_documents_of_other_models_are_right_too(table: Any, serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text(table(), "utf-8")
-    trained = pipeline.train(dataset.read(file, "label"), "hist-gradient-boosting", 0, 0.2, quiet)
+    trained = pipeline.train(dataset.read(file, "label"), Recipe("hist-gradient-boosting", 0, 0.2), quiet)
     artifact.replace(tmp_path / "model", trained.files)
     with serve(MODEL_DIR=tmp_path / "model") as model:
         done, requests = try_out(

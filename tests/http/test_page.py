@@ -16,11 +16,12 @@ import browser
 from conftest import MODULE, Serve, Server, until
 from defects import simulator
 from defects.bentoml_service import classifier
+from defects.features import DefectClass, Feature
 from defects.http import openapi
 from defects.http.router import PredictionRoute
 from defects.kinds import BOOLEAN, INTEGER
 from defects.replica import Replica
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 from defects.serving.metrics import Metrics
 from defects.serving.model import ServedModel
 from defects.settings import Settings

@@ -8,7 +8,8 @@ import re
 import numpy as np
 from served_here import listening, routes
 
-from defects.schema import DefectClass, Feature, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Schema
 
 SCHEMA = Schema((Feature("a"),), (DefectClass("no"), DefectClass("yes")))
 GOOD, BAD = b'{"a": 1}', b'{"b": 1}'

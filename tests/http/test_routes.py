@@ -12,12 +12,13 @@ import pytest
 
 from conftest import BIN, Serve, Server
 from defects import simulator
+from defects.features import DefectClass, Feature
 from defects.http import predictions
 from defects.http.messages import Reply, Request
 from defects.kinds import BOOLEAN, INTEGER, NUMBER
 from defects.problems import InvalidInput
 from defects.protocols import v2
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 from defects.serving import model as model_
 from defects.serving.batching import Job
 

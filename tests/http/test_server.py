@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, quiet, run, until
 from defects import artifact, scoring, simulator
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 
 EXAMPLE = simulator.SCHEMA.example
 
@@ -389,7 +390,7 @@ def test_a_damaged_artifact_ends_the_start(model_dir: Path, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
 def test_ones_own_data_is_served_without_a_code_change(serve: Serve, tmp_path: Path) -> None:
-    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), Recipe("hist-gradient-boosting", 0, 0.2), quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model", DEFECTS_REVISION="steel-1") as steel:
         document = httpx.get(f"{steel.url}/docs.json").json()

@@ -14,17 +14,18 @@ import yaml
 
 from conftest import BIN, CI, ROOT, RUN_SECONDS, Server, environment, run, until
 from defects import artifact
+from defects.store import CHECKOUT
 from defects.training import pipeline
 
 STORE = """
 import json, pathlib, sys
-from defects import artifact
+from defects import artifact, store
 
 files = {p.name: p.read_bytes() for p in pathlib.Path(sys.argv[1]).iterdir() if p.name != artifact.DIGESTS}
 card = json.loads(files["card.json"]) | {"version": sys.argv[2]}
 card["data"] |= {"source": sys.argv[3]}
 files["card.json"] = artifact.dump(card)
-artifact.store(files, card)
+store.put(files, card)
 """
 
 
@@ -148,7 +149,7 @@ def test_this_checkouts_own_newest_is_packed_without_more(ours: Path) -> None:
 def test_one_of_nobody_is_refused(ours: Path) -> None:
     description = ours / "models" / artifact.NAME / "ours" / "model.yaml"
     fields = yaml.safe_load(description.read_text())
-    del fields["labels"][artifact.CHECKOUT]  # as stored before there was this label
+    del fields["labels"][CHECKOUT]  # as stored before there was this label
     description.write_text(yaml.safe_dump(fields))
     ((code, _, said),) = choose(ours, {})
     assert (code, said.endswith("or make train, which trains one here")) == (78, True), said

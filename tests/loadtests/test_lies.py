@@ -20,7 +20,8 @@ from kubernetes import client
 from lying_server import LIES, lying
 
 from conftest import BIN, ROOT, environment, until
-from defects.schema import DefectClass, Feature, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Schema
 from defects.simulator import SCHEMA
 from loadtests import results
 from loadtests.cluster import api

@@ -39,6 +39,7 @@ from conftest import (
 )
 from defects import artifact
 from defects.training import dataset, pipeline
+from defects.training.options import Recipe
 from loadtests import arrivals, results
 from loadtests import scenario as scenarios
 from loadtests.load import stub_server
@@ -482,7 +483,7 @@ def test_it_drives_a_model_of_ones_own_with_its_ranges_or_a_file(serve: Serve, t
     lines = [f"{i % 7},{i % 5},{'x' if i % 7 > 3 else 'y'}" for i in range(99)]
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["a,b,defect", *lines]))
-    result = pipeline.train(dataset.read(table, "defect"), "logistic-regression", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(table, "defect"), Recipe("logistic-regression", 0, 0.2), quiet)
     artifact.replace(tmp_path / "model", result.files)
     with serve(MODEL_DIR=tmp_path / "model") as server:
         model = served.Served.from_json(payloads.ask_model(server.url))

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from conftest import ROOT, RUN_SECONDS, Serve, Server
 from defects import artifact, scoring, simulator
+from defects.features import DefectClass, Feature
 from defects.http.messages import Refusal, Request, read_json
 from defects.problems import InvalidInput
 from defects.protocols import v1 as v1_
 from defects.protocols import v2
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 
 NAME = "defect-classifier"
 NAMES = simulator.SCHEMA.names

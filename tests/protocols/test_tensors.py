@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from served_here import NAME, routes
 
+from defects.features import DefectClass, Feature
 from defects.http import openapi
 from defects.http.messages import Request, read_json
 from defects.kinds import BOOLEAN, INTEGER
 from defects.problems import InvalidInput
 from defects.protocols import v1, v2
-from defects.schema import DefectClass, Feature, Schema
+from defects.schema import Schema
 
 CLASSES = (DefectClass("0"), DefectClass("1"))
 FREE = Schema((Feature("a", optional=True), Feature("b", optional=True)), CLASSES, label_type=INTEGER)

@@ -127,9 +127,9 @@ def whole(trained: pipeline.Trained, tmp_path_factory: pytest.TempPathFactory) -
     files = home / "files"
     artifact.replace(files, trained.files)
     code = (
-        "import json, pathlib, sys; from defects import artifact\n"
+        "import json, pathlib, sys; from defects import store\n"
         "files = {p.name: p.read_bytes() for p in pathlib.Path(sys.argv[1]).iterdir()}\n"
-        "artifact.store(files, json.loads(files['card.json']) | {'version': 'v1'})"
+        "store.put(files, json.loads(files['card.json']) | {'version': 'v1'})"
     )
     done = run(home, "python", "-c", code, files)
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_a_damaged_model_in_the_store_is_one_line(home: Path) -> None:
 LOCATE = """
 import sys
 from pathlib import Path
-from defects import artifact
+from defects import artifact, store
 
 description = Path(sys.argv[1])
 whole = description.read_text()
@@ -169,17 +169,17 @@ for damage in ("", "a: [", "name: defect_classifier", "name: [1, 2]"):
     description.write_text(damage)
     for tag in (None, "defect_classifier:v1"):
         try:
-            artifact.locate(None, tag, Path("nowhere"))
+            store.locate(None, tag, Path("nowhere"))
         except artifact.BadArtifact as problem:
             print(problem)
 description.write_text(whole)
 description.parent.with_name("v10").mkdir()
 for tag in ("defect_classifier:v", "defect_classifier:v10"):
     try:
-        artifact.locate(None, tag, Path("nowhere"))
+        store.locate(None, tag, Path("nowhere"))
     except artifact.BadArtifact as problem:
         print(problem)
-print(artifact.locate(None, "defect_classifier:v1", Path("nowhere"))[1])
+print(store.locate(None, "defect_classifier:v1", Path("nowhere"))[1])
 """
 
 

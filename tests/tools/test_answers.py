@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from defects.schema import DefectClass, Feature, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Schema
 from defects.simulator import SCHEMA
 from loadtests.load import stub_server
 from tools import answers

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from defects.schema import DefectClass, Feature, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Schema
 from defects.simulator import SCHEMA
 from defects.training import dataset
 from loadtests.load import stub_server

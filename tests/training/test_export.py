@@ -13,9 +13,12 @@ from sklearn.ensemble import RandomForestClassifier
 
 from conftest import quiet
 from defects import scoring
-from defects.schema import DefectClass, Feature, Schema
+from defects.features import DefectClass, Feature
+from defects.schema import Schema
 from defects.training import dataset, export, graph, pipeline, precision, probes
 from defects.training.dataset import BadData, Table
+from defects.training.estimators import ESTIMATORS
+from defects.training.options import Recipe
 
 
 def table(features: Any, labels: Any, **kinds: Any) -> Table:
@@ -31,7 +34,7 @@ def table(features: Any, labels: Any, **kinds: Any) -> Table:
 
 
 def trained(data: Table, estimator: str) -> tuple[pipeline.Trained, scoring.Scorer]:
-    result = pipeline.train(data, estimator, 0, 0.25, quiet)
+    result = pipeline.train(data, Recipe(estimator, 0, 0.25), quiet)
     assert result.card["engine"]["name"] == "onnxruntime", result.card["engine"]
     return result, scoring.onnx_scorer(result.files["model.onnx"])
 
@@ -41,7 +44,7 @@ def half_steps() -> Table:
     return table(x, x > 1.95)
 
 
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_half_step_of_a_decimal_grid_is_on_the_side_where_scikit_learn_has_it(estimator: str) -> None:
     data = half_steps()
     result, score = trained(data, estimator)
@@ -51,7 +54,7 @@ def test_every_half_step_of_a_decimal_grid_is_on_the_side_where_scikit_learn_has
     np.testing.assert_array_equal(score(steps).argmax(axis=1), result.pipeline.predict(steps.astype(np.float64)))
 
 
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("rows", [40, 4000])
 def test_a_model_without_a_single_split_is_exported(estimator: str, rows: int) -> None:
     """All that it can learn of a column that never changes is how frequent each class is."""
@@ -72,7 +75,7 @@ def test_a_rounded_threshold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return [replace(t, threshold=t.threshold.astype(np.float32).astype(np.float64)) for t in exact(classifier)]
 
     monkeypatch.setattr(graph, "trees_of", rounded)
-    engine = pipeline.train(half_steps(), "hist-gradient-boosting", 0, 0.25, quiet).card["engine"]
+    engine = pipeline.train(half_steps(), Recipe("hist-gradient-boosting", 0, 0.25), quiet).card["engine"]
     assert engine["name"] == "scikit-learn"
     assert engine["parity"]["different_class_rows"] == 0  # of held-out rows
     assert "ONNX differs on probes" in engine["reason"]
@@ -98,7 +101,7 @@ def test_what_is_wrong_with_a_graph_is_found(wrong: str, monkeypatch: pytest.Mon
     data = table(np.where(random.random(x.shape) < 0.05, np.nan, x), x[:, 0] > x[:, 1])
     exact = graph.trees_of
     monkeypatch.setattr(graph, "trees_of", lambda c: [replace(t, **WRONG[wrong](t)) for t in exact(c)])
-    engine = pipeline.train(data, "hist-gradient-boosting", 0, 0.25, quiet).card["engine"]
+    engine = pipeline.train(data, Recipe("hist-gradient-boosting", 0, 0.25), quiet).card["engine"]
     assert (engine["name"], "differs" in engine["reason"]) == ("scikit-learn", True), engine
 
 
@@ -106,7 +109,7 @@ def test_what_is_wrong_with_a_graph_is_found(wrong: str, monkeypatch: pytest.Mon
 def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten trees: of 256 rows of noise, some get five votes for either class."""
     monkeypatch.setitem(
-        pipeline.ESTIMATORS, "random-forest", lambda seed: RandomForestClassifier(10, n_jobs=-1, random_state=seed)
+        ESTIMATORS, "random-forest", lambda seed: RandomForestClassifier(10, n_jobs=-1, random_state=seed)
     )
 
 
@@ -135,7 +138,7 @@ def random_table(seed: int, classes: int) -> Table:
 
 @pytest.mark.parametrize("classes", [2, 3, 12])
 @pytest.mark.parametrize("engine", ["onnxruntime", "scikit-learn"])
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.filterwarnings(  # scikit-learn's threads, which a server does not use, take each other's filters away
     "ignore:`sklearn.utils.parallel.delayed` should be used:UserWarning"
 )
@@ -211,7 +214,7 @@ WIDE = {
 
 
 @pytest.mark.parametrize("kind", WIDE)
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_wide_columns_are_told_apart_or_refused(kind: str, estimator: str) -> None:
     values = WIDE[kind]
     data = table(values, (np.arange(500) // 50) % 2)
@@ -219,7 +222,7 @@ def test_wide_columns_are_told_apart_or_refused(kind: str, estimator: str) -> No
     assert data.features.dtype == np.float64
     if kind == "an outlier" and estimator == "random-forest":
         with pytest.raises(BadData, match=r"column 'a' has values that 32 bits can't tell apart.*expected --estimator"):
-            pipeline.train(data, estimator, 0, 0.25, quiet)
+            pipeline.train(data, Recipe(estimator, 0, 0.25), quiet)
         return
     result, score = trained(data, estimator)
     rows = np.concatenate([values, values + 0.5]).reshape(-1, 1)
@@ -312,7 +315,7 @@ def test_probes_of_many_small_trees_are_asked_together() -> None:
 
 def test_probes_are_rows_that_the_schema_allows() -> None:
     data = dataset.builtin(2_000, 1)
-    result = pipeline.train(data, "hist-gradient-boosting", 1, 0.2, quiet)
+    result = pipeline.train(data, Recipe("hist-gradient-boosting", 1, 0.2), quiet)
     made = np.concatenate([*probes.probes(result.pipeline, data.schema, data.features.astype(np.float64))])
     data.schema.check(made)
     np.testing.assert_array_equal(made, data.schema.held(made))
@@ -333,7 +336,7 @@ def test_probes_are_rows_that_the_schema_allows() -> None:
 
 def test_each_threshold_is_reached_by_its_probes() -> None:
     data = random_table(5, 3)
-    result = pipeline.train(data, "random-forest", 1, 0.2, quiet)
+    result = pipeline.train(data, Recipe("random-forest", 1, 0.2), quiet)
     classifier = graph.classifier_of(result.pipeline)
     tree = graph.trees_of(classifier)[0]
     nodes = np.flatnonzero(~tree.leaf)

@@ -29,10 +29,13 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import quiet
 from defects import scoring
+from defects.features import FLOAT32_MAX, DefectClass, Feature
 from defects.kinds import INTEGER
-from defects.schema import FLOAT32_MAX, DefectClass, Feature, Schema
+from defects.schema import Schema
 from defects.training import graph, pipeline, precision
 from defects.training.dataset import BadData, Table
+from defects.training.estimators import ESTIMATORS
+from defects.training.options import Recipe
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator
@@ -267,7 +270,7 @@ async def compare(random: Random, data: Table, fitted: Any, score: scoring.Score
         assert answer[0] == schema.labels[classes[row]] == 10 * classes[row], (rows[row], probabilities[row])
 
 
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @settings(max_examples=MODELS, derandomize=True, phases=[Phase.generate], database=None)
 @given(seed=st.integers(0, 2**32 - 1))
@@ -275,9 +278,9 @@ def test_served_answers_are_scikit_learns(estimator: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     data = random_table(random)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pipeline.ESTIMATORS, estimator, estimators(random)[estimator])
+        patch.setitem(ESTIMATORS, estimator, estimators(random)[estimator])
         try:
-            result = pipeline.train(data, estimator, 0, 0.25, quiet)
+            result = pipeline.train(data, Recipe(estimator, 0, 0.25), quiet)
         except BadData as problem:
             if "32 bits can't tell apart" not in str(problem) and "can't be split" not in str(problem):
                 raise

@@ -15,6 +15,8 @@ from conftest import BIN, ROOT, STEEL_PLATES, environment, quiet, run
 from defects import artifact, scoring
 from defects.training import dataset, evaluation, export, pipeline
 from defects.training.dataset import BadData
+from defects.training.estimators import ESTIMATORS
+from defects.training.options import Recipe
 
 needs_steel_plates = pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
 
@@ -31,16 +33,16 @@ def good_rows(n: int = 60) -> pd.DataFrame:
 
 
 def test_the_same_seed_trains_the_same_model(trained: pipeline.Trained) -> None:
-    again = pipeline.train(dataset.builtin(8_000, seed=1), "hist-gradient-boosting", 1, 0.2, quiet)
+    again = pipeline.train(dataset.builtin(8_000, seed=1), Recipe("hist-gradient-boosting", 1, 0.2), quiet)
     same = ("model.onnx", "schema.json", "reference.json", "golden.json")
     assert [again.files[n] == trained.files[n] for n in same] == [True] * 4
-    other = pipeline.train(dataset.builtin(8_000, seed=2), "hist-gradient-boosting", 2, 0.2, quiet)
+    other = pipeline.train(dataset.builtin(8_000, seed=2), Recipe("hist-gradient-boosting", 2, 0.2), quiet)
     assert other.files["model.onnx"] != trained.files["model.onnx"]
 
 
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: str, tmp_path: Path) -> None:
-    result = pipeline.train(dataset.builtin(3_000, seed=1), estimator, 1, 0.3, quiet)
+    result = pipeline.train(dataset.builtin(3_000, seed=1), Recipe(estimator, 1, 0.3), quiet)
     assert result.card["engine"]["name"] == "onnxruntime", result.card["engine"]
     assert result.card["engine"]["parity"]["rows"] == 900
     assert result.card["engine"]["parity"]["largest_difference"] <= export.PARITY_TOLERANCE
@@ -49,7 +51,7 @@ def test_every_estimator_is_served_by_onnx_as_scikit_learn_answers(estimator: st
     assert result.card["metrics"]["macro_f1"] > 0.8
 
 
-@pytest.mark.parametrize("estimator", pipeline.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_what_onnx_can_not_do_scikit_learn_serves(
     estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +59,7 @@ def test_what_onnx_can_not_do_scikit_learn_serves(
         raise RuntimeError("no converter") from TypeError("the root")
 
     monkeypatch.setattr(export, "to_onnx", fails)
-    result = pipeline.train(dataset.builtin(2_000, seed=1), estimator, 1, 0.3, quiet)
+    result = pipeline.train(dataset.builtin(2_000, seed=1), Recipe(estimator, 1, 0.3), quiet)
     assert result.card["engine"]["name"] == "scikit-learn"
     assert result.card["engine"]["reason"] == "the model can't be converted to ONNX: TypeError: the root"
     art = loaded(result.files, tmp_path)
@@ -72,7 +74,7 @@ def test_a_model_that_differs_in_onnx_is_served_by_scikit_learn(monkeypatch: pyt
         return lambda rows: honest(model)(rows) + np.float32(0.001)
 
     monkeypatch.setattr(scoring, "onnx_scorer", off)
-    engine = pipeline.train(dataset.builtin(2_000, seed=1), "logistic-regression", 1, 0.3, quiet).card["engine"]
+    engine = pipeline.train(dataset.builtin(2_000, seed=1), Recipe("logistic-regression", 1, 0.3), quiet).card["engine"]
     assert engine["name"] == "scikit-learn"
     assert "ONNX differs on held-out rows by up to 0.001" in engine["reason"]
 
@@ -160,7 +162,7 @@ def test_bad_data_is_named(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.csv"
     file.write_text(content)
     with pytest.raises(BadData) as caught:
-        pipeline.train(dataset.read(file, "defect"), "logistic-regression", 0, 0.2, quiet)
+        pipeline.train(dataset.read(file, "defect"), Recipe("logistic-regression", 0, 0.2), quiet)
     assert message in str(caught.value)
     assert "bad.csv" in str(caught.value)
 
@@ -178,7 +180,7 @@ def test_a_class_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
     frame.loc[:1, "defect"] = "rare"
     frame.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(BadData, match="class 'rare' has no row left to fit on"):
-        pipeline.train(dataset.read(tmp_path / "t.csv", "defect"), "logistic-regression", 0, 0.9, quiet)
+        pipeline.train(dataset.read(tmp_path / "t.csv", "defect"), Recipe("logistic-regression", 0, 0.9), quiet)
 
 
 def test_huge_values_are_described(tmp_path: Path) -> None:
@@ -256,11 +258,11 @@ def test_what_no_replica_would_serve_is_not_saved(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(export._Golden, "to_json", reverse)
     with pytest.raises(BadData, match="a model of this data can't be served: golden answers differ by"):
-        pipeline.train(dataset.builtin(800, seed=2), "logistic-regression", 1, 0.2, quiet)
+        pipeline.train(dataset.builtin(800, seed=2), Recipe("logistic-regression", 1, 0.2), quiet)
 
 
 @needs_steel_plates
 def test_real_data_reaches_what_boosted_trees_reach_there() -> None:
-    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), "hist-gradient-boosting", 0, 0.2, quiet)
+    result = pipeline.train(dataset.read(STEEL_PLATES, "fault"), Recipe("hist-gradient-boosting", 0, 0.2), quiet)
     assert 0.75 <= result.card["metrics"]["accuracy"] <= 0.85
     assert result.card["engine"]["name"] == "onnxruntime"
