@@ -68,7 +68,7 @@ def _pixels(character: str) -> float:
         return 0.0
     if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x2FFF:
         return 2.4 * CHARACTER
-    return CHARACTER * (1.6 if character in BROAD or unicodedata.category(character) == "Lu" else 1.0)
+    return CHARACTER * (1.8 if character in BROAD else 1.5 if unicodedata.category(character) == "Lu" else 1.0)
 
 
 def fitted(name: str, most: float) -> str:

@@ -17,9 +17,9 @@ from defects.training.card_page import reading, words
 MOST = {WIDTHS["wide"]: 20, WIDTHS["medium"]: 14, WIDTHS["narrow"]: 8}  # classes that are drawn
 ROW, BROADEST = 26, 104  # pixels: height of a row, and the largest width of a column
 NAMES = {WIDTHS["wide"]: 220.0, WIDTHS["medium"]: 150.0, WIDTHS["narrow"]: 104.0}  # pixels of names of rows, at most
-NUMBERED = 56  # pixels: narrower columns have numbers instead of names
+NUMBERED, NUMBER = 56, 20  # pixels: narrower columns have numbers instead of names, which are so wide
 PAIRS = 12  # that are listed
-FAINTEST, DARKEST = 0.1, 0.8
+OPACITY = {"right": (0.3, 1.0), "wrong": (0.1, 0.55), "others": (0.3, 0.6)}  # of a cell, by its share of the row
 
 
 class Matrix(NamedTuple):
@@ -54,63 +54,81 @@ def bounded(found: Matrix, most: int) -> Matrix:
     return Matrix([*(found.names[index] for index in kept), f"{len(rest):,} others"], rows, len(rest))
 
 
+class Grid(NamedTuple):
+    """Where the cells of a drawn matrix are, in pixels, and whether columns have names or numbers."""
+
+    shown: Matrix
+    left: float
+    top: float
+    column: float
+    named: bool
+
+    @classmethod
+    def of(cls, shown: Matrix, width: int) -> Grid:
+        """Return the grid for a width: columns have names where these can be read."""
+        widest = max(pixels(label) for label in shown.names)
+        left = min(NAMES[width], widest + 6) + NUMBER + 8
+        column = min(BROADEST, (width - left - 2) / len(shown.names))
+        return cls(shown, left, LINE * 2 + 10, column, column >= NUMBERED or widest <= column - 6)
+
+    def y(self, index: int) -> float:
+        """Return where the text of a row stands."""
+        return self.top + ROW * (index + 0.5) + 4
+
+    def number(self, index: int) -> str:
+        """Return the number of a class, which the others have none of."""
+        is_rest = self.shown.others and index == len(self.shown.names) - 1
+        return "…" if is_rest else str(index + 1)
+
+
 def draw(found: Matrix, width: int, name: str) -> Markup:
     """Return the matrix: each cell is as dark as its share of the rows of the true class."""
     shown = bounded(found, MOST[width])
-    labels = [pixels(label) for label in shown.names]
-    left = min(NAMES[width], max(labels) + 6) + 3 * CHARACTER + 8
-    column = min(BROADEST, (width - left - 2) / len(shown.names))
-    named = column >= NUMBERED or max(labels) <= column - 6
-    top = LINE * 2 + 10
+    grid = Grid.of(shown, width)
     parts = [
-        text(left, LINE - 2, "predicted →", "tick"),
-        text(left - 8, top - 6, "true ↓", "tick", "end"),
-        *_heads(shown, left, top - 6, column, named),
+        text(grid.left, LINE - 2, "predicted →", "tick"),
+        text(grid.left - 8, grid.top - 6, "true ↓", "tick", "end"),
+        *_heads(grid),
     ]
-    for index, row in enumerate(shown.rows):
-        parts += _row(shown, index, left, top + ROW * index, column, numbered=not named)
-        parts += _cells(shown, index, row, left, top + ROW * index, column)
+    for index in range(len(shown.names)):
+        parts += _label(grid, index)
+        parts += _cells(grid, index)
     said = f"{len(found.names):,} classes; rows: the true class, columns: the predicted one."
-    return svg.svg(name, width, top + ROW * len(shown.names) + 4, "Confusion matrix", said, *parts)
+    return svg.svg(name, width, grid.top + ROW * len(shown.names) + 4, "Confusion matrix", said, *parts)
 
 
-def _heads(shown: Matrix, left: float, y: float, column: float, named: bool) -> Iterator[Markup]:
-    for index, label in enumerate(shown.names):
-        is_rest = shown.others and index == len(shown.names) - 1
-        head = fitted(label, column - 6) if named else "…" if is_rest else str(index + 1)
-        yield text(left + column * (index + 0.5), y, head, "name" if named else "tick", "middle")
+def _heads(grid: Grid) -> Iterator[Markup]:
+    for index, label in enumerate(grid.shown.names):
+        head = fitted(label, grid.column - 6) if grid.named else grid.number(index)
+        style = "name" if grid.named else "tick"
+        yield text(grid.left + grid.column * (index + 0.5), grid.top - 6, head, style, "middle")
 
 
-def _row(
-    shown: Matrix, index: int, left: float, top: float, column: float, *, numbered: bool
-) -> Iterator[Markup]:
+def _label(grid: Grid, index: int) -> Iterator[Markup]:
     """Yield the name of a true class, with its number where columns have only those."""
-    label, y = shown.names[index], top + ROW / 2 + 4
-    is_rest = shown.others and index == len(shown.names) - 1
-    room = left - 14 - (3 * CHARACTER if numbered else 0)
-    yield text(left - 8 - (3 * CHARACTER if numbered else 0), y, fitted(label, room), "name", "end")
-    if numbered:
-        yield text(left - 6, y, "…" if is_rest else index + 1, "tick", "end")
+    end = grid.left - 8 - (0 if grid.named else NUMBER)
+    yield text(end, grid.y(index), fitted(grid.shown.names[index], end - 4), "name", "end")
+    if not grid.named:
+        yield text(grid.left - 6, grid.y(index), grid.number(index), "tick", "end")
 
 
-def _cells(
-    shown: Matrix, index: int, row: Sequence[int], left: float, top: float, column: float
-) -> Iterator[Markup]:
-    total = sum(row) or 1
-    rest = len(row) - 1 if shown.others else -1
+def _cells(grid: Grid, index: int) -> Iterator[Markup]:
+    shown, row = grid.shown, grid.shown.rows[index]
+    top, wide, total = grid.top + ROW * index + 1, grid.column - 2, sum(row)
     for other, value in enumerate(row):
-        x, share = left + column * other, value / total
-        style = "others" if index == other == rest else "right" if index == other else "wrong"
-        said = f"{shown.names[index]} taken for {shown.names[other]}: {value:,} of {sum(row):,}"
-        yield box(x + 1, top + 1, column - 2, ROW - 2, "cell")
-        if value:
-            opacity = FAINTEST + (DARKEST - FAINTEST) * share
-            yield element(
-                "rect", element("title", said), x=x + 1, y=top + 1, width=column - 2, height=ROW - 2.0,
-                class_=f"cell {style}", fill_opacity=f"{opacity:.2f}",
-            )  # fmt: skip
-            number = words.compact(value, max(1, int((column - 2) / CHARACTER)))
-            yield text(x + column / 2, top + ROW / 2 + 4, number, "count", "middle")
+        left = grid.left + grid.column * other + 1
+        if not value:
+            yield box(left, top, wide, ROW - 2, "cell none")
+            continue
+        style = "wrong" if index != other else "others" if grid.number(index) == "…" else "right"
+        faint, dark = OPACITY[style]
+        yield element(
+            "rect", element("title", f"{shown.names[index]} taken for {shown.names[other]}: {value:,} of {total:,}"),
+            x=left, y=top, width=wide, height=ROW - 2.0, class_=f"cell {style}",
+            fill_opacity=f"{faint + (dark - faint) * value / total:.2f}",
+        )  # fmt: skip
+        number = words.compact(value, max(1, int(wide / CHARACTER)))
+        yield text(left + wide / 2, grid.y(index), number, "count", "middle")
 
 
 def pairs(found: Matrix) -> Table | None:
@@ -134,5 +152,10 @@ def pairs(found: Matrix) -> Table | None:
         for value, true, predicted in wrong[:PAIRS]
     ]
     heads = ("true class", "taken for", "rows", "of the class")
-    more = f"{len(wrong) - PAIRS:,} more pairs have fewer rows." if len(wrong) > PAIRS else ""
+    least = wrong[min(PAIRS, len(wrong)) - 1][0]
+    more = (
+        f"And {len(wrong) - PAIRS:,} more pairs, of at most {words.plural(least, 'row')} each."
+        if len(wrong) > PAIRS
+        else ""
+    )
     return Table("pairs", "Most often confused", heads, rows, left=2, note=more)

@@ -8,16 +8,18 @@ from typing import Any
 
 from markupsafe import Markup
 
+from defects.features import Feature
 from defects.kinds import BOOLEAN, NUMBER
 from defects.pages.axes import percent
 from defects.pages.html import element
 from defects.pages.svg import box, fitted
-from defects.pages.tables import Cell, Table, outside
-from defects.schema import Feature, Schema
+from defects.pages.tables import Cell, Table
+from defects.schema import Schema
 from defects.training.card_page import reading, words
 
 WIDTH, HEIGHT = 120, 24  # pixels of a distribution
 MOST = 40  # features that are listed openly; more are folded
+FOLDED = 2_000  # that are listed at all
 CATEGORIES, BARS = 8, 24  # that are named, and that are drawn
 NAME = 260  # pixels
 HEADS = ("feature", "kind", "range or values in training", "missing", "distribution", "what it is")
@@ -39,21 +41,22 @@ def _row(feature: Feature, found: Mapping[str, Any], rows: float | None) -> list
     return [
         Cell(element("bdi", fitted(feature.name, NAME)), outside=True),
         Cell(fitted(kind, NAME)),
-        Cell(_values(feature, found, rows), outside=True),
+        Cell(_values(feature, found), outside=True),
         Cell(percent(share), share),
         Cell(distribution(feature, found)),
         Cell(feature.description, outside=True),
     ]
 
 
-def _values(feature: Feature, found: Mapping[str, Any], rows: float | None) -> str:
+def _values(feature: Feature, found: Mapping[str, Any]) -> str:
     """Return the range of a number, or the values of anything else, in words."""
     if feature.kind == BOOLEAN:
         share = reading.number(found, "mean")
         return "true or false" if share is None else f"true in {percent(share)}"
     if feature.kind != NUMBER:
-        names = [str(name) for name in getattr(feature, "categories", ())]
-        return words.listed([fitted(name, NAME / 2) for name in names], CATEGORIES)
+        names = [fitted(name, NAME / 2) for name in feature.categories[: CATEGORIES + 1]]
+        more = len(feature.categories) - CATEGORIES
+        return words.listed(names) if more <= 1 else f"{', '.join(names[:-1])} and {more:,} more"
     ends = (words.quantity(feature.observed_low), words.quantity(feature.observed_high))
     allowed = "" if feature.low is None and feature.high is None else f" ({_limits(feature)} allowed)"
     return f"{ends[0]} to {ends[1]}{allowed}"
@@ -94,15 +97,13 @@ def _categories(found: Mapping[str, Any]) -> Iterator[Markup]:
     for index, (count, name) in enumerate(counts):
         height = max(1.0, (HEIGHT - 2) * count / most)
         title = element("title", f"{fitted(name, NAME)}: {words.plural(count, 'row')}")
-        yield element(
-            "rect", title, x=step * index, y=HEIGHT - 1 - height, width=step - 1, height=height, class_="bar"
-        )
+        yield element("rect", title, x=step * index, y=HEIGHT - 1 - height, width=step - 1, height=height, class_="bar")
 
 
 def _shares(share: float | None) -> Iterator[Markup]:
     """Yield how many are true and how many are false."""
     if share is not None:
-        yield box(0, 7, WIDTH, 10, "cell")
+        yield box(0, 7, WIDTH, 10, "cell none")
         yield box(0, 7, WIDTH * min(1.0, max(0.0, share)), 10, "bar")
 
 

@@ -51,7 +51,9 @@ def draw(found: Sequence[Importance], width: int, name: str) -> Markup:
         parts += _bar(item, x, left, top + ROW * number, width)
     parts.append(rule(x(0), top, x(0), bottom, "base"))
     parts += numbers(x, ticks, bottom, width)
-    parts.append(text((left + right) / 2, bottom + 32, "log loss that it costs to shuffle the feature", "tick", "middle"))
+    parts.append(
+        text((left + right) / 2, bottom + 32, "log loss that it costs to shuffle the feature", "tick", "middle")
+    )
     said = "; ".join(f"{item.feature}: {words.metric(item.mean)}" for item in shown)
     return svg.svg(name, width, bottom + AXIS + 4, "Importance of features", said, *parts)
 

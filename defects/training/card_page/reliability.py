@@ -13,7 +13,7 @@ from defects.pages.html import element
 from defects.pages.svg import LINE, box, rule, text
 from defects.training.card_page import reading, words
 
-SIZE, LEFT, TOP, BARS = 344, 40, 12, 44  # pixels: width, of the axis, above it, and of the bars under it
+SIZE, LEFT, TOP, BARS = 344, 40, 26, 44  # pixels: width, of the axis, above it, and of the bars under it
 PLOT = SIZE - LEFT - 12
 TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -48,9 +48,14 @@ def bins(found: Sequence[Any]) -> list[Bin]:
 
 def curves(card: Any) -> list[Curve]:
     """Return the model's curve, and the one before it was calibrated where it was."""
-    after = bins(reading.items(card, "metrics", "reliability") or reading.items(card, "calibration", "after", "reliability"))
+    after = bins(
+        reading.items(card, "metrics", "reliability") or reading.items(card, "calibration", "after", "reliability")
+    )
     before = bins(reading.items(card, "calibration", "before", "reliability"))
-    found = [Curve("before calibration", "before", before), Curve("after calibration" if before else "", "after", after)]
+    found = [
+        Curve("before calibration", "before", before),
+        Curve("after calibration" if before else "", "after", after),
+    ]
     return [curve for curve in found if curve.bins]
 
 
@@ -64,7 +69,7 @@ def draw(found: Sequence[Curve], name: str) -> Markup:
         parts += _curve(curve, x, y)
     parts += _legend(found, x)
     parts.append(text(LEFT + PLOT / 2, low + 32, "highest probability that the model gave", "tick", "middle"))
-    parts.append(text(LEFT, TOP - 3, "share of these rows that was right", "tick"))
+    parts.append(text(LEFT, TOP - 12, "share of these rows that was right", "tick"))
     return svg.svg(name, SIZE, low + 38, "Reliability", _said(found), *parts)
 
 
@@ -118,5 +123,3 @@ def _legend(found: Sequence[Curve], x: Scale) -> Iterator[Markup]:
         yield box(x(1) - 128, level - 11, 126, LINE + 1, "paper")
         yield rule(x(1) - 124, level - 4, x(1) - 110, level - 4, f"line {curve.style}")
         yield text(x(1) - 105, level, curve.name, "tag")
-
-

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from defects.pages import svg
 from defects.pages.axes import Scale
-from defects.pages.svg import LINE, box, fitted, pixels, rule, text
+from defects.pages.svg import BOLD, LINE, box, fitted, pixels, rule, text
 from defects.training.card_page import reading, words
 
 WIDTH, LEFT, HEIGHT = 344, 6, 52  # pixels
@@ -45,11 +45,14 @@ def draw(found: Scores, name: str) -> Markup:
     errors, rows = sum(found.wrong), sum(found.right) + sum(found.wrong)
     said = f"{errors:,.0f} of {rows:,.0f} wrong"
     parts = [
-        text(LEFT, LINE, fitted(found.name, WIDTH - 2 * LEFT - pixels(said) - 12), "title"),
+        text(LEFT, LINE, fitted(found.name, (WIDTH - 2 * LEFT - pixels(said) - 12) / BOLD), "title"),
         text(WIDTH - LEFT, LINE, said, "tick", "end"),
         *_bars(found, x, bottom),
         rule(x.start, bottom, x.end, bottom, "base"),
-        *(text(x(tick), bottom + 14, f"{tick:g}", "tick", at) for tick, at in ((0, "start"), (0.5, "middle"), (1, "end"))),
+        *(
+            text(x(tick), bottom + 14, f"{tick:g}", "tick", at)
+            for tick, at in ((0, "start"), (0.5, "middle"), (1, "end"))
+        ),
     ]
     return svg.svg(name, WIDTH, bottom + 20, f"Scores of {found.name}", f"{said}.", *parts)
 
@@ -70,6 +73,6 @@ def caption(card: Any, shown: int) -> str:
     all_of = len(reading.mapping(card, "metrics", "scores"))
     more = f" The {shown} classes with the most wrong rows, of {words.count(all_of)}." if shown < all_of else ""
     return (
-        "Each held-out row by the probability that its own class was given. Blue: the class was predicted; red: another "
-        f"one was.{more}"
+        "Each held-out row by the probability that its own class was given. Blue: the class was predicted; red: "
+        f"another one was.{more}"
     )

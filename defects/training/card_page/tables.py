@@ -10,9 +10,14 @@ from defects.pages.tables import Cell, Table, outside
 from defects.training.card_page import reading, words
 from defects.training.card_page.words import count, metric, signed, signed_span, span
 
-METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1", "log_loss": "log loss"}
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log loss",
+}
 NAME = 300  # pixels of names
-MOST_CLASSES = 40  # that are listed openly; more are folded
+MOST_CLASSES, FOLDED_CLASSES = 40, 5_000  # that are listed openly, and that are listed at all
 
 
 def name_of(name: str) -> Cell:
@@ -95,7 +100,11 @@ def comparison(card: Any) -> Table | None:
 def compared_classes(card: Any) -> Table | None:
     """Return the classes of the comparison, whatever numbers it has of them."""
     found = reading.mapping(card, "comparison", "classes")
-    heads = [*dict.fromkeys(key for of in found.values() for key in reading.mapping(of) if reading.number(of, key) is not None)]
+    heads = [
+        *dict.fromkeys(
+            key for of in found.values() for key in reading.mapping(of) if reading.number(of, key) is not None
+        )
+    ]
     rows = [[name_of(name), *(_number(value, metric(value)) for key in heads for value in [reading.number(of, key)])]
             for name, of in found.items()]  # fmt: skip
     shown = ("class", *(key.replace("_", " ") for key in heads))
@@ -115,7 +124,7 @@ def _source(source: Any) -> Iterator[tuple[str, str]]:
     yield "label", fitted(reading.text(source, "label"), 2 * NAME)
     yield "seed", _count(source, "seed")
     yield "SHA-256", reading.text(source, "sha256")
-    for key, value in reading.mapping(source, "format").items():
+    for key, value in reading.mapping(source, "format").items():  # separator, encoding and the like
         yield key.replace("_", " "), "" if value is None else str(value)
 
 
@@ -146,23 +155,24 @@ ENGINES = {"onnxruntime": "ONNX Runtime", "scikit-learn": "scikit-learn"}
 
 
 def proof(card: Any) -> Table | None:
-    """Return which engine serves the model, and how it was proven to answer as the fitted model does."""
-    engine = reading.mapping(card, "engine")
-    name = reading.text(engine, "name")
-    parity = reading.mapping(engine, "parity")
-    difference = reading.number(parity, "largest_difference")
-    found = [
-        ("engine", ENGINES.get(name, name)),
-        ("why", reading.text(engine, "reason")),
-        ("largest difference of a probability", "" if difference is None else f"{difference:.1e}" if difference else "0"),
-        ("rows compared", _count(parity, "rows")),
-        ("probes compared", _count(parity, "probes")),
-        ("rows with another class", _count(parity, "different_class_rows")),
-        ("the model takes", {"frame": "columns with their names", "objects": "columns as text and numbers"}.get(
-            reading.text(engine, "input"), "")),
-    ]  # fmt: skip
-    rows = [[Cell(label), outside(value)] for label, value in found if value]
-    return Table("proof", "Proof that it is served as it was fitted", ("", ""), rows, left=2) if rows else None
+    """Return how the engine that serves the model was compared with the fitted model; `None` where it was not."""
+    parity = reading.mapping(card, "engine", "parity")
+    columns = [of for of in (parity, reading.mapping(parity, "probes")) if of]
+    rows = []
+    for label, key, show in (
+        ("rows compared", "rows", count),
+        ("largest difference of a probability", "largest_difference", _difference),
+        ("rows with another class", "different_class_rows", count),
+    ):
+        values = [reading.number(of, key) for of in columns]
+        if any(value is not None for value in values):
+            rows.append([Cell(label), *(_number(value, show(value)) for value in values)])
+    heads = ("", "held-out rows", "probes")[: len(columns) + 1]
+    return Table("proof", "Proof that it is served as it was fitted", heads, rows) if rows else None
+
+
+def _difference(value: float | None) -> str:
+    return words.DASH if value is None else f"{value:.1e}" if value else "0"
 
 
 def libraries(card: Any) -> Table | None:

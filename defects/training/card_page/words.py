@@ -60,11 +60,9 @@ def _large(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def listed(names: Sequence[str], most: int, join: str = "and") -> str:
-    """Return names as a sentence has them; of many, the first ones and how many more there are."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} {join} {len(names) - most:,} more"
-    return f" {join} ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them."""
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
 
 
 def plural(number: float, word: str) -> str:
