@@ -21,10 +21,10 @@ from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import evaluate, reference
 from defects.training.export import export
-from defects.training.graph import shift
 from defects.training.options import Recipe
 from defects.training.precision import exact_shift
 from defects.training.splitting import split
+from defects.training.steps import shift
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -48,7 +48,7 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     schema = table.schema.observe(table.features)
     fit_x, test_x, fit_y, test_y = split(table, recipe.test_share, seed)
     shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
-    pipeline = _pipeline(ESTIMATORS[estimator](seed), schema, shifts)
+    pipeline = _pipeline(ESTIMATORS[estimator](seed, schema), schema, shifts)
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
         with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             pipeline.fit(fit_x, fit_y)
