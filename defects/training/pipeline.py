@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
+from defects.training.card_page.page import page
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import evaluate, reference
@@ -58,10 +60,9 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
             metrics = evaluate(test_y, probabilities, schema)
     with progress("exporting to ONNX and comparing with scikit-learn"):
         engine = export(pipeline, schema, test_x, fit_x)
-    model_digest = artifact.digest_of(engine.model)
     created = datetime.now(UTC)
     card = {
-        "version": f"{created:%Y%m%d-%H%M%S}-{model_digest[7:15]}",
+        "version": f"{created:%Y%m%d-%H%M%S}-{_unique(created, engine.model)}",
         "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
         "data": table.source | {"notes": list(table.notes)},
         "estimator": {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts},
@@ -71,15 +72,23 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         "libraries": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime", "skops")},
     }
+    distribution = reference(schema, fit_x, fit_y, probabilities)
     files = {
         engine.file: engine.model,
         "schema.json": artifact.dump(schema.to_json()),
         "card.json": artifact.dump(card),
-        "reference.json": artifact.dump(reference(schema, fit_x, fit_y, probabilities)),
+        "reference.json": artifact.dump(distribution),
         "golden.json": artifact.dump(engine.golden),
+        artifact.CARD_PAGE: page(card, schema, distribution).encode(),
     }
     _check_served(files, table)
     return Trained(files, card, pipeline)
+
+
+def _unique(created: datetime, model: bytes) -> str:
+    """Return what tells a model from any other that was made in the same second, also by the same command."""
+    moment = f"{created.timestamp()} {os.getpid()} {os.urandom(8).hex()} ".encode()
+    return artifact.digest_of(moment + artifact.digest_of(model).encode())[7:15]
 
 
 def _check_served(files: dict[str, bytes], table: Table) -> None:

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from defects.training.card_page import page, reading
+from defects import artifact
+from defects.training.card_page import reading, tables
+from defects.training.saving import Place
 from defects.values import one_line
 
-METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1", "log_loss": "log loss"}
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log loss",
+}
 MAX_CLASSES, MAX_WARNINGS, MAX_NOTES = 30, 30, 30  # that are printed
 MAX_NAME = 40  # columns of a class's name
 MAX_LINE = 2_000  # characters of a warning or a note
-TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the direction of a whole line around
-
-
-class Place(NamedTuple):
-    """Where the model was saved: what it is called, its directory, and the command that serves it."""
-
-    name: str
-    directory: Path
-    serve: str
-
-
-def of_directory(directory: Path) -> Place:
-    """Return the place of a model in a directory of its own."""
-    return Place(str(directory), directory, f"MODEL_DIR={shlex.quote(str(directory))} make serve")
-
-
-def of_store(tag: str, directory: Path) -> Place:
-    """Return the place of a model in the BentoML model store."""
-    return Place(tag, directory, f"DEFECTS_MODEL={shlex.quote(tag)} make serve")
+TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # they turn a line around
 
 
 def report(card: Mapping[str, Any], place: Place, digest: str) -> str:
@@ -46,7 +33,7 @@ def report(card: Mapping[str, Any], place: Place, digest: str) -> str:
             *_warnings(card), "", *_metrics(card), "", *_classes(card), "", *_notes(card), *_engine(card),
             f"model   {_line(place.name)}",
             f"digest  {digest}",
-            f"card    {_line(str(place.directory / page.FILE))}",
+            f"card    {_line(str(place.directory / artifact.CARD_PAGE))}",
             f"serve   {_line(place.serve)}",
         ]
     )  # fmt: skip
@@ -85,7 +72,7 @@ def _metrics(card: Mapping[str, Any]) -> Iterator[str]:
         f"; the baseline always says {_line(repr(always), 2 * MAX_NAME)}" if always else ""
     )
     yield f"{'':17}     value   95 % interval      baseline"
-    for key, name in METRICS.items():
+    for key, name in tables.METRICS.items():
         value, base = reading.number(metrics, key), reading.number(metrics, "baseline", key)
         if value is not None:
             ends = reading.interval(metrics, "intervals", key)

@@ -16,7 +16,6 @@ from defects.pages.tables import Table, html
 from defects.schema import Schema
 from defects.training.card_page import confusion, features, head, importances, reading, reliability, scores, tables
 
-FILE = "card.html"
 CONFUSION = (
     "Rows: the class that was right; columns: what the model said. Blue: right; red: wrong; the darker, the larger the "
     "share of the row."
