@@ -14,8 +14,10 @@ import pytest
 from conftest import BIN, ROOT, STEEL_PLATES, environment, quiet, run
 from defects import artifact, scoring
 from defects.training import dataset, evaluation, export, pipeline
+from defects.training.bootstrap import Bootstrap
 from defects.training.dataset import BadData
 from defects.training.estimators import ESTIMATORS
+from defects.training.evaluation import HeldOut
 from defects.training.options import Recipe
 
 needs_steel_plates = pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
@@ -92,12 +94,16 @@ def test_evaluation_is_what_it_says() -> None:
     schema = dataset.builtin(1, 0).schema
     labels = np.array([0, 1, 1])
     probabilities = np.array([[0.7, 0.3, 0, 0, 0, 0], [0.2, 0.8, 0, 0, 0, 0], [0.6, 0.4, 0, 0, 0, 0]])
-    metrics = evaluation.evaluate(labels, probabilities, schema)
+    shares = np.array([0.5, 0.3, 0.2, 0, 0, 0])
+    metrics = evaluation.evaluate(
+        HeldOut(labels, schema.class_names, shares, Bootstrap(labels, 6, seed=0)), probabilities
+    )
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["log_loss"] == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["log_loss"] == pytest.approx(-np.log([0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["recall"] == 0.5
-    assert metrics["classes"]["wet"] == {"precision": 0, "recall": 0, "f1": 0, "log_loss": None, "rows": 0}
+    nothing = {"precision": 0, "recall": 0, "f1": 0, "log_loss": None, "rows": 0, "predicted": 0}
+    assert metrics["classes"]["wet"] == nothing
 
 
 def test_the_reference_describes_what_was_fitted(trained: pipeline.Trained) -> None:
