@@ -131,7 +131,8 @@ def _refuse_commas_and_points(column: Column, found: Texts, words: list[str]) ->
         return
     row, plain = _place(found, wrong[0]), "numbers with nothing between thousands"
     if column.reading.decimal == ",":
-        raise column.bad(row, f"{shown(wrong[0])!r} has a point; expected a decimal comma, and {plain}")
+        problem = f"{shown(wrong[0])!r} has a point; expected a decimal comma, as --decimal says, and {plain}"
+        raise column.bad(row, problem)
     problem = f"{shown(wrong[0])!r} has a comma; expected"
     if all(map(_COMMA.fullmatch, wrong)):
         raise column.bad(row, f"{problem} a point before decimals, or --decimal ,; and {plain}", ["--decimal ,"])

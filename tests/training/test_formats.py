@@ -297,6 +297,9 @@ def test_what_the_command_names_is_not_left_out(tmp_path: Path) -> None:
         (lambda i: i % 21, 209, True),
         (lambda i: i % 21, 210, False),
         (lambda i: i % 20, 40, False),
+        (lambda i: i * 1.37, 10, True),
+        (lambda i: i % 6, 11, True),
+        (lambda i: i % 5, 15, False),
         (lambda i: f"c{i % 25}", 100, False),
     ],
 )

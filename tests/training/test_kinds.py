@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import ROOT
 from defects.features import Feature
 from defects.training import dataset
 from defects.training.bad_data import BadData
@@ -245,6 +246,15 @@ def test_all_columns_that_can_not_be_used_are_named_at_once(tmp_path: Path) -> N
     assert last == f"add to the command: {options}"
     said = Reading(ignore=("serial no", "when", "day", "list", "raw"), na=("?",))
     assert dataset.read(tmp_path / "t.parquet", "d", said).schema.names == ("amount", "good")
+
+
+def test_the_message_is_the_documented_one(tmp_path: Path) -> None:
+    columns = {"serial": [f"u{i}" for i in range(40)], "weight": [*map(str, range(7)), "?", *map(str, range(32))]}
+    file = csv_of(tmp_path, columns).rename(tmp_path / "parcels.csv")
+    with pytest.raises(BadData) as caught:
+        dataset.read(file, "d")
+    text = "\n".join(caught.value.lines).replace(f"{tmp_path}/", "")
+    assert f"```text\ntrain.py: {text}\n```" in (ROOT / "docs" / "your-data.md").read_text("utf-8")
 
 
 def test_the_list_of_what_can_not_be_used_is_bounded(tmp_path: Path) -> None:
