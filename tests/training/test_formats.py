@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from defects.training import dataset, fast_csv, formats, frames, tables
+from defects.training import dataset, fast_csv, formats, tables
 from defects.training.bad_data import BadData
 from defects.training.dataset import Table
 from defects.training.reading import Reading
@@ -365,12 +365,3 @@ def test_plain_files_are_read_fast_as_others_are_read(tmp_path: Path, monkeypatc
         write(tmp_path, start + header + rng.choice((b"\n", b"\r\n", b"\r")) + body)
         assert outcome(is_fast=True) == outcome(is_fast=False), (tmp_path / "t.csv").read_bytes()
     assert used > 25
-
-
-def test_a_column_is_text_or_numbers_in_a_data_frame(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("i,f,b,t,m,c,d\n1,1.5,True,x,True,1,u\n2,,False,,,2,v\n3,2,True, y,False,1,u\n")
-    contents = dataset.read_columns(tmp_path / "t.csv", "d", Reading(category=("c",)))
-    made = frames.frame(column for name, column in contents.columns.items() if name != "d")
-    expected = pd.read_csv(tmp_path / "t.csv", dtype={"c": str}, skipinitialspace=True).drop(columns="d")
-    pd.testing.assert_frame_equal(made, expected)
-    assert [made[name].dtype.kind for name in made] == ["i", "f", "b", "O", "O", "O"]
