@@ -31,8 +31,6 @@ def main(arguments: list[str] | None = None) -> None:
         saving.check(options.output)
         with progress(f"reading {options.data or 'the built-in data'}"):
             table = _table(options)
-        for note in table.notes:
-            _say(one_line(note))
         trained = pipeline.train(table, options.recipe, progress)
         with progress("saving"):
             place = saving.save(trained.files, trained.card, options.output)

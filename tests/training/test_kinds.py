@@ -296,10 +296,8 @@ def test_what_is_ignored_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_fitted_model_may_know_the_categories(tmp_path: Path) -> None:
-    file, known = (
-        csv_of(tmp_path, {"a": ["red", "blue", "red", ""], "n": [1, 2, 1, 2]}),
-        {"a": ("white", "red", "blue")},
-    )
+    file = csv_of(tmp_path, {"a": ["red", "blue", "red", ""], "n": [1, 2, 1, 2]})
+    known: dict[str, tuple[str, ...]] = {"a": ("white", "red", "blue")}
     table = dataset.table_of(dataset.read_columns(file, "d"), "d", known)
     assert table.schema.features[0].categories == known["a"]
     np.testing.assert_array_equal(table.features[:, 0], [1, 2, 1, math.nan])
