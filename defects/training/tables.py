@@ -124,14 +124,11 @@ def _check_file(path: Path) -> None:
 
 def _chosen(path: Path, header: Sequence[str], choice: Choice) -> list[int]:
     """Return the places of the columns to read."""
+    there, wanted, without = {*header}, {*(choice.names or header)}, {*choice.without}
     for name in choice.names or ():
-        if name not in header:
+        if name not in there:
             raise BadData(f"{path}: column {name!r} is missing; expected it {among(name, header)}")
-    chosen = [
-        place
-        for place, name in enumerate(header)
-        if (name not in choice.without if choice.names is None else name in choice.names)
-    ]
+    chosen = [place for place, name in enumerate(header) if name in wanted and name not in without]
     names = [header[place] for place in chosen]
     twice = next((name for name, count in Counter(names).items() if count > 1 and name.strip()), None)
     if twice is not None:
@@ -219,7 +216,7 @@ def _cells(rows: Iterator[list[str]], places: Sequence[int]) -> list[Any]:
 
 
 def _refuse_one_column(path: Path, header: Sequence[str]) -> None:
-    if len(header) == 1 and any(separator in header[0].strip() for separator in " :^~"):
+    if len(header) == 1 and any(separator in header[0].strip() for separator in (*NAMES, *" :^~")):
         known = ", ".join([*list(NAMES.values())[:-1]]) + f" or {list(NAMES.values())[-1]}"
         raise BadData(f"{path}: the header has one column, {shown(header[0])!r}; expected {known} between columns")
 

@@ -210,6 +210,7 @@ BROKEN: dict[str, tuple[Callable[[], str | bytes], str]] = {
     "only comments": (lambda: "# a\n# b\n", "is empty"),
     "only sep": (lambda: "sep=;\n", "is empty"),
     "spaces": (lambda: CSV.replace(",", " "), "the header has one column, 'a b d'; expected commas, semicolons,"),
+    "quoted lines": (lambda: '"a,b,d"\n"1,2,x"\n', "the header has one column, 'a,b,d'; expected commas, semicolons,"),
     "no header": (lambda: CSV[6:], "the header seems to be missing: the first line, '1.5,x,yes', looks like a row"),
     "no header, integers": (lambda: "39,13,x\n50,13,y\n38,9,x\n", "the header seems to be missing"),
     "no header, text": (lambda: "low,x\nhigh,y\nlow,x\n", "the header seems to be missing"),
