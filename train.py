@@ -12,11 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from defects import artifact, store
+from defects.settings import Fatal
 from defects.training import dataset, pipeline
+from defects.training.gate import Refused, open_gate
 from defects.training.options import Options, parse
 from defects.values import one_line
 
@@ -31,18 +34,26 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.output is not None:
             artifact.check_replaceable(options.output)
+        gate = open_gate(options.champion, options.margin) if options.champion else None
         with progress(f"reading {options.data or 'the built-in data'}"):
             table = _table(options)
-        trained = pipeline.train(table, options.recipe, progress)
+        trained = pipeline.train(table, options.recipe, progress, gate)
         with progress("saving"):
             place = _save(trained, options.output)
-    except artifact.BadArtifact as error:
+            if gate is not None and options.output is None:
+                store.make_champion(place)
+    except Fatal as error:
         error.exit()
+    except Refused as refusal:
+        sys.exit(f"train.py: {refusal}")
     except dataset.BadData as error:
         sys.exit(f"train.py: {one_line(str(error))}")
     except OSError as error:
         sys.exit(f"train.py: {one_line(_unwritable(error))}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+    if options.output is None:
+        for note in store.notes(place, datetime.now(UTC)):
+            print(f"note    {note}")
 
 
 def _unwritable(error: OSError) -> str:
