@@ -121,7 +121,8 @@ def table_of(contents: Contents, label: str) -> Table:
         label_name=_label_name(labelled),
     )
     held = schema.held(np.column_stack(values))
-    source = _source(contents, label, len(held)) | {role.removesuffix("s"): name for role, name in reading.roles.items()}
+    named = {role.removesuffix("s"): name for role, name in reading.roles.items()}
+    source = _source(contents, label, len(held)) | named
     return Table(held, found.indices, schema, source, notes=contents.notes, **made)
 
 
