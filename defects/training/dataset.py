@@ -126,7 +126,9 @@ def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] 
         label_name=_label_name(labelled),
     )
     held = schema.held(np.column_stack(values))
-    return Table(held, found.indices, schema, _source(contents, label, len(held)), notes=contents.notes, **made)
+    named = {role.removesuffix("s"): name for role, name in reading.roles.items()}
+    source = _source(contents, label, len(held)) | named
+    return Table(held, found.indices, schema, source, notes=contents.notes, **made)
 
 
 def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:

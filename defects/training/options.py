@@ -111,9 +111,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
-        "--champion", metavar="MODEL", help="store nothing if worse than this model: latest, a tag, a directory"
+        "--champion",
+        metavar="MODEL",
+        help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
-    group.add_argument("--margin", type=margin, default=0.0, help="by how much it may be worse (default: %(default)s)")
+    group.add_argument(
+        "--margin",
+        type=margin,
+        default=0.02,
+        help="by how much it may be worse: macro-F1, a class's recall and F1, and log loss as a share of what always "
+        "answering with the classes' shares has (default: %(default)s)",
+    )
     group.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
     group.add_argument("--if-missing", action="store_true", help="do nothing where the model store has a model")
 

@@ -26,6 +26,7 @@ from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
 from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.gate import Gate, warnings
 from defects.training.options import Recipe
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
@@ -44,14 +45,16 @@ class Trained:
     pipeline: Pipeline
 
 
-def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
+def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
     """Fit the recipe's estimator on a part of the rows and assess it on the rest.
 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
-    split, or the estimator can't be fitted.
+    split, or the estimator can't be fitted, and `Refused` where the model does not pass the gate.
     """
     estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
+    if gate is not None:
+        gate.check(schema)
     parts = split(table, recipe.test_share, seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
@@ -72,6 +75,10 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+        if gate is not None:
+            with progress(f"comparing with {gate.place}"):
+                assessed["comparison"] = comparison = gate.judge(table, parts, probabilities, recipe)
+                assessed["warnings"] += [finding.to_json() for finding in warnings(comparison)]
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
