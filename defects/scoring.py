@@ -57,7 +57,7 @@ def load(artifact: Artifact) -> Scorer:
         raise BadArtifact(f"{file}: {artifact.engine} can't load it: {error}") from error
 
 
-# --- links: what makes probabilities of scores, as scikit-learn does --------------------------------------------------
+# --- links: what makes probabilities of scores, as the library does --------------------------------------------------
 
 
 CLOSE = 1e-14  # scores nearer to the highest may have its probability, once rounded
@@ -79,9 +79,33 @@ def _softmax(scores: Scores) -> tuple[Probabilities, bool]:
     return powers, close
 
 
-# Each gives the probabilities, and whether two classes may have got the same one though their scores differ.
+def _sigmoid_float64(scores: Scores) -> tuple[Probabilities, bool]:
+    return _sigmoid(scores)[0], False
+
+
+def _softmax_float64(scores: Scores) -> tuple[Probabilities, bool]:
+    return _softmax(scores)[0], False
+
+
+def _sigmoid_float32(scores: Scores) -> tuple[Probabilities, bool]:
+    one = np.float32(1)
+    second = one / (one + np.exp(np.minimum(-scores.astype(np.float32), np.float32(88.7))))
+    return np.concatenate([one - second, second], axis=1).astype(np.float64), False
+
+
+def _softmax_float32(scores: Scores) -> tuple[Probabilities, bool]:
+    narrow = scores.astype(np.float32)
+    powers = np.exp(narrow - np.maximum.reduce(narrow, axis=1, keepdims=True))
+    total = np.add.accumulate(powers, axis=1, dtype=np.float64)[:, -1:]
+    return (powers / total.astype(np.float32)).astype(np.float64), False
+
+
+# Each gives the probabilities, and whether two classes may have got the same one though their scores differ: for those
+# of scikit-learn the scores decide; for LightGBM, in 64 bits, and XGBoost, in 32, the first highest probability does.
 LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
     "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
+    "sigmoid_float64": _sigmoid_float64, "softmax_float64": _softmax_float64,
+    "sigmoid_float32": _sigmoid_float32, "softmax_float32": _softmax_float32,
 }  # fmt: skip
 
 

@@ -22,9 +22,9 @@ from defects.schema import Rows, Schema
 from defects.scoring import Probabilities, Scorer
 from defects.training.conversion import classifier_of, to_onnx
 from defects.training.dataset import BadData
+from defects.training.ensembles import trees_of
 from defects.training.probes import probes
 from defects.training.steps import numbers
-from defects.training.trees import trees_of
 
 # The largest difference of a probability between scikit-learn and the engine with which it is served.
 PARITY_TOLERANCE = artifact.MAX_TOLERANCE
