@@ -33,13 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
             artifact.check_replaceable(options.output)
         with progress(f"reading {options.data or 'the built-in data'}"):
             table = _table(options)
+        for note in table.notes:
+            _say(one_line(note))
         trained = pipeline.train(table, options.recipe, progress)
         with progress("saving"):
             place = _save(trained, options.output)
     except artifact.BadArtifact as error:
         error.exit()
     except dataset.BadData as error:
-        sys.exit(f"train.py: {one_line(str(error))}")
+        sys.exit("\n".join(map(one_line, (f"train.py: {error.lines[0]}", *error.lines[1:]))))
     except OSError as error:
         sys.exit(f"train.py: {one_line(_unwritable(error))}")
     print(report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
@@ -70,7 +72,7 @@ def _has_model() -> bool:
 
 def _table(options: Options) -> dataset.Table:
     if options.data and options.label:
-        return dataset.read(options.data, options.label)
+        return dataset.read(options.data, options.label, options.reading)
     return dataset.builtin(options.rows, options.recipe.seed)
 
 

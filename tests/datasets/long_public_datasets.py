@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue import SETS, PublicSet
-from comparison import Outcome, compare
 
+from catalogue import BROUGHT, SETS, Brought, PublicSet
+from comparison import Outcome, compare, compare_brought
 from conftest import ROOT, Serve
 
 TABLES = ROOT / "build" / "datasets"
 OUTCOMES: list[Outcome] = []
 TITLES = (
     "data set", "rows", "numbers / booleans / categories", "classes", "option", "engine", "held-out rows compared",
-    "largest difference", "another class", "accuracy", "majority class", "warnings",
+    "largest difference", "another class", "accuracy", "majority class", "warnings", "left out",
 )  # fmt: skip
 
 
@@ -41,14 +41,22 @@ def test_public_data_is_served_as_scikit_learn_answers(one: PublicSet, serve: Se
     assert outcome.other_class == 0
 
 
+@pytest.mark.parametrize("brought", BROUGHT, ids=lambda one: f"{one.table}-{one.notebook}")
+def test_a_brought_model_is_served_as_it_answers(brought: Brought, serve: Serve, tmp_path: Path) -> None:
+    outcome = compare_brought(brought, TABLES / brought.set.file, tmp_path, serve)
+    OUTCOMES.append(outcome)
+    assert not outcome.refused
+    assert outcome.largest_difference <= 1e-6
+    assert outcome.other_class == 0
+
+
 def row(outcome: Outcome) -> list[str]:
     option = f"`{' '.join(outcome.set.option)}`" if outcome.set.option else ""
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
-        message = " ".join(outcome.refused.split()).replace("|", "\\|")
-        return [name, "", "", "", option, f"refused: {message}", *[""] * 6]
+        message = " ".join(outcome.refused.replace(f"{TABLES}/", "").split()).replace("|", "\\|")
+        return [name, "", "", "", option, f"refused: {message}", *[""] * 7]
     metrics = outcome.card["metrics"]
-    baseline = metrics.get("baseline", {}).get("accuracy")
     return [
         name,
         f"{outcome.rows:,}",
@@ -60,6 +68,7 @@ def row(outcome: Outcome) -> list[str]:
         f"{outcome.largest_difference:.1e}",
         str(outcome.other_class),
         f"{metrics['accuracy']:.3f}",
-        "" if baseline is None else f"{baseline:.3f}",
-        ", ".join(f"{w['kind']} {w['name']}".strip() for w in outcome.card.get("warnings", [])),
+        f"{metrics['baseline']['accuracy']:.3f}",
+        ", ".join(f"{warning['kind']} {warning['name']}".strip() for warning in outcome.card["warnings"]),
+        "; ".join(outcome.card["data"]["notes"]).replace("|", "\\|"),
     ]
