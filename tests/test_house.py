@@ -34,6 +34,9 @@ GROUND = (
     "defects.settings",
     "defects.artifact",
     "defects.store",
+    "defects.links",
+    "defects.decoding",
+    "defects.sklearn_engine",
     "defects.scoring",
 )
 

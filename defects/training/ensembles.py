@@ -39,6 +39,13 @@ def sees_32_bits(classifier: Any) -> bool:
     )
 
 
+def library_of(classifier: Any) -> str:
+    """Return the name of the library that a classifier is of, for people."""
+    return {boosters.LIGHTGBM: "LightGBM", boosters.XGBOOST: "XGBoost"}.get(
+        boosters.name_of(classifier), "scikit-learn"
+    )
+
+
 def _of_hist_boosting(classifier: HistGradientBoostingClassifier) -> list[Tree]:
     known = _known_categories(classifier)
     return [_boosted(predictor, known) for iteration in classifier._predictors for predictor in iteration]

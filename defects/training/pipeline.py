@@ -23,6 +23,7 @@ from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import export
+from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.options import Recipe
 from defects.training.parameters import set_parameters
@@ -74,7 +75,7 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(pipeline, schema, test_x, fit_x)
+        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
     model_digest = artifact.digest_of(engine.model)
     created = datetime.now(UTC)
     card = {

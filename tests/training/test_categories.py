@@ -17,6 +17,7 @@ from defects.schema import Schema
 from defects.training import conversion, ensembles, export, pipeline, probes, steps
 from defects.training.dataset import Table
 from defects.training.estimators import ESTIMATORS
+from defects.training.fitted import Fitted
 from defects.training.options import Recipe
 
 COLOURS = ("amber", "blue", "cyan", "green", "indigo", "red", "white")
@@ -116,7 +117,8 @@ def natively_categorical(rows: int = 600) -> tuple[Schema, Any, Any]:
 
 
 def proof(schema: Schema, rows: Any, fitted: Any, score: scoring.Scorer) -> export.Proof:
-    return export.prove(fitted, score, schema, export.ask(fitted, rows), probes.probes(fitted, schema, rows))
+    asked = Fitted.on_rows(fitted, schema)
+    return export.prove(asked, score, export.ask(asked, rows), probes.probes(fitted, schema, rows))
 
 
 def test_skl2onnx_converts_native_categories_wrongly_in_silence_and_the_proof_refuses_it(

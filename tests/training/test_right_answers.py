@@ -89,7 +89,7 @@ def _classes(count: int) -> tuple[DefectClass, ...]:
     return tuple(DefectClass(str(10 * number)) for number in range(count))
 
 
-def estimators(random: Random) -> dict[str, Callable[[int], Any]]:
+def estimators(random: Random) -> dict[str, Callable[[int, Schema], Any]]:
     """Small ones of those that there are, with random parameters."""
     trees, leaf, depth = int(random.integers(1, 25)), int(random.integers(1, 6)), [None, 2, 6][random.integers(3)]
     c = 10.0 ** random.integers(-3, 3)
