@@ -7,7 +7,7 @@ each replica proves them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,10 @@ class NotProven(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """What serves the model, why, and what it needs; `golden` are rows and answers that it has to give everywhere."""
+    """What serves the model, why, and what it needs; `golden` are rows and answers that it has to give everywhere.
+
+    `given` is what the pipeline itself gets of rows.
+    """
 
     name: str
     reason: str
@@ -51,6 +54,11 @@ class Engine:
     model: bytes
     parity: dict[str, Any]
     golden: dict[str, Any]
+    given: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the card has it."""
+        return {"name": self.name, "reason": self.reason, "parity": self.parity, **self.given}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def export(fitted: Fitted, held_out: Rows, known: Rows) -> Engine:
         if proof.problem is None:
             library, count = library_of(classifier_of(fitted.pipeline)), proof.parity["probes"]["rows"]
             reason = f"ONNX answers as {library} does, also on {count:,} probes"
-            return Engine("onnxruntime", reason, artifact.ONNX, model, proof.parity, proof.golden)
+            return Engine("onnxruntime", reason, artifact.ONNX, model, proof.parity, proof.golden, fitted.to_json())
         reason, parity = f"ONNX {proof.problem}", proof.parity
     try:
         model, golden = _for_sklearn(fitted, held, known)
@@ -109,7 +117,7 @@ def export(fitted: Fitted, held_out: Rows, known: Rows) -> Engine:
         raise BadData(
             f"no engine can serve this model: {reason}; the pipeline itself, loaded again, {problem}"
         ) from None
-    return Engine("scikit-learn", reason, artifact.SKOPS, model, parity, golden)
+    return Engine("scikit-learn", reason, artifact.SKOPS, model, parity, golden, fitted.to_json())
 
 
 def _root_cause(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,10 +20,11 @@ from defects import artifact, scoring
 from defects.schema import Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import assess, cross_validated
+from defects.training.card_page.page import page
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
-from defects.training.export import export
+from defects.training.export import Engine, export
 from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.options import Recipe
@@ -74,19 +76,32 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
+    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
+    if recipe.class_weight:
+        estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
         engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
-    model_digest = artifact.digest_of(engine.model)
-    created = datetime.now(UTC)
-    card = {
-        "version": f"{created:%Y%m%d-%H%M%S}-{model_digest[7:15]}",
-        "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+    described = {
         "data": table.source | {"notes": list(table.notes)},
-        "estimator": {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
-        | ({"class_weight": recipe.class_weight} if recipe.class_weight else {}),
+        "estimator": estimated,
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
-        "engine": {"name": engine.name, "reason": engine.reason, "parity": engine.parity},
+    }
+    files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
+    _check_served(files, table)
+    return Trained(files, card, pipeline)
+
+
+def _artifact(
+    schema: Schema, engine: Engine, described: dict[str, Any], distribution: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an artifact, and its card."""
+    created = datetime.now(UTC)
+    card = {
+        "version": f"{created:%Y%m%d-%H%M%S}-{_unique(created, engine.model)}",
+        "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+        **described,
+        "engine": engine.to_json(),
         "libraries": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime", "skops")},
     }
@@ -94,11 +109,11 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         engine.file: engine.model,
         "schema.json": artifact.dump(schema.to_json()),
         "card.json": artifact.dump(card),
-        "reference.json": artifact.dump(reference(schema, fit_x, labels[parts.fitted], probabilities)),
+        "reference.json": artifact.dump(distribution),
         "golden.json": artifact.dump(engine.golden),
+        artifact.CARD_PAGE: page(card, schema, distribution).encode(),
     }
-    _check_served(files, table)
-    return Trained(files, card, pipeline)
+    return files, card
 
 
 def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
@@ -110,6 +125,12 @@ def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
 def _weights(table: Table, recipe: Recipe, chosen: Any) -> Any:
     given = None if table.weights is None else table.weights[chosen]
     return row_weights(table.labels[chosen], given, recipe.class_weight)
+
+
+def _unique(created: datetime, model: bytes) -> str:
+    """Return what tells a model from any other that was made in the same second, also by the same command."""
+    moment = f"{created.timestamp()} {os.getpid()} {os.urandom(8).hex()} ".encode()
+    return artifact.digest_of(moment + artifact.digest_of(model).encode())[7:15]
 
 
 def _check_served(files: dict[str, bytes], table: Table) -> None:
