@@ -10,12 +10,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from defects import artifact, store
-from defects.training import dataset, pipeline, report, saving
+from defects.training import brought, dataset, importing, pipeline, report, saving
 from defects.training.options import Options, parse
 from defects.values import one_line
 
@@ -29,11 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         saving.check(options.output)
-        with progress(f"reading {options.data or 'the built-in data'}"):
-            table = _table(options)
-        for note in table.notes:
-            _say(one_line(note))
-        trained = pipeline.train(table, options.recipe, progress)
+        trained = _trained(options)
         with progress("saving"):
             place = saving.save(trained.files, trained.card, options.output)
     except artifact.BadArtifact as error:
@@ -62,6 +58,26 @@ def _has_model() -> bool:
     except artifact.BadArtifact as error:
         error.exit()
     return True
+
+
+def _trained(options: Options) -> pipeline.Trained:
+    """Fit a model, or take the one that was brought."""
+    model, data, label = options.model, options.data, options.label
+    if model is None or data is None or label is None:
+        with progress(f"reading {data or 'the built-in data'}"):
+            table = _table(options)
+        _tell(table.notes)
+        return pipeline.train(table, options.recipe, progress)
+    with progress(f"reading {model} and {data}"):
+        loaded = importing.load(model, trust_pickle=options.trust_pickle)
+        rows = brought.read(loaded, data, label, options.reading)
+    _tell(rows.table.notes)
+    return pipeline.bring(rows, loaded, options.recipe, progress)
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        _say(one_line(note))
 
 
 def _table(options: Options) -> dataset.Table:

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -20,17 +20,20 @@ from defects import artifact, scoring
 from defects.schema import Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import assess, cross_validated
+from defects.training.brought import Brought
 from defects.training.card_page.page import page
-from defects.training.dataset import BadData, Table
+from defects.training.conversion import classifier_of
+from defects.training.dataset import BadData, Table, printable
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
 from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.importing import Loaded
 from defects.training.options import Recipe
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
-from defects.training.splitting import split
+from defects.training.splitting import Split, split
 from defects.training.steps import shift
 
 Progress = Callable[[str], AbstractContextManager[None]]
@@ -90,6 +93,38 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
     return Trained(files, card, pipeline)
+
+
+def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress) -> Trained:
+    """Assess a fitted model on the rows that were brought with it, and make it an artifact; raises `BadData`."""
+    fitted, model = brought.fitted, loaded.model
+    scoring.use_one_thread(model)
+    schema = fitted.schema.observe(brought.table.features)
+    table = replace(brought.table, schema=schema)
+    rows = table.features.astype(np.float64)
+    parts = Split(np.arange(0), np.arange(len(rows)), "given")
+    with progress(f"evaluating on {len(rows):,} rows"):
+        probabilities = fitted.predict_proba(rows)
+        assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    with progress("exporting to ONNX and comparing with the model itself"):
+        engine = export(fitted, rows, rows)
+    content = loaded.path.read_bytes()
+    described = {
+        "data": table.source | {"notes": list(table.notes)},
+        "estimator": {
+            "name": type(classifier_of(model)).__name__,
+            "file": printable(loaded.path.name),
+            "sha256": artifact.digest_of(content).removeprefix("sha256:"),
+            "seed": recipe.seed,
+            "parameters": _parameters(model),
+            "shifts": {},
+        },
+        "split": parts.to_json(),
+        **assessed,
+    }
+    files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
+    _check_served(files, table)
+    return Trained(files, card, model)
 
 
 def _artifact(
