@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defects.training.estimators import ESTIMATORS
+from defects.training.estimators import ESTIMATORS, missing_extra
 from defects.training.formats import encoding_name
 from defects.training.reading import Reading
 
@@ -133,6 +133,8 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         parser.error("--seed: expected a number from 0 to 4294967295")
     if given.data is not None and given.rows is not None:
         parser.error("--rows: is for the built-in data only; expected it without --data")
+    if problem := missing_extra(given.estimator):
+        parser.error(f"--estimator: {problem}")
     for name in ONLY_WITH_DATA:
         if given.data is None and getattr(given, name) not in (None, [], "."):
             parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
