@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
             table = _table(options)
         for note in table.notes:
             _say(one_line(note))
-        trained = pipeline.train(table, options.recipe, progress)
+        trained = pipeline.train(table, options.recipe, progress, options.arguments)
         with progress("saving"):
             place = saving.save(trained.files, trained.card, options.output)
     except artifact.BadArtifact as error:

@@ -22,7 +22,7 @@ from defects.training.labels import labels
 from defects.training.precision import is_wide
 from defects.training.reading import AS_WRITTEN, Reading
 from defects.training.tables import Choice, Column, Contents
-from defects.values import CONTROL
+from defects.values import printable
 
 __all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
 
@@ -116,7 +116,7 @@ def table_of(contents: Contents, label: str) -> Table:
     schema = Schema(
         tuple(features),
         tuple(_class(labelled, name) for name in found.classes),
-        title=_printable(Path(contents.path.name.removesuffix(".gz")).stem).replace("_", " "),
+        title=printable(Path(contents.path.name.removesuffix(".gz")).stem).replace("_", " "),
         label_type=found.type,
         label_name=_label_name(labelled),
     )
@@ -127,7 +127,7 @@ def table_of(contents: Contents, label: str) -> Table:
 def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:
     with contents.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    name = _printable(contents.path.name)
+    name = printable(contents.path.name)
     return {"source": name, "rows": rows, "label": label, "sha256": digest, "format": contents.format.to_json()}
 
 
@@ -138,11 +138,6 @@ def _label_name(column: Column) -> str:
             None, f"has the name of another field of every answer; rename it (not {', '.join(ANSWER_FIELDS)})"
         )
     return column.name
-
-
-def _printable(name: str) -> str:
-    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
-    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _class(column: Column, name: str) -> DefectClass:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import split
 from defects.training.steps import shift
+from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -44,8 +45,8 @@ class Trained:
     pipeline: Pipeline
 
 
-def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
-    """Fit the recipe's estimator on a part of the rows and assess it on the rest.
+def train(table: Table, recipe: Recipe, progress: Progress, command: Sequence[str] = ()) -> Trained:
+    """Fit the recipe's estimator on a part of the rows and assess it on the rest; `command` has `train.py`'s arguments.
 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
     split, or the estimator can't be fitted.
@@ -85,6 +86,7 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         "estimator": estimated,
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
+        "command": [printable(argument) for argument in command],
     }
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
