@@ -23,7 +23,7 @@ from defects.training.assessment import assess, cross_validated
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
 from defects.training.conversion import classifier_of
-from defects.training.dataset import BadData, Table, printable
+from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
@@ -36,6 +36,7 @@ from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import Split, split
 from defects.training.steps import shift
+from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -95,6 +96,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         "estimator": estimated,
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
+        "command": [*recipe.arguments],
     }
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
@@ -134,6 +136,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
             "shifts": {},
         },
         "split": parts.to_json(),
+        "command": [*recipe.arguments],
         **assessed,
     }
     files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
