@@ -13,7 +13,7 @@ Two precisions: a feature's values are held in 32 bits, rounded once, so that ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import values
-from defects.features import DefectClass, Feature
+from defects.features import Codes, DefectClass, Feature
 from defects.kinds import CATEGORY, LABEL_TYPES, TEXT, Label, read_label
 from defects.objects import Malformed, ObjectReader
 from defects.problems import (
@@ -233,7 +233,8 @@ class Schema:
         for feature, value in zip(self.features, row.tolist(), strict=True):
             low, high = feature.observed_low or 0.0, feature.observed_high or 0.0
             width = high - low or 1.0  # a constant column is not scaled
-            beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if value == value else (-1.0, 0.0))  # noqa: PLR0124
+            candidate = value == value and feature.kind != CATEGORY  # noqa: PLR0124
+            beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if candidate else (-1.0, 0.0))
         return beyond.index(max(beyond))
 
     @cached_property
@@ -243,6 +244,11 @@ class Schema:
     def known_features(self, unknown: str, *, suggest: bool) -> str:
         """Say which features there are, and which one an unknown name may stand for."""
         return self._objects.known_features(unknown, suggest=suggest)
+
+    @property
+    def codes(self) -> Mapping[int, Codes]:
+        """The codes of each feature that is a category, by its column."""
+        return self._objects.codes
 
     @cached_property
     def _objects(self) -> ObjectReader:

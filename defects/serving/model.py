@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,14 @@ class Limits:
 
 def body_bytes(schema: Schema) -> int:
     """Return the bytes that `MAX_ROWS` rows take as JSON objects, generously. More would be parsed for nothing."""
-    return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
+    names = sum(len(name.encode()) + 40 for name in schema.names)
+    texts = sum(max(map(_escaped_bytes, feature.categories), default=0) for feature in schema.features)
+    return MAX_ROWS * (names + texts) + (1 << 16)
+
+
+def _escaped_bytes(text: str) -> int:
+    """Return the most bytes that a text takes in JSON."""
+    return len(json.dumps(text))
 
 
 def all_bodies_bytes(one: int, most: int | None = None) -> int:
@@ -53,10 +61,10 @@ def prediction_objects(
     model: ServedModel, probabilities: RoundedProbabilities, best: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Make one JSON object for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
-    names, labels = model.schema.class_names, model.schema.labels
+    names, labels, label_name = model.schema.class_names, model.schema.labels, model.schema.label_name
     return [
         {
-            "defect": labels[index],
+            label_name: labels[index],
             "confidence": values[index],
             "probabilities": dict(zip(names, values, strict=True)),
             "prediction_id": new_id(),
