@@ -25,17 +25,19 @@ def request_model(schema: Schema) -> type[BaseModel]:
 
 @lru_cache(16)
 def answer_model(schema: Schema) -> type[BaseModel]:
-    """Make the pydantic model of one prediction."""
+    """Make the pydantic model of one prediction. Its class, the attribute `defect`, has the label's name in JSON."""
     names = list(schema.class_names)
     label: Any = {TEXT: str, INTEGER: int, NUMBER: float, BOOLEAN: bool}[schema.label_type]
     meanings = "; ".join(f"`{c.name}`: {c.description}" for c in schema.classes if c.description)
     return create_model(
         "Prediction",
         __doc__="What the service says of one row.",
-        __config__=ConfigDict(json_schema_extra={"additionalProperties": False}),
+        __config__=ConfigDict(serialize_by_alias=True, json_schema_extra={"additionalProperties": False}),
         defect=(
             label,
             Field(
+                alias=schema.label_name,
+                title=schema.label_name.capitalize(),
                 description=f"The most probable class. {meanings}".strip(),
                 json_schema_extra={"enum": list[Any](schema.labels)},
             ),

@@ -24,6 +24,7 @@ from defects.check.protocols import CODECS, Call, json_call, post, v1, v2
 from defects.features import FLOAT32_MAX
 from defects.http import openapi
 from defects.http.messages import SANE_ID
+from defects.kinds import REFUSE
 from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
 from defects.schema import ModelRows, Schema
@@ -256,9 +257,14 @@ def _refused_field(run: Run, call: Call, field: str, what: str) -> None:
 
 def invalid_value(run: Run) -> str:
     """Check that every protocol refuses a value out of range, and a missing one where it is required (null or NaN)."""
-    names = run.model.schema.names
-    required = [column for column, feature in enumerate(run.model.schema.features) if not feature.optional]
-    changes = [(0, 10 * FLOAT32_MAX, "out of range"), *((column, np.nan, "missing") for column in required[:1])]
+    names, features = run.model.schema.names, run.model.schema.features
+    # Where an unknown category counts as missing, nothing is out of range.
+    limited = [column for column, feature in enumerate(features) if feature.unknown == REFUSE]
+    required = [column for column, feature in enumerate(features) if not feature.optional]
+    changes = [(column, 10 * FLOAT32_MAX, "out of range") for column in limited[:1]]
+    changes += [(column, np.nan, "missing") for column in required[:1]]
+    if not changes:
+        raise Skipped("every feature may be missing, and an unknown category counts as that")
     for codec in CODECS:
         for column, value, what in changes:
             changed: ModelRows = run.samples[0].rows[:1].astype(np.float64)
