@@ -8,7 +8,9 @@ SCENARIO ?= steady
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup serve train test test-long check bento image push bench bench-start load lock
+DATASETS := build/datasets/.written
+
+.PHONY: help setup serve train test test-long survey check bento image push bench bench-start load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +30,9 @@ test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for som
 
 test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, and ask through a proxy in Go, in half an hour
 	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/training/test_right_answers.py $(ARGS)
+
+survey: setup $(DATASETS)  ## Train, serve and compare with scikit-learn on public data sets; ARGS="-k penguins" for one
+	@$(BIN)/python -u -m pytest -q -s tests/datasets/long_public_datasets.py $(ARGS)
 
 check: lint types manifests  ## Lint, check types and manifests
 
@@ -68,7 +73,8 @@ lock:  ## Resolve the dependencies anew
 	    --no-emit-index-url --no-emit-package warehouse-defects --custom-compile-command "make lock" $(ARGS) \
 	    --extra "$$1" --output-file "requirements/$$1.txt" pyproject.toml "$${@:2}"; }; \
 	compile dev; compile serve --constraint requirements/dev.txt; compile clients; \
-	compile serve-sklearn --constraint requirements/dev.txt; compile load --constraint requirements/dev.txt
+	compile serve-sklearn --constraint requirements/dev.txt; compile load --constraint requirements/dev.txt; \
+	compile datasets --constraint requirements/dev.txt
 
 .PHONY: model lint types manifests
 model: setup
@@ -86,9 +92,14 @@ manifests: setup .venv-clients/.installed
 
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt
-.venv/.installed .venv-clients/.installed:
+.venv-datasets/.installed: requirements/datasets.txt
+.venv/.installed .venv-clients/.installed .venv-datasets/.installed:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
 	@echo "installing $< into $(@D); this takes about a minute"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+$(DATASETS): .venv-datasets/.installed tests/datasets/catalogue.py tests/datasets/write_tables.py
+	@.venv-datasets/bin/python tests/datasets/write_tables.py $(@D)
 	@touch $@

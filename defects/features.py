@@ -164,18 +164,16 @@ class Feature:
     def problem_with(self, value: Any, field: str) -> Problem:
         """Return what is wrong with a number, or a missing one, that `field` may not have."""
         number = as_float(value)
-        problem, expected = f"{short(number)} is out of range", self.expected
-        if self.kind == BOOLEAN:
-            problem = f"is {short(number)}"
-        elif self.kind == CATEGORY:
-            problem = f"{short(number)} is the code of no category"
-            expected = f"a code from 0 to {len(self.categories) - 1}, of {self.expected}"
+        expected = self.expected
         if type(value) is Constant:
             problem = f"is {value}"
         elif not math.isfinite(number):
             problem = "is missing" if math.isnan(number) else "is infinite"
-        if math.isnan(number):
-            expected = self.expected
+        elif self.kind == CATEGORY:
+            problem = f"{short(number)} is the code of no category"
+            expected = f"a code from 0 to {len(self.categories) - 1}, of {self.expected}"
+        else:
+            problem = f"is {short(number)}" if self.kind == BOOLEAN else f"{short(number)} is out of range"
         return Problem(field, problem, expected)
 
     def problem_with_category(self, value: Any, field: str, *, suggest: bool) -> Problem:

@@ -153,7 +153,8 @@ def test_a_category_becomes_its_code(sent: Any, row: list[float]) -> None:
 @pytest.mark.parametrize(
     ("value", "problem", "expected"),
     [
-        ("XL", "'XL' is unknown", "one of 'L', 'M', 'S', 'm'"),
+        ("XL", "'XL' is unknown", "one of 'L', 'M', 'S', 'm'; did you mean 'L'?"),
+        ("huge", "'huge' is unknown", "one of 'L', 'M', 'S', 'm'"),
         ("l", "'l' is unknown", "one of 'L', 'M', 'S', 'm'; did you mean 'L'?"),
         (" S ", "' S ' is unknown", "one of 'L', 'M', 'S', 'm'; did you mean 'S'?"),
         ("", "'' is unknown", "one of 'L', 'M', 'S', 'm'"),

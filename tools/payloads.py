@@ -28,6 +28,7 @@ from defects.protocols.requests import Value
 from defects.schema import ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
+from defects.training.categories import known_codes
 from defects.training.columns import inexact, numbers
 from tools import urls
 from tools.answers import IsRight, checker, most_bytes
@@ -182,6 +183,8 @@ def _from_table(path: Path, schema: Schema) -> NDArray[np.float64]:
 
 
 def _column(column: tables.Column, feature: Feature) -> NDArray[np.float64]:
+    if feature.kind == CATEGORY:
+        return known_codes(column, feature)
     found = numbers(column)
     given = ~np.isnan(found.values)
     if found.boolean and feature.kind != BOOLEAN and given.any():
