@@ -202,7 +202,7 @@ class Feature:
         near.sort(key=lambda name: name[:1].casefold() != folded[:1])
         compared = near[: MAX_COMPARED // max(len(text), 10) ** 2]
         same = [name for name in near if name.strip().casefold() == folded]
-        return next(iter(same or difflib.get_close_matches(text, compared, n=1, cutoff=0.7)), None)
+        return next(iter(same or difflib.get_close_matches(text, compared, n=1)), None)
 
 
 class Codes:
