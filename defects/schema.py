@@ -89,8 +89,14 @@ class Schema:
     def purpose(self) -> str:
         """Say in one sentence what a model of this schema does."""
         if self.label_name == "defect":
-            return f"Says which defect, if any, a row of the {self.title} shows."
-        return f"Says which {self.label_name.replace('_', ' ')} a row of the {self.title} has."
+            return f"Says which defect, if any, a row of the {values.phrase(self.title)} shows."
+        return f"Says which {values.phrase(self.label_name)} a row of the {values.phrase(self.title)} has."
+
+    @property
+    def heading(self) -> str:
+        """Name a service with a model of this schema."""
+        name = values.phrase(self.label_name)
+        return f"{name[:1].upper()}{name[1:]} classifier"
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -17,13 +17,14 @@ BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of t
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is known of a served model: `description` is what `GET /model` answers."""
+    """What is known of a served model: `description` is what `GET /model` answers, `card_page` what `/card` does."""
 
     schema: Schema
     name: str  # in V1 and V2 URLs
     version: str
     engine: str
     description: Mapping[str, Any]
+    card_page: bytes | None = None  # the card for people, in HTML
 
 
 @dataclass(frozen=True)
