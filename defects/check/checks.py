@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
 from defects import scoring
-from defects.artifact import Artifact, Golden
+from defects.artifact import CARD_PAGE, Artifact, Golden
 from defects.check import agreement, protocols
 from defects.check.agreement import TOLERANCE, ProtocolAnswers, Sample
 from defects.check.client import Client, Failed, Response, Skipped, difference, parsed, read_json
@@ -168,6 +168,10 @@ def artifact_served(run: Run) -> str:
     _same({name: described[name] for name in expected}, expected)
     content = {"schema": run.artifact.schema.to_json(), "card": run.artifact.card}
     _same({name: described[name] for name in content}, orjson.loads(orjson.dumps(content)))
+    page = run.artifact.files.get(CARD_PAGE)
+    card = run.client.get("/card")
+    if page is not None and card.status not in HIDDEN and (card.status, card.body) != (200, page):
+        raise Failed(f"{card.excerpt}; expected the artifact's {CARD_PAGE}")
     return run.artifact.digest
 
 
