@@ -29,7 +29,7 @@ class PublicSet:
         return "," if self.form == "comma" else "."
 
 
-# How tables are written: by pandas' `to_csv(index=False)` unless `form` says otherwise. Own files are copied as they are.
+# How tables are written: by pandas' `to_csv(index=False)` unless `form` says otherwise; own files are copied.
 SUFFIXES = {"parquet": ".parquet", "gzip": ".csv.gz", "tab": ".tsv"}
 OWN_FILES = ("as it is", "backslashes")  # the latter before quotes
 
