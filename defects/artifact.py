@@ -1,9 +1,9 @@
 """Read and write a trained model as files: a directory that lists what it holds, with digests.
 
-`schema.json`, `card.json`, `reference.json` (the training distribution), `golden.json` (inputs with expected
-probabilities), `model.onnx` or `model.skops`, and `digests.json` with the SHA-256 of each of them. The artifact's own
-digest is the SHA-256 of `digests.json`: digests inside the directory prove that it is whole, the one pinned outside
-proves that it is the one meant.
+`schema.json`, `card.json`, `card.html` (the same for people), `reference.json` (the training distribution),
+`golden.json` (inputs with expected probabilities), `model.onnx` or `model.skops`, and `digests.json` with the SHA-256
+of each of them. The artifact's own digest is the SHA-256 of `digests.json`: digests inside the directory prove that it
+is whole, the one pinned outside proves that it is the one meant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects import files, values
+from defects import directories, files, values
 from defects.features import LARGEST
 from defects.schema import ModelRows, Schema
 from defects.settings import DIGEST, SANE, Fatal
@@ -34,6 +33,7 @@ MAX_FILES = 100
 MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
+CARD_PAGE = "card.html"  # the card for people; an artifact without it is a valid one
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
 
 
@@ -136,36 +136,49 @@ def listing(contents: Mapping[str, bytes]) -> bytes:
 
 def write(directory: Path, contents: Mapping[str, bytes]) -> None:
     """Write files and their digests into an existing directory."""
-    for name, content in contents.items():
-        (directory / name).write_bytes(content)
-    (directory / DIGESTS).write_bytes(listing(contents))
+    directories.write(directory, {**contents, DIGESTS: listing(contents)})
 
 
 def replace(directory: Path, contents: Mapping[str, bytes]) -> None:
     """Write an artifact at `directory`, in place of one that may be there; a reader never sees half of it.
 
-    Raises `FileExistsError` where something other than an artifact stands there.
+    Raises `FileExistsError` where something other than an artifact stands there, and `OSError` where there is no place
+    to write to.
     """
     check_replaceable(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
+    place = directories.place_of(directory)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with directories.scratch(place.parent) as scratch:
+        new = scratch / "new"
         new.mkdir()
         write(new, contents)
-        if directory.exists():
-            directory.rename(old)
-        try:
-            new.rename(directory)
-        except OSError:
-            if old.exists():
-                old.rename(directory)
-            raise
+        directories.put(new, place)
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise `FileExistsError` where something other than an artifact stands at `directory`."""
-    if directory.exists() and not (directory.is_dir() and (_is_artifact(directory) or not any(directory.iterdir()))):
+    """Raise `FileExistsError` where an artifact at `directory` would take the place of anything but an artifact."""
+    place = directories.place_of(directory)
+    if outer := next((folder for folder in place.parents if _is_artifact(folder)), None):
+        raise FileExistsError(f"{directory} is inside the model artifact {outer}; expected a place outside of it")
+    if not place.exists():
+        return
+    if not place.is_dir() or not (_is_artifact(place) or not any(place.iterdir())):
         raise FileExistsError(f"{directory} exists and is not a model artifact; expected a new or empty directory")
+    if other := sorted({entry.name for entry in place.iterdir()} - _own_names(place)):
+        raise FileExistsError(
+            f"{directory} has files besides a model artifact's, such as {other[0]!r}; expected a new or empty directory"
+        )
+    if Path.cwd().is_relative_to(place):
+        raise FileExistsError(f"{directory} is the directory that this runs in; expected another one")
+
+
+def _own_names(directory: Path) -> set[str]:
+    """Return the names of the files that an artifact may have: what it lists, and what any artifact has."""
+    try:
+        listed = _listed(files.read_json(files.read(directory / DIGESTS, MAX_DIGESTS)))
+    except (files.Unreadable, ValueError):
+        listed = {}
+    return {DIGESTS, ONNX, SKOPS, CARD_PAGE, *REQUIRED, *listed}
 
 
 def _is_artifact(directory: Path) -> bool:

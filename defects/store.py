@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from defects import artifact, files
+from defects import artifact, directories, files
 from defects.artifact import BadArtifact, NoModel
 
 CHECKOUT = "checkout"  # the label of a model in the store that says who trained it
@@ -37,10 +40,28 @@ def newest_trained_here() -> str | None:
     return str(max(ours, key=lambda model: model.creation_time).tag) if ours else None
 
 
+def check() -> None:
+    """Raise `OSError` where no model can be put into the BentoML model store, `BadArtifact` where one is damaged."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    home = BentoMLContainer.bentoml_home.get()
+    if not home:
+        raise OSError("BENTOML_HOME is empty; expected a directory, or no BENTOML_HOME")
+    models = Path(BentoMLContainer.model_store_dir.get())
+    for folder in (models, models / artifact.NAME):  # nothing is tried in them: who lists models would stumble over it
+        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise OSError(f"{folder} can't be written to; expected a directory for models, or another BENTOML_HOME")
+    tempfile.gettempdir()  # BentoML writes there first
+    directories.check(directories.place_of(_scratch() / "model"))
+    if damaged := _damaged_models():
+        raise damaged
+
+
 def put(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
     """Put an artifact into the BentoML model store and return its tag.
 
-    Raises `BadArtifact` where another model in the store is damaged.
+    Whoever looks finds the whole model or none of it. Raises `OSError`, `FileExistsError` where the store has this
+    version, or `BadArtifact` where another model in the store is damaged.
     """
     import bentoml
 
@@ -48,6 +69,7 @@ def put(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
     try:
         with bentoml.models.create(
             f"{artifact.NAME}:{card['version']}",
+            _model_store=cast(Any, _Whole()),
             module=engine,  # the one column of `bentoml models list` that is ours to fill
             labels={"engine": engine, "estimator": card["estimator"]["name"], CHECKOUT: checkout()},
             metadata={
@@ -57,11 +79,47 @@ def put(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
             },
         ) as model:
             artifact.write(Path(model.path), contents)
+    except OSError:
+        raise
     except Exception as error:
         if damaged := _damaged_models():  # it looks at the others to find the newest
             raise damaged from error
         raise
     return str(model.tag)
+
+
+class _Whole:
+    """Takes the place of BentoML's own way to fill its store, which leaves half a model where it is stopped."""
+
+    @contextmanager
+    def register(self, tag: Any) -> Iterator[str]:
+        """Give a directory for a model's files, and move it into the store when they are all there."""
+        import bentoml
+        from bentoml._internal.configuration.containers import BentoMLContainer
+
+        models = Path(BentoMLContainer.model_store_dir.get())
+        place, latest = models / tag.path(), models / tag.latest_path()
+        with directories.scratch(_scratch()) as scratch:
+            yield str(scratch / "new")
+            directories.sync(scratch / "new")
+            place.parent.mkdir(exist_ok=True)
+            directories.put_new(scratch / "new", place)
+            newest = not latest.exists() or _created(bentoml.models.get(tag)) >= _created(bentoml.models.get(tag.name))
+            if newest:
+                directories.write(scratch, {"latest": tag.version.encode()})
+                (scratch / "latest").replace(latest)
+
+
+def _created(model: Any) -> datetime:
+    created: datetime = model.creation_time
+    return created
+
+
+def _scratch() -> Path:
+    """Return the directory for unfinished models, on the same disk as the store."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return Path(BentoMLContainer.tmp_bento_store_dir.get())
 
 
 def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, str | None]:

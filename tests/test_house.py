@@ -32,6 +32,7 @@ GROUND = (
     "defects.objects",
     "defects.schema",
     "defects.settings",
+    "defects.directories",
     "defects.artifact",
     "defects.store",
     "defects.scoring",

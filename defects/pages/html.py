@@ -42,7 +42,7 @@ def join(*content: object) -> Markup:
 
 
 def document(title: str, style: str, script: str, *content: Markup) -> str:
-    """Return a whole page that needs nothing else, with our own style sheet and script.
+    """Return a whole page that needs nothing else, with our own style sheet and script, which may be empty.
 
     Nothing is loaded and nothing else runs, whatever the texts in the page say.
     """
@@ -55,13 +55,17 @@ def document(title: str, style: str, script: str, *content: Markup) -> str:
         element("title", title),
         element("style", trusted(style)),
     )
-    body = element("body", *content, element("script", trusted(script)))
+    body = element("body", *content, *([element("script", trusted(script))] if script else []))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _policy(style: str, script: str) -> str:
-    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return f"default-src 'none'; style-src 'sha256-{allowed[0]}'; script-src 'sha256-{allowed[1]}'; base-uri 'none'"
+    parts = [f"{kind}-src 'sha256-{_digest(text)}'" for kind, text in (("style", style), ("script", script)) if text]
+    return "; ".join(["default-src 'none'", *parts, "base-uri 'none'"])
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def trusted(text: str) -> Markup:

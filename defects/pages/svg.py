@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
@@ -13,6 +14,8 @@ from defects.pages.html import element, plain
 LINE, CHARACTER = 14, 6.4  # height of a line of text and width of a character, in pixels
 BOLD = 1.2  # how much wider bold letters, and those of names, may be
 AXIS = 34  # under the last panel
+BROAD = "mwMW@%&—…"  # letters and signs that are broader than others
+JOINERS = "\u200c\u200d\ufe0e\ufe0f"  # between the parts of an emoji
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -53,6 +56,29 @@ def shortened(name: str, most: int) -> str:
     name = plain(name)
     start = (most - 1) // 3
     return name if len(name) <= most else f"{name[:start]}…{name[len(name) - (most - 1 - start) :]}"
+
+
+def pixels(content: str) -> float:
+    """Return about how wide a text is: never less than it is in most fonts."""
+    return sum(_pixels(character) for character in content)
+
+
+def _pixels(character: str) -> float:
+    if unicodedata.combining(character) or character in JOINERS:
+        return 0.0
+    if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x2FFF:
+        return 2.4 * CHARACTER
+    return CHARACTER * (1.8 if character in BROAD else 1.5 if unicodedata.category(character) == "Lu" else 1.0)
+
+
+def fitted(name: str, most: float) -> str:
+    """Return a name that takes at most so many pixels, without its middle where it is too long."""
+    whole = found = plain(name)
+    length = len(whole)
+    while pixels(found) > most and length > 1:
+        length = min(length - 1, int(length * most / pixels(found)) + 1)
+        found = shortened(whole, length)
+    return found
 
 
 def numbers(x: Scale, ticks: Sequence[float], bottom: float, width: int) -> Iterator[Markup]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ from numpy.typing import NDArray
 
 from defects import simulator
 from defects.features import DefectClass, Feature
-from defects.kinds import BOOLEAN
+from defects.kinds import BOOLEAN, CATEGORY, MISSING, REFUSE
 from defects.schema import ANSWER_FIELDS, ModelRows, Schema
-from defects.training import tables
-from defects.training.columns import Numbers, numbers
+from defects.training import left_out, roles, tables
+from defects.training.bad_data import BadData, Problems, among, option, shown
+from defects.training.inferring import Values, infer
 from defects.training.labels import labels
 from defects.training.precision import is_wide
-from defects.training.tables import BadData, Column
+from defects.training.reading import AS_WRITTEN, Reading
+from defects.training.tables import Choice, Column, Contents
 from defects.values import CONTROL
 
-__all__ = ["BadData", "Table", "builtin", "read"]
+__all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
+
+ROLES: dict[str, Callable[[Column], Any]] = {"groups": roles.groups, "times": roles.times, "weights": roles.weights}
 
 
 @dataclass(frozen=True)
@@ -49,34 +54,81 @@ def builtin(rows: int, seed: int) -> Table:
     return Table(scans.features, scans.labels, simulator.SCHEMA, source)
 
 
-def read(path: Path, label: str) -> Table:
-    """Read a CSV or Parquet file: one row an example, with numeric or boolean features and a column of labels.
+def read(path: Path, label: str, reading: Reading = AS_WRITTEN) -> Table:
+    """Read a CSV or Parquet file: one row an example, with columns of features and one of labels.
 
-    Ranges, missingness and classes are inferred. Rows are counted from 1, the header not included. Raises `BadData`.
+    Kinds, ranges, missingness and classes are inferred, but for what `reading` says. Rows are counted from 1, the
+    header not included. Raises `BadData`, which names all columns that can't be used.
     """
-    columns = tables.read(path)
-    if label not in columns:
-        raise BadData(f"{path}: no column {label!r}; expected the label column {tables.among(label, [*columns])}")
-    labelled = columns.pop(label)
-    rows = len(labelled.cells)
-    if not rows:
+    return table_of(read_columns(path, label, reading), label)
+
+
+def read_columns(path: Path, label: str, reading: Reading = AS_WRITTEN) -> Contents:
+    """Read the columns that are not ignored, with those left out that are no features; raises `BadData`."""
+    said = reading.said(label)
+    _refuse_twice(path, said)
+    names = list(dict.fromkeys(name for name, _ in said))
+    contents = tables.read_contents(path, Choice(without=reading.ignore, kept=names), reading)
+    for name, role in said:
+        if name not in contents.header:
+            what = "expected the label column" if role == "--label" else f"{role}: expected it"
+            raise BadData(f"{path}: no column {name!r}; {what} {among(name, contents.header)}")
+    if not len(contents.columns[label].cells):
         raise BadData(f"{path}: has no rows; expected at least two for each class")
-    if not columns:
-        raise BadData(f"{path}: has only the label column {label!r}; expected at least one feature column")
-    found = labels(labelled)
-    values = {name: numbers(column) for name, column in columns.items()}
+    reasons = {name: left_out.reason(column) for name, column in contents.columns.items() if name not in names}
+    kept = {name: column for name, column in contents.columns.items() if not reasons.get(name)}
+    if kept.keys() <= {label, *reading.roles.values()}:
+        what = "only the label column" if len(contents.header) == 1 else "no feature besides the label column"
+        raise BadData(f"{path}: has {what} {label!r}; expected at least one feature column")
+    return replace(contents, columns=kept, notes=(*contents.notes, *filter(None, reasons.values())))
+
+
+def _refuse_twice(path: Path, said: Sequence[tuple[str, str]]) -> None:
+    """Raise `BadData` where the command says two things of one column."""
+    found: dict[str, str] = {}
+    for name, role in said:
+        if role == "--allow-unknown" and found.get(name) == "--category":
+            continue
+        if found.setdefault(name, role) != role:
+            raise BadData(f"{path}: column {name!r} is given to {found[name]} and to {role}; expected one of them")
+
+
+def table_of(contents: Contents, label: str) -> Table:
+    """Return the labelled table that the columns are; raises `BadData`, which names all that can't be used."""
+    columns = dict(contents.columns)
+    labelled = columns.pop(label)
+    reading = labelled.reading
+    problems = Problems(str(contents.path))
+    with problems.collected(by_option=False):
+        found = labels(labelled)
+    made: dict[str, Any] = {}
+    for role, name in reading.roles.items():
+        with problems.collected(by_option=False):
+            made[role] = ROLES[role](columns.pop(name))
+    values: list[NDArray[np.float64]] = []
+    features: list[Feature] = []
+    for column in columns.values():
+        with problems.collected():
+            one = infer(column)
+            features.append(_feature(column, one))
+            values.append(one.values)
+    problems.refuse()
     schema = Schema(
-        tuple(_feature(column, values[name]) for name, column in columns.items()),
+        tuple(features),
         tuple(_class(labelled, name) for name in found.classes),
-        title=_printable(path.stem).replace("_", " "),
+        title=_printable(Path(contents.path.name.removesuffix(".gz")).stem).replace("_", " "),
         label_type=found.type,
         label_name=_label_name(labelled),
     )
-    features = schema.held(np.column_stack([column.values for column in values.values()]))
-    with path.open("rb") as file:
+    held = schema.held(np.column_stack(values))
+    return Table(held, found.indices, schema, _source(contents, label, len(held)), notes=contents.notes, **made)
+
+
+def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:
+    with contents.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    source = {"source": _printable(path.name), "rows": rows, "label": label, "sha256": digest}
-    return Table(features, found.indices, schema, source)
+    name = _printable(contents.path.name)
+    return {"source": name, "rows": rows, "label": label, "sha256": digest, "format": contents.format.to_json()}
 
 
 def _label_name(column: Column) -> str:
@@ -97,21 +149,28 @@ def _class(column: Column, name: str) -> DefectClass:
     try:
         return DefectClass(name)
     except ValueError as error:
-        raise column.bad(None, f"has the class {tables.shown(name)!r}: its {error}") from None
+        raise column.bad(None, f"has the class {shown(name)!r}: its {error}") from None
 
 
-def _feature(column: Column, found: Numbers) -> Feature:
+def _feature(column: Column, found: Values) -> Feature:
     try:
         return _described(column, found)
     except ValueError as error:
-        raise BadData(f"{column.path}: column {tables.shown(column.name)!r}: its {error}") from None
+        raise BadData(f"{column.path}: column {shown(column.name)!r}: its {error}") from None
 
 
-def _described(column: Column, found: Numbers) -> Feature:
+def _described(column: Column, found: Values) -> Feature:
     missing = np.isnan(found.values)
     if missing.all():
-        raise column.bad(None, "is empty in every row; expected at least one number")
-    optional = bool(missing.any())
-    if found.boolean:
+        raise column.bad(None, "is empty in every row; expected at least one value")
+    unknown = column.name in column.reading.allow_unknown
+    if unknown and found.kind != CATEGORY:
+        problem = f"holds {found.kind}s; expected categories, as --allow-unknown is for them"
+        raise column.bad(None, problem, [option("--category", column.name)])
+    optional = bool(missing.any()) or unknown
+    if found.kind == BOOLEAN:
         return Feature(column.name, low=0, high=1, optional=optional, kind=BOOLEAN)
+    if found.kind == CATEGORY:
+        handling = MISSING if unknown else REFUSE
+        return Feature(column.name, optional=optional, kind=CATEGORY, categories=found.categories, unknown=handling)
     return Feature(column.name, optional=optional, wide=is_wide(found.values[~missing]))

@@ -2,41 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
+from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, total
 
 REFERENCE_BINS = 10
+CONFIDENCE_BINS = 10  # of a reliability diagram
+SCORE_BINS = 20
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
-def evaluate(labels: NDArray[np.int64], probabilities: Probabilities, schema: Schema) -> dict[str, Any]:
-    """Return accuracy, macro-F1 and log loss (natural logarithm), over all and by class."""
-    classes = np.arange(len(schema.classes))
-    predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=0.0
-    )
-    surprise = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1))
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that no model was fitted on: their classes `[rows]`, the names of all classes, the shares of these in the
+    fitted part `[classes]`, which is what a model without features knows, and the resamples."""
+
+    labels: Labels
+    names: Sequence[str]
+    shares: Floats
+    bootstrap: Bootstrap
+
+    def answers(self, probabilities: Probabilities) -> Answers:
+        """Return the answers of a model with these probabilities `[rows, classes]`."""
+        return Answers.of(probabilities, self.labels)
+
+    def total(self, answers: Answers) -> Sums:
+        """Return the sums over all rows."""
+        return total(self.labels, answers, len(self.names))
+
+    @cached_property
+    def majority(self) -> Answers:
+        """The answers of a model that knows no features: always the most frequent class, with the classes' shares."""
+        return self.answers(np.tile(self.shares, (len(self.labels), 1)))
+
+
+def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
+    """Return the card's `metrics` of a model with these probabilities `[rows, classes]`, over all and by class.
+
+    Log loss is in natural logarithms. A class counts in a mean over classes where it has held-out rows or is predicted.
+    """
+    labels, answers = held.labels, held.answers(probabilities)
+    sums = held.total(answers)
     return {
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)),
-        "log_loss": float(log_loss(labels, probabilities, labels=classes)),
-        "classes": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "log_loss": float(surprise[labels == i].mean()) if support[i] else None,
-                "rows": int(support[i]),
-            }
-            for i, name in enumerate(schema.class_names)
+        **metrics_of(sums),
+        "intervals": held.bootstrap.intervals(answers),
+        "baseline": {
+            "class": held.names[int(held.shares.argmax())],
+            **metrics_of(held.total(held.majority)),
         },
+        "classes": _by_class(held, answers, sums),
+        "confusion": confusion(labels, answers.predicted, len(held.names)),
+        "reliability": reliability(labels, probabilities),
+        "scores": _scores(held, probabilities),
     }
+
+
+def metrics_of(sums: Sums) -> dict[str, float]:
+    """Return the four metrics as plain numbers."""
+    return {name: float(value) for name, value in sums.metrics().items()}
+
+
+def _by_class(held: HeldOut, answers: Answers, sums: Sums) -> dict[str, Any]:
+    precision = np.divide(sums.right, sums.predicted, out=np.zeros_like(sums.right), where=sums.predicted > 0)
+    recall, f1 = np.nan_to_num(sums.recall()), np.nan_to_num(sums.f1())
+    return {
+        name: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "log_loss": float(answers.losses[held.labels == i].mean()) if sums.true[i] else None,
+            "rows": int(sums.true[i]),
+            "predicted": int(sums.predicted[i]),
+        }
+        for i, name in enumerate(held.names)
+    }
+
+
+def confusion(labels: Labels, predicted: Labels, classes: int) -> list[list[int]]:
+    """Return how many rows of each class (a row of the matrix) were said to be of each (a column)."""
+    counts: list[list[int]] = (
+        np.bincount(labels * classes + predicted, minlength=classes**2).reshape(-1, classes).tolist()
+    )
+    return counts
+
+
+def reliability(labels: Labels, probabilities: Probabilities) -> list[dict[str, Any]]:
+    """Return, for bins of the highest probability that have rows, its mean and the share of rows that are right."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    edges = np.arange(CONFIDENCE_BINS + 1) / CONFIDENCE_BINS
+    places = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, CONFIDENCE_BINS - 1)
+    return [
+        {
+            "low": float(edges[place]),
+            "high": float(edges[place + 1]),
+            "rows": int((places == place).sum()),
+            "confidence": float(confidence[places == place].mean()),
+            "accuracy": float(right[places == place].mean()),
+        }
+        for place in np.unique(places).tolist()
+    ]
+
+
+def calibration_error(bins: list[dict[str, Any]]) -> float:
+    """Return the expected calibration error: how far confidence and accuracy are apart, weighted by rows.
+
+    Naeini, Cooper and Hauskrecht (AAAI 2015).
+    """
+    rows = sum(found["rows"] for found in bins)
+    return float(sum(found["rows"] * abs(found["confidence"] - found["accuracy"]) for found in bins) / rows)
+
+
+def _scores(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
+    """Return, for the rows of each class, a histogram of the probability that it was given."""
+    edges, predicted = np.arange(SCORE_BINS + 1) / SCORE_BINS, probabilities.argmax(axis=1)
+    found = {}
+    for i, name in enumerate(held.names):
+        right, wrong = (
+            np.histogram(probabilities[(held.labels == i) & chosen, i], bins=edges)[0].tolist()
+            for chosen in (predicted == i, predicted != i)
+        )
+        found[name] = {"edges": edges.tolist(), "right": right, "wrong": wrong}
+    return found
 
 
 def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabilities: Probabilities) -> dict[str, Any]:

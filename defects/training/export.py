@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from defects import artifact, scoring
+from defects import artifact, scoring, values
+from defects.features import Feature
+from defects.kinds import CATEGORY
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities, Scorer
+from defects.training.conversion import classifier_of, to_onnx
 from defects.training.dataset import BadData
-from defects.training.graph import classifier_of, to_onnx, trees_of
 from defects.training.probes import probes
+from defects.training.steps import numbers
+from defects.training.trees import trees_of
 
 # The largest difference of a probability between scikit-learn and the engine with which it is served.
 PARITY_TOLERANCE = artifact.MAX_TOLERANCE
@@ -84,7 +88,7 @@ def export(pipeline: Pipeline, schema: Schema, held_out: Rows, fitted: Rows) -> 
     held = ask(pipeline, held_out)
     parity: dict[str, Any] = {}
     try:
-        model = to_onnx(pipeline, wide=schema.wide)
+        model = to_onnx(pipeline, numbers(schema), wide=schema.wide)
         score = scoring.onnx_scorer(model)
     except Exception as error:  # whatever can't be converted, scikit-learn still can serve
         reason = f"the model can't be converted to ONNX: {_root_cause(error)}"
@@ -218,8 +222,14 @@ def _difference(parity: dict[str, Any]) -> str | None:
 
 def _described(schema: Schema, row: NDArray[np.float64]) -> str:
     """Describe a row for people; of many features, the first ones."""
-    pairs = [f"{name}={value:.17g}" for name, value in zip(schema.names, row.tolist(), strict=True)]
+    pairs = [f"{f.name}={_shown(f, value)}" for f, value in zip(schema.features, row.tolist(), strict=True)]
     return ", ".join(pairs[:8]) + (" …" if len(pairs) > 8 else "")
+
+
+def _shown(feature: Feature, value: float) -> str:
+    if feature.kind == CATEGORY and not np.isnan(value):
+        return values.shown(feature.shown(value))
+    return f"{value:.17g}"
 
 
 # --- golden inputs -------------------------------------------------------------------------------------------------

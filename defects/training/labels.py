@@ -16,12 +16,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
-from defects.training.columns import TRUTHS, encoded, merged
+from defects.training.columns import TRUTHS, check_type, encoded, merged
 from defects.training.tables import Column, shown
 
+FEW_NUMBERS = 20  # are classes, however few rows each of them has,
+FEW_ROWS = 10  # and more are with as many rows for each,
+MOST_NUMBERS = 1_000  # up to so many
 INT64 = range(-(2**63), 2**63)
 
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+_COMMA = re.compile(r"-?\d*,?\d*", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)?(\.\d*)?", re.ASCII)  # and at least one digit
 
 
@@ -36,6 +40,7 @@ class Labels:
 
 def labels(column: Column) -> Labels:
     """Read the labels; raises `BadData` for a row without one, for unusable ones, and for a class with one row."""
+    check_type(column)
     found, codes, kind = _typed(column) if column.typed else _from_text(column)
     missing = codes < 0
     if missing.any():
@@ -44,6 +49,8 @@ def labels(column: Column) -> Labels:
     index = {label: place for place, label in enumerate(ordered)}
     indices = np.array([index[label] for label in found], np.int64)[codes]
     classes = tuple(map(str, ordered))
+    if kind in (INTEGER, NUMBER):
+        _refuse_regression(column, len(classes))
     _refuse_rare(column, indices, classes)
     return Labels(indices, classes, kind)
 
@@ -58,19 +65,31 @@ def _refuse_rare(column: Column, indices: NDArray[np.int64], classes: Sequence[s
         raise column.bad(int((indices == rare).argmax()), problem)
 
 
+def _refuse_regression(column: Column, count: int) -> None:
+    """Raise `BadData` for numbers that are measured rather than classes: many different ones, each in few rows."""
+    rows = len(column.cells)
+    if count > MOST_NUMBERS or (count > FEW_NUMBERS and count * FEW_ROWS > rows):
+        what = f"has {count:,} different numbers in {rows:,} rows, as a target of regression has"
+        raise column.bad(None, f"{what}; expected classes: put the numbers into bins first, such as low and high")
+
+
 Found = tuple[
     Sequence[Any], NDArray[np.int64], str
 ]  # distinct labels, the place of each row's, -1 if missing, the type
 
 
 def _stripped(column: Column) -> tuple[Any, NDArray[np.int64]]:
+    """Return the texts without spaces around them; only empty ones are missing, and those of `--na`."""
     text = pc.utf8_trim_whitespace(column.cells)
-    return encoded(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text))
+    markers = pa.array(["", *column.reading.na], pa.large_string())
+    return encoded(pc.if_else(pc.is_in(text, value_set=markers), pa.scalar(None, pa.large_string()), text))
 
 
 def _from_text(column: Column) -> Found:
     """Read labels without a type: integers if all are, else numbers if all are, else booleans if all are, else text."""
     distinct, codes = _stripped(column)
+    if column.reading.decimal == "," and all(map(_COMMA.fullmatch, distinct.to_pylist())):
+        distinct = pc.replace_substring(distinct, ",", ".")
     texts: list[str] = distinct.to_pylist()
     if all(map(_is_integer, texts)):
         return list(map(int, texts)), codes, INTEGER

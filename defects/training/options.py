@@ -10,28 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from defects.training.estimators import ESTIMATORS
+from defects.training.formats import encoding_name
+from defects.training.reading import Reading
 
 DEFAULT_ESTIMATOR = "hist-gradient-boosting"
 CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read a table: what kind columns are of, which are no features, and how its cells are written."""
-
-    category: tuple[str, ...] = ()
-    number: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    allow_unknown: tuple[str, ...] = ()
-    group: str | None = None
-    time: str | None = None
-    weight: str | None = None
-    encoding: str | None = None
-    decimal: str = "."
-    na: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", type=Path, help="CSV or Parquet file; default: the built-in simulated scan tunnel")
     group.add_argument("--label", help="the label column of --data")
     group.add_argument("--rows", type=positive, help="rows of built-in data (default: 40000)")
-    group.add_argument("--encoding", help="of a CSV file that is not UTF-8 or UTF-16, such as latin-1")
+    group.add_argument("--encoding", type=_encoding, help="of a CSV file that is not UTF-8 or UTF-16, such as latin-1")
     group.add_argument("--decimal", choices=(".", ","), default=".", help="what stands before decimals in a CSV file")
     group.add_argument("--na", action="append", default=[], metavar="TOKEN", help="one more text for a missing value")
 
@@ -185,6 +171,14 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _encoding(text: str) -> str:
+    """Read the name of an encoding."""
+    try:
+        return encoding_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def folds(text: str) -> int:

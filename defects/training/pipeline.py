@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,14 +18,19 @@ from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
+from defects.scoring import Probabilities
+from defects.training.assessment import assess, cross_validated
+from defects.training.card_page.page import page
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
-from defects.training.evaluation import evaluate, reference
-from defects.training.export import export
-from defects.training.graph import shift
+from defects.training.evaluation import reference
+from defects.training.export import Engine, export
+from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.options import Recipe
+from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import split
+from defects.training.steps import shift
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -39,34 +45,61 @@ class Trained:
 
 
 def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
-    """Fit the recipe's estimator on a stratified split and evaluate it on the rest.
+    """Fit the recipe's estimator on a part of the rows and assess it on the rest.
 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
-    split.
+    split, or the estimator can't be fitted.
     """
     estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
-    fit_x, test_x, fit_y, test_y = split(table, recipe.test_share, seed)
+    parts = split(table, recipe.test_share, seed)
+    rows, labels = table.features.astype(np.float64), table.labels
+    fit_x, test_x = rows[parts.fitted], rows[parts.held]
     shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
-    pipeline = _pipeline(ESTIMATORS[estimator](seed), schema, shifts)
+
+    def fitted(chosen: Any) -> Pipeline:
+        made = _pipeline(_classifier(recipe, schema), schema, shifts)
+        fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
+        return made
+
+    def answer(chosen: Any, tested: Any) -> Probabilities:
+        return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
+
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
         with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
-            pipeline.fit(fit_x, fit_y)
+            pipeline = fitted(parts.fitted)
         scoring.use_one_thread(pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
-            metrics = evaluate(test_y, probabilities, schema)
+            assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+        if recipe.folds:
+            with progress(f"cross-validating: fitting {recipe.folds} times"):
+                assessed |= cross_validated(table, recipe, answer)
+    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
+    if recipe.class_weight:
+        estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
         engine = export(pipeline, schema, test_x, fit_x)
-    model_digest = artifact.digest_of(engine.model)
+    described = {
+        "data": table.source | {"notes": list(table.notes)},
+        "estimator": estimated,
+        "split": parts.to_json() | {"test_share": recipe.test_share},
+        **assessed,
+    }
+    files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
+    _check_served(files, table)
+    return Trained(files, card, pipeline)
+
+
+def _artifact(
+    schema: Schema, engine: Engine, described: dict[str, Any], distribution: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an artifact, and its card."""
     created = datetime.now(UTC)
     card = {
-        "version": f"{created:%Y%m%d-%H%M%S}-{model_digest[7:15]}",
+        "version": f"{created:%Y%m%d-%H%M%S}-{_unique(created, engine.model)}",
         "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
-        "data": table.source | {"notes": list(table.notes)},
-        "estimator": {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts},
-        "split": {"fitted_rows": len(fit_x), "held_out_rows": len(test_x), "held_out_share": recipe.test_share},
-        "metrics": metrics,
+        **described,
         "engine": {"name": engine.name, "reason": engine.reason, "parity": engine.parity},
         "libraries": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime", "skops")},
@@ -75,11 +108,28 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         engine.file: engine.model,
         "schema.json": artifact.dump(schema.to_json()),
         "card.json": artifact.dump(card),
-        "reference.json": artifact.dump(reference(schema, fit_x, fit_y, probabilities)),
+        "reference.json": artifact.dump(distribution),
         "golden.json": artifact.dump(engine.golden),
+        artifact.CARD_PAGE: page(card, schema, distribution).encode(),
     }
-    _check_served(files, table)
-    return Trained(files, card, pipeline)
+    return files, card
+
+
+def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
+    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
+    set_parameters(classifier, recipe.parameters)
+    return classifier
+
+
+def _weights(table: Table, recipe: Recipe, chosen: Any) -> Any:
+    given = None if table.weights is None else table.weights[chosen]
+    return row_weights(table.labels[chosen], given, recipe.class_weight)
+
+
+def _unique(created: datetime, model: bytes) -> str:
+    """Return what tells a model from any other that was made in the same second, also by the same command."""
+    moment = f"{created.timestamp()} {os.getpid()} {os.urandom(8).hex()} ".encode()
+    return artifact.digest_of(moment + artifact.digest_of(model).encode())[7:15]
 
 
 def _check_served(files: dict[str, bytes], table: Table) -> None:

@@ -7,152 +7,248 @@ Training and the load tests both read tables here, so this needs neither pandas 
 from __future__ import annotations
 
 import csv
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-CSV, PARQUET = (".csv", ".txt", ""), (".parquet", ".pq")  # how files of each kind are named
+from defects.training import formats
+from defects.training.bad_data import BadData, among, option, shown
+from defects.training.formats import NAMES, PARQUET, TABLE, Format, is_number, is_table
+from defects.training.reading import AS_WRITTEN, Reading
+
+__all__ = ["BadData", "Column", "Contents", "Reading", "among", "is_table", "read", "read_contents", "shown"]
+
 ROWS_AT_ONCE = 10_000  # that a CSV's cells are Python objects
-MOST_SHOWN = 60  # characters of a cell in a message
-
-USABLE = "a number, or true or false; for the label, also text"
 EXTENSION = b"ARROW:extension:name"  # in a field's metadata, for a type that only another library knows
-
-
-class BadData(Exception):
-    """The data can't be used; the message names file, column, row and what was expected."""
+NO_HEADER = (
+    "the header seems to be missing: the first line, {}, looks like a row; expected a first line with the names of the "
+    "columns"
+)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column's cells: a pyarrow chunked array `[rows]` of numbers, booleans, or text as `large_string`.
+    """One column's cells: a pyarrow chunked array `[rows]`; text is `large_string`.
 
-    Cells of a CSV, which has no types, are all text and not `typed`.
+    Cells of a CSV, which has no types, are all text and not `typed`. It is `categorical` where the file says that the
+    values are categories, and `foreign` where only another library knows their type.
     """
 
     path: Path
     name: str
     cells: Any
     typed: bool
+    reading: Reading = AS_WRITTEN
+    categorical: bool = False
+    foreign: bool = False
 
-    def bad(self, row: int | None, problem: str) -> BadData:
-        """Return the error to raise for the cell in `row`, counted from 0 as arrays are, or for the whole column."""
+    def bad(self, row: int | None, problem: str, options: Sequence[str] | None = None) -> BadData:
+        """Return the error to raise for the cell in `row`, counted from 0 as arrays are, or for the whole column.
+
+        `options` are what the command needs in addition; by default, that the column is left out.
+        """
         place = "" if row is None else f", row {row + 1}:"
-        return BadData(f"{self.path}: column {self.name!r}{place} {problem}")
+        added = (option("--ignore", self.name),) if options is None else options
+        return BadData(f"{self.path}: column {self.name!r}{place} {problem}", options=added)
 
 
-def shown(cell: str) -> str:
-    """Return a cell as messages have it: its beginning, where it is long."""
-    return cell if len(cell) <= MOST_SHOWN else f"{cell[:MOST_SHOWN]}…"
+@dataclass(frozen=True)
+class Contents:
+    """What was read of a file: all the names that it has, and the columns that were asked for, in the file's order.
+
+    `notes` say in words what is unusual about the file and what was left out.
+    """
+
+    path: Path
+    format: Format
+    header: tuple[str, ...]
+    columns: dict[str, Column]
+    notes: tuple[str, ...]
 
 
-def among(name: str, known: Sequence[str]) -> str:
-    """Return the names that there are, and which of them `name` may have been meant to be."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"among {', '.join(map(repr, known))}{f'; did you mean {close[0]!r}?' if close else ''}"
+@dataclass(frozen=True)
+class Choice:
+    """Which columns to read: those with these `names`, or all but those `without`.
+
+    A data frame's index is read only where it is one of `names` or `kept`.
+    """
+
+    names: Sequence[str] | None = None
+    without: Sequence[str] = ()
+    kept: Sequence[str] = ()
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file's name is that of a CSV or Parquet file."""
-    return path.suffix.lower() in CSV + PARQUET
-
-
-def read(path: Path, names: Sequence[str] | None = None) -> dict[str, Column]:
+def read(path: Path, names: Sequence[str] | None = None, reading: Reading = AS_WRITTEN) -> dict[str, Column]:
     """Read the columns with these names, or all of them, in the file's order; raises `BadData`.
 
     Other columns are left out, whatever is in them.
     """
+    return read_contents(path, Choice(names), reading).columns
+
+
+def read_contents(path: Path, choice: Choice, reading: Reading = AS_WRITTEN) -> Contents:
+    """Read columns as `read` does, with what there is to say about the file."""
     try:
-        if path.is_dir() or not is_table(path):
-            raise BadData(f"{path}: is no CSV or Parquet file, by its name; expected one, such as x.csv or x.parquet")
-        if not path.is_file():
-            raise BadData(f"{path}: no such file; expected a CSV or Parquet file")
-        if path.stat().st_size == 0:
-            raise BadData(f"{path}: is empty; expected a header and rows")
-        return (_read_parquet if path.suffix.lower() in PARQUET else _read_csv)(path, names)
+        _check_file(path)
+        form = formats.recognise(path, reading)
+        reader = _read_parquet if form.kind == PARQUET else _read_csv
+        header, columns, about_index = reader(path, form, choice, reading)
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadData(f"{path}: can't be read: {reason}; expected a CSV or Parquet file") from None
+        raise BadData(f"{path}: can't be read: {reason}; {TABLE}") from None
+    named, notes = _named(path, header, columns)
+    if choice.names is None and form.kind != PARQUET:
+        _refuse_values_as_names(path, header, named)
+    said = [note for note in (form.note(path), *about_index, *notes) if note]
+    return Contents(path, form, tuple(header), named, tuple(said))
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice and twice[0]:
-        raise BadData(f"{path}: column {twice[0]!r} appears more than once; expected unique column names")
-    for number, name in enumerate(names, 1):
-        if not name.strip():
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise BadData(f"{path}: is a directory; {TABLE}")
+    if not path.exists():
+        raise BadData(f"{path}: no such file; {TABLE}")
+    if not path.is_file():
+        raise BadData(f"{path}: is no regular file; {TABLE}")
+    if path.stat().st_size == 0:
+        raise BadData(f"{path}: is empty; expected a header and rows")
+
+
+def _chosen(path: Path, header: Sequence[str], choice: Choice) -> list[int]:
+    """Return the places of the columns to read."""
+    for name in choice.names or ():
+        if name not in header:
+            raise BadData(f"{path}: column {name!r} is missing; expected it {among(name, header)}")
+    chosen = [
+        place
+        for place, name in enumerate(header)
+        if (name not in choice.without if choice.names is None else name in choice.names)
+    ]
+    names = [header[place] for place in chosen]
+    twice = next((name for name, count in Counter(names).items() if count > 1 and name.strip()), None)
+    if twice is not None:
+        problem = f"{path}: column {twice!r} appears more than once; expected unique column names in the first line"
+        raise BadData(f"{problem}, which is {_first_line(header)}")
+    return chosen
+
+
+def _first_line(header: Sequence[str]) -> str:
+    return repr(shown(",".join(header)))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _named(path: Path, header: Sequence[str], columns: Sequence[Column]) -> tuple[dict[str, Column], list[str]]:
+    """Return the columns that have a name, and what to say of the others; raises `BadData` where they have values.
+
+    A first column without a name is a data frame's index, if no two of its cells are the same.
+    """
+    notes = []
+    nameless = [place for place, name in enumerate(header, 1) if not name.strip()]
+    for number, column in zip(nameless, [column for column in columns if not column.name.strip()], strict=False):
+        if not pc.any(pc.not_equal(column.cells.cast(pa.large_string()), "")).as_py():
+            notes.append(f"column {number}, which has no name and no values, is left out")
+        elif number == 1 and len(column.cells.unique()) == len(column.cells):
+            notes.append("the first column, which has no name, is taken for a data frame's index and left out")
+        else:
             raise BadData(
                 f"{path}: column {number} has no name; expected a name for every column "
                 "(a data frame's index is left out by to_csv(index=False))"
             )
+    return {column.name: column for column in columns if column.name.strip()}, notes
 
 
-def _chosen(path: Path, header: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """Return the names of the columns to read, in the file's order."""
-    _check_names(path, header)
-    for name in names or ():
-        if name not in header:
-            raise BadData(f"{path}: column {name!r} is missing; expected it {among(name, header)}")
-    return [name for name in header if names is None or name in names]
+def _refuse_numbers_as_names(path: Path, header: Sequence[str]) -> None:
+    """Raise `BadData` where names are numbers, and not such as columns are called by: 0, 1, 2 or 2019, 2020."""
+    numbers = [name for name in header if is_number(name)]
+    counting = all(name.strip().isdigit() for name in numbers)
+    values = [int(name) for name in numbers] if counting else []
+    if numbers and not (counting and all(one < other for one, other in pairwise(values))):
+        raise BadData(f"{path}: {NO_HEADER.format(_first_line(header))}")
+
+
+def _refuse_values_as_names(path: Path, header: Sequence[str], columns: dict[str, Column]) -> None:
+    """Raise `BadData` where most names that are words are also values of their own columns."""
+    words = [column for column in columns.values() if not is_number(column.name)]
+    if sum(pc.any(pc.equal(column.cells, column.name)).as_py() or False for column in words) * 2 > len(words):
+        raise BadData(f"{path}: {NO_HEADER.format(_first_line(header))}")
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
+Read = tuple[list[str], list[Column], list[str]]  # the header, the columns that were chosen, and notes
 
-def _read_csv(path: Path, names: Sequence[str] | None) -> dict[str, Column]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = _rows(path, file)
+
+def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Read:
+    with formats.lines(path, form) as lines:
+        rows = _rows(path, form, lines)
         header = next(rows, [])
         if not header:
             raise BadData(f"{path}: is empty; expected a header and rows")
-        if len(header) == 1 and any(separator in header[0] for separator in ";\t|"):
-            raise BadData(f"{path}: the header has one column, {shown(header[0])!r}; expected commas between columns")
-        chosen = _chosen(path, header, names)
-        places = [header.index(name) for name in chosen]
-        chunks: list[list[Any]] = [[] for _ in chosen]
+        if choice.names is None:
+            _refuse_one_column(path, header)
+            _refuse_numbers_as_names(path, header)
+        places = _chosen(path, header, choice)
+        chunks: list[list[Any]] = [[] for _ in places]
         while batch := list(islice(rows, ROWS_AT_ONCE)):
-            columns = list(zip(*batch, strict=True))
+            cells = list(zip(*batch, strict=True))
             for parts, place in zip(chunks, places, strict=True):
-                parts.append(pa.array(columns[place], pa.large_string()))
-    return {
-        name: Column(path, name, pa.chunked_array(parts, pa.large_string()), typed=False)
-        for name, parts in zip(chosen, chunks, strict=True)
-    }
+                parts.append(pa.array(cells[place], pa.large_string()))
+    columns = [
+        Column(path, header[place], pa.chunked_array(parts, pa.large_string()), typed=False, reading=reading)
+        for place, parts in zip(places, chunks, strict=True)
+    ]
+    return header, columns, []
 
 
-def _rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
+def _refuse_one_column(path: Path, header: Sequence[str]) -> None:
+    if len(header) == 1 and any(separator in header[0].strip() for separator in " :^~"):
+        known = ", ".join([*list(NAMES.values())[:-1]]) + f" or {list(NAMES.values())[-1]}"
+        raise BadData(f"{path}: the header has one column, {shown(header[0])!r}; expected {known} between columns")
+
+
+def _rows(path: Path, form: Format, lines: Iterable[str]) -> Iterator[list[str]]:
     """Yield the header and the rows, all with as many cells."""
     count, width = 0, 0
     try:
-        for row in csv.reader(_lines(file), strict=True):
+        for row in csv.reader(_checked(lines, form), delimiter=form.separator, strict=True):
             if not row:
                 continue
             if count == 0:
                 width = len(row)
+                row[0] = row[0].removeprefix("\ufeff")
             elif len(row) != width:
                 raise BadData(f"{path}: row {count}: has {len(row)} cells; expected {width}, as in the header")
             yield row
             count += 1
     except (csv.Error, ValueError) as error:
         place = f"row {count}" if count else "the header"
-        raise BadData(f"{path}: {place}: can't be read: {error}; expected CSV with commas, in UTF-8") from None
+        expected = f"expected CSV with {NAMES.get(form.separator, repr(form.separator))}, in {form.encoding_shown}"
+        hint = ", or --encoding with what it is, such as cp1252" if isinstance(error, _NotInEncoding) else ""
+        raise BadData(f"{path}: {place}: can't be read: {error}; {expected}{hint}") from None
 
 
-def _lines(file: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a file; raises `ValueError` for bytes that are not UTF-8, which were read as surrogates."""
-    for line in file:
+class _NotInEncoding(ValueError):
+    """A byte that is none of the encoding."""
+
+
+def _checked(lines: Iterable[str], form: Format) -> Iterator[str]:
+    """Yield the lines; raises `ValueError` for bytes that are not in the encoding, which were read as surrogates."""
+    for line in lines:
         if not line.isascii():
             try:
                 line.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f"the byte 0x{ord(line[error.start]) - 0xDC00:02x} is not UTF-8") from None
+                byte = ord(line[error.start]) - 0xDC00
+                raise _NotInEncoding(f"the byte 0x{byte:02x} is not {form.encoding_shown}") from None
         if "\0" in line:
             raise ValueError("a NUL character")
         yield line
@@ -161,38 +257,47 @@ def _lines(file: Iterable[str]) -> Iterator[str]:
 # --- Parquet ---------------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, Column]:
+def _read_parquet(path: Path, _: Format, choice: Choice, reading: Reading) -> Read:
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        index = (schema.pandas_metadata or {}).get("index_columns", ())
+        about = schema.pandas_metadata or {}
+        wanted = {*(choice.names or ()), *choice.kept}
+        index = {name for name in about.get("index_columns", ()) if isinstance(name, str) and name not in wanted}
         header = [name for name in schema.names if name not in index]
         if not header:
             raise BadData(f"{path}: has no columns; expected some")
-        chosen = _chosen(path, header, names)
+        chosen = [header[place] for place in _chosen(path, header, choice)]
         table = file.read(columns=chosen)
-    return {name: _plain(path, table.schema.field(name), table.column(name)) for name in chosen}
+    categorical = {c.get("field_name") for c in about.get("columns", ()) if c.get("pandas_type") == "categorical"}
+    columns = [
+        _plain(Column(path, name, table.column(name), True, reading, name in categorical), table.schema.field(name))
+        for name in chosen
+    ]
+    given = [name for name in schema.names if name in index and not name.startswith("__index_level_")]
+    return header, columns, [f"column {name!r} is the data frame's index and is left out" for name in given]
 
 
-def _plain(path: Path, field: Any, cells: Any) -> Column:
-    """Return the column as numbers, booleans or text; raises `BadData` for one that is none of them."""
+def _plain(column: Column, field: Any) -> Column:
+    """Return the column with dictionaries as their values, and text as one type that is proved to be UTF-8."""
+    cells, categorical = column.cells, column.categorical
     if pa.types.is_dictionary(cells.type):
         cells = pa.chunked_array([chunk.dictionary_decode() for chunk in cells.chunks], cells.type.value_type)
-    kind, types = cells.type, pa.types
-    column = Column(path, field.name, cells, typed=True)
-    if types.is_temporal(kind):
-        raise column.bad(0, f"is a date or a duration; expected {USABLE}")
-    if types.is_large_string(kind) or types.is_string(kind) or types.is_string_view(kind):
-        return Column(path, field.name, _text(column), typed=True)
-    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    if EXTENSION in (field.metadata or {}) or not (number or types.is_boolean(kind) or types.is_null(kind)):
-        raise column.bad(0, f"is of type {shown(str(kind))}; expected {USABLE}")
-    return column
+        categorical = categorical or is_text(cells.type)
+    if is_text(cells.type):
+        cells = _text(column, cells)
+    foreign = EXTENSION in (field.metadata or {}) or isinstance(cells.type, pa.BaseExtensionType)
+    return Column(column.path, column.name, cells, True, column.reading, categorical, foreign)
 
 
-def _text(column: Column) -> Any:
+def is_text(kind: Any) -> bool:
+    """Whether a pyarrow type is text."""
+    return bool(pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_string_view(kind))
+
+
+def _text(column: Column, cells: Any) -> Any:
     """Return the cells, proved to be UTF-8, which a Parquet file only claims."""
     try:
-        cells = column.cells.cast(pa.large_string())
+        cells = cells.cast(pa.large_string())
         cells.validate(full=True)
     except (pa.ArrowException, ValueError):
         raise column.bad(None, "has text that is not UTF-8; expected UTF-8") from None

@@ -28,7 +28,7 @@ class Difference:
 
     def bootstrap(self, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
         """Return bounds from resamples, expanded for few runs as `comparison` describes."""
-        from scipy import special  # type: ignore[import-untyped]
+        from scipy import special
 
         if not self._varies:
             return self.middle, self.middle

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
 
+from defects.pages import layout
 from defects.pages.axes import figure
-from defects.pages.charts import style_sheet
 from defects.pages.html import document, element, trusted
-from defects.pages.tables import html, shown
+from defects.pages.layout import bullets
+from defects.pages.tables import html
 from defects.pages.time_series import TimeSeries
 from loadtests.analysis.method import HOLD_SECONDS
 from loadtests.report import charts, cluster_tables, events, markdown, pod_starts, scale_target
@@ -24,7 +25,6 @@ PAGE, MARKDOWN = "report.html", "summary.md"
 LARGE = ("phases", "parts", "steps", "scaling", "falls", "splits")  # tables that need the whole width
 FOLDED = ("events",)
 SMALL = ("budget", "generator", "errors", "answers")  # that go side by side
-WIDTHS = {"wide": 1112, "medium": 700, "narrow": 358}  # of a desktop, of a tablet and of paper, of a phone
 FOLDER = Path(__file__).parent
 ADVICE = {
     "Passed": "",
@@ -67,7 +67,7 @@ def write(directory: Path, summary: Summary) -> None:
 
 def page(summary: Summary) -> str:
     """Return the whole page."""
-    style, script = style_sheet() + _own("report.css"), _own("report.js")
+    style, script = layout.style_sheet() + _own("report.css"), _own("report.js")
     title = f"{summary.verdict.outcome}: {summary.scenario}, {summary.environment.started}"
     return document(title, style, script, *_content(summary, time_series(summary)))
 
@@ -78,10 +78,10 @@ def _own(name: str) -> str:
 
 def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
     yield _banner(summary)
-    yield _tiles(summary)
+    yield layout.tiles(tiles(summary))
     if summary.buckets:
         yield _over_time(summary, series)
-    latencies = _figure(
+    latencies = layout.figure(
         "distribution",
         "How latency is distributed",
         lambda *at: distribution(summary, *at),
@@ -97,7 +97,7 @@ def _content(summary: Summary, series: TimeSeries) -> Iterator[Markup]:
     yield latencies
     yield element("div", *small, class_="beside")
     yield from tables.values()
-    yield element("section", element("h2", "How to read it"), _list(HOW, "how"), class_="reading")
+    yield element("section", element("h2", "How to read it"), bullets(HOW, "how"), class_="reading")
     if summary.buckets:
         folded.append(run_tables.values(series))
     yield from (element("details", element("summary", table.caption), html(table, exact=False)) for table in folded)
@@ -117,9 +117,11 @@ def _cluster(summary: Summary, tables: dict[str, Markup]) -> Iterator[Markup]:
     if cluster is None:
         return
     caption = STARTS.format(most=pod_starts.MAX_PODS)
-    yield _figure("waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption)
+    yield layout.figure(
+        "waterfall", "How pods started", lambda *at: pod_starts.waterfall(summary, *at), caption=caption
+    )
     yield from (tables.pop(name) for name in ("starts", "pods") if name in tables)
-    unseen = _list(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
+    unseen = bullets(cluster.not_seen, "unseen") if cluster.not_seen else element("p", "Everything was seen.")
     watched = element("p", cluster_tables.watched(cluster), class_="about")
     yield element(
         "section",
@@ -138,26 +140,10 @@ def _banner(summary: Summary) -> Markup:
     )
     parts = [title, element("p", where, class_="about")]
     if summary.verdict.reasons:
-        parts.append(_list(summary.verdict.reasons, "reasons"))
+        parts.append(bullets(summary.verdict.reasons, "reasons"))
     if advice := ADVICE[outcome]:
         parts.append(element("p", advice, class_="advice"))
     return element("header", *parts, class_=outcome)
-
-
-def _list(texts: Iterable[str], style: str) -> Markup:
-    return element("ul", *(element("li", text) for text in texts), class_=style)
-
-
-def _tiles(summary: Summary) -> Markup:
-    return element(
-        "dl",
-        *(
-            element("div", element("dt", what), element("dd", element("b", shown(cell)), unit),
-                    class_="bad" if cell.bad else None)
-            for what, cell, unit in tiles(summary)
-        ),
-        class_="tiles",
-    )  # fmt: skip
 
 
 def _over_time(summary: Summary, series: TimeSeries) -> Markup:
@@ -176,7 +162,9 @@ def _over_time(summary: Summary, series: TimeSeries) -> Markup:
         caption = f"{caption} {MAXIMA}{several if summary.cluster else ''}"
     if summary.cluster:
         caption = f"{caption} {_of_cluster(summary.cluster, series)}"
-    return _figure("course", "Over time", lambda *at: charts.timeline(summary, series, *at), readout, caption.strip())
+    return layout.figure(
+        "course", "Over time", lambda *at: charts.timeline(summary, series, *at), readout, caption.strip()
+    )
 
 
 def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
@@ -192,15 +180,3 @@ def _of_cluster(cluster: Cluster, series: TimeSeries) -> str:
     ]  # fmt: skip
     sentence = "; ".join(text for text, shown in said if shown)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
-
-
-def _figure(
-    name: str, title: str, draw: Callable[[int, str], Markup], readout: object = "", caption: str = ""
-) -> Markup:
-    """Return one drawing in all widths, of which the style shows one; nothing where there is nothing to draw."""
-    drawings = [(style, draw(width, f"{name}-{style}")) for style, width in WIDTHS.items()]
-    shown = [element("div", drawing, class_=style) for style, drawing in drawings if drawing]
-    if not shown:
-        return Markup("")
-    under = [element("figcaption", caption)] if caption else []
-    return element("section", element("h2", title), element("figure", readout, *shown, *under), class_=name)

@@ -18,7 +18,7 @@ from test_report import HOSTILE, LOOK, Page, numbers_of, overlapping
 from test_report import summary as without_cluster
 
 import browser
-from defects.pages import axes, strips
+from defects.pages import axes, layout, strips
 from defects.pages import html as markup
 from defects.pages.charts import Frame
 from loadtests import results
@@ -441,7 +441,7 @@ def test_texts_from_outside_stay_texts(text: str) -> None:
     if text:
         assert names == expected
     else:  # the disruption's label is left out of the drawing of each width
-        assert Counter(expected) - Counter(names) == {"text": len(report.WIDTHS)}
+        assert Counter(expected) - Counter(names) == {"text": len(layout.WIDTHS)}
         assert not Counter(names) - Counter(expected)
     assert not any(name.startswith("on") for name, _ in page.attributes)
     shown = "".join(page.texts)

@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 
 import browser
 from conftest import run
-from defects.pages import axes
+from defects.pages import axes, layout
 from defects.pages import charts as page_charts
 from defects.pages import html as markup
 from defects.pages.charts import Frame
@@ -607,7 +607,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-STYLES = [page_charts.style_sheet(), (report.FOLDER / "report.css").read_text()]
+STYLES = [page_charts.style_sheet(), layout.style_sheet().removeprefix(page_charts.style_sheet())]
 
 
 @pytest.mark.parametrize("style", STYLES, ids=["light", "dark"])

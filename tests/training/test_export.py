@@ -15,7 +15,7 @@ from conftest import quiet
 from defects import scoring
 from defects.features import DefectClass, Feature
 from defects.schema import Schema
-from defects.training import dataset, export, graph, pipeline, precision, probes
+from defects.training import conversion, dataset, export, pipeline, precision, probes, sight, steps, trees
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS
 from defects.training.options import Recipe
@@ -67,14 +67,14 @@ def test_a_model_without_a_single_split_is_exported(estimator: str, rows: int) -
 
 def test_a_rounded_threshold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The converter of old: thresholds rounded to 32 bits, sometimes upwards. No held-out row shows it."""
-    exact = graph.trees_of
+    exact = trees.trees_of
 
-    def rounded(classifier: Any) -> list[graph.Tree]:
+    def rounded(classifier: Any) -> list[trees.Tree]:
         from dataclasses import replace
 
         return [replace(t, threshold=t.threshold.astype(np.float32).astype(np.float64)) for t in exact(classifier)]
 
-    monkeypatch.setattr(graph, "trees_of", rounded)
+    monkeypatch.setattr(conversion, "trees_of", rounded)
     engine = pipeline.train(half_steps(), Recipe("hist-gradient-boosting", 0, 0.25), quiet).card["engine"]
     assert engine["name"] == "scikit-learn"
     assert engine["parity"]["different_class_rows"] == 0  # of held-out rows
@@ -83,7 +83,7 @@ def test_a_rounded_threshold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine["parity"]["probes"]["row"] == {"a": float(np.float32(1.95))}
 
 
-WRONG: dict[str, Callable[[graph.Tree], dict[str, Any]]] = {
+WRONG: dict[str, Callable[[trees.Tree], dict[str, Any]]] = {
     "missing values go the other way": lambda tree: {"missing_left": ~tree.missing_left},
     "a leaf is off by 1e-5": lambda tree: {"value": tree.value + np.float64(1e-5)},
     "the next 32-bit number": lambda tree: {
@@ -99,8 +99,8 @@ def test_what_is_wrong_with_a_graph_is_found(wrong: str, monkeypatch: pytest.Mon
     random = np.random.default_rng(0)
     x = random.integers(0, 30, size=(300, 2)).astype(np.float64)
     data = table(np.where(random.random(x.shape) < 0.05, np.nan, x), x[:, 0] > x[:, 1])
-    exact = graph.trees_of
-    monkeypatch.setattr(graph, "trees_of", lambda c: [replace(t, **WRONG[wrong](t)) for t in exact(c)])
+    exact = trees.trees_of
+    monkeypatch.setattr(conversion, "trees_of", lambda c: [replace(t, **WRONG[wrong](t)) for t in exact(c)])
     engine = pipeline.train(data, Recipe("hist-gradient-boosting", 0, 0.25), quiet).card["engine"]
     assert (engine["name"], "differs" in engine["reason"]) == ("scikit-learn", True), engine
 
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_graph_is_found(wrong: str, monkeypatch: pytest.Mon
 def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten trees: of 256 rows of noise, some get five votes for either class."""
     monkeypatch.setitem(
-        ESTIMATORS, "random-forest", lambda seed: RandomForestClassifier(10, n_jobs=-1, random_state=seed)
+        ESTIMATORS, "random-forest", lambda seed, _: RandomForestClassifier(10, n_jobs=-1, random_state=seed)
     )
 
 
@@ -321,7 +321,7 @@ def test_probes_are_rows_that_the_schema_allows() -> None:
     np.testing.assert_array_equal(made, data.schema.held(made))
     thresholds = {
         (feature, float(threshold))
-        for tree in graph.trees_of(graph.classifier_of(result.pipeline))
+        for tree in trees.trees_of(conversion.classifier_of(result.pipeline))
         for feature, threshold in zip(tree.feature[~tree.leaf], tree.threshold[~tree.leaf], strict=True)
         if np.isfinite(threshold)
     }
@@ -337,12 +337,12 @@ def test_probes_are_rows_that_the_schema_allows() -> None:
 def test_each_threshold_is_reached_by_its_probes() -> None:
     data = random_table(5, 3)
     result = pipeline.train(data, Recipe("random-forest", 1, 0.2), quiet)
-    classifier = graph.classifier_of(result.pipeline)
-    tree = graph.trees_of(classifier)[0]
+    classifier = conversion.classifier_of(result.pipeline)
+    tree = trees.trees_of(classifier)[0]
     nodes = np.flatnonzero(~tree.leaf)
-    narrow = np.ones(7, bool)
+    columns = conversion.prepared_columns(result.pipeline, steps.numbers(data.schema))
     base = np.zeros((len(nodes), 7))
-    coming = probes._coming(tree, nodes, base, narrow).astype(np.float32)
+    coming = sight.Sight(data.schema, columns, narrow=True).coming(tree, nodes.tolist(), base).astype(np.float32)
     paths = classifier.estimators_[0].decision_path(coming).toarray().astype(bool)
     assert paths[np.arange(len(nodes)), nodes].all()
 

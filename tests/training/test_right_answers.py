@@ -32,7 +32,7 @@ from defects import scoring
 from defects.features import FLOAT32_MAX, DefectClass, Feature
 from defects.kinds import INTEGER
 from defects.schema import Schema
-from defects.training import graph, pipeline, precision
+from defects.training import conversion, pipeline, precision, trees
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS
 from defects.training.options import Recipe
@@ -89,19 +89,19 @@ def _classes(count: int) -> tuple[DefectClass, ...]:
     return tuple(DefectClass(str(10 * number)) for number in range(count))
 
 
-def estimators(random: Random) -> dict[str, Callable[[int], Any]]:
+def estimators(random: Random) -> dict[str, Callable[[int, Schema], Any]]:
     """Small ones of those that there are, with random parameters."""
     trees, leaf, depth = int(random.integers(1, 25)), int(random.integers(1, 6)), [None, 2, 6][random.integers(3)]
     c = 10.0 ** random.integers(-3, 3)
     return {
-        "hist-gradient-boosting": lambda seed: HistGradientBoostingClassifier(
+        "hist-gradient-boosting": lambda seed, _: HistGradientBoostingClassifier(
             max_iter=trees, min_samples_leaf=leaf, max_depth=depth, random_state=seed
         ),
-        "random-forest": lambda seed: make_pipeline(
+        "random-forest": lambda seed, _: make_pipeline(
             SimpleImputer(strategy="median"),
             RandomForestClassifier(trees, min_samples_leaf=leaf, max_depth=depth, n_jobs=-1, random_state=seed),
         ),
-        "logistic-regression": lambda seed: make_pipeline(
+        "logistic-regression": lambda seed, _: make_pipeline(
             SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(C=c, max_iter=50, random_state=seed)
         ),
     }
@@ -127,7 +127,7 @@ def _interesting(random: Random, column: Floats, number: int, fitted: Any) -> li
     between = values[at] / 2 + values[at + 1] / 2
     thresholds = [
         float(threshold)
-        for tree in graph.trees_of(graph.classifier_of(fitted))[:20]
+        for tree in trees.trees_of(conversion.classifier_of(fitted))[:20]
         for threshold in tree.threshold[~tree.leaf & (tree.feature == number)]
         if np.isfinite(threshold)
     ]

@@ -14,8 +14,10 @@ import pytest
 from conftest import BIN, ROOT, STEEL_PLATES, environment, quiet, run
 from defects import artifact, scoring
 from defects.training import dataset, evaluation, export, pipeline
+from defects.training.bootstrap import Bootstrap
 from defects.training.dataset import BadData
 from defects.training.estimators import ESTIMATORS
+from defects.training.evaluation import HeldOut
 from defects.training.options import Recipe
 
 needs_steel_plates = pytest.mark.skipif(not STEEL_PLATES.exists(), reason=f"{STEEL_PLATES} is not here")
@@ -92,12 +94,16 @@ def test_evaluation_is_what_it_says() -> None:
     schema = dataset.builtin(1, 0).schema
     labels = np.array([0, 1, 1])
     probabilities = np.array([[0.7, 0.3, 0, 0, 0, 0], [0.2, 0.8, 0, 0, 0, 0], [0.6, 0.4, 0, 0, 0, 0]])
-    metrics = evaluation.evaluate(labels, probabilities, schema)
+    shares = np.array([0.5, 0.3, 0.2, 0, 0, 0])
+    metrics = evaluation.evaluate(
+        HeldOut(labels, schema.class_names, shares, Bootstrap(labels, 6, seed=0)), probabilities
+    )
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["log_loss"] == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["log_loss"] == pytest.approx(-np.log([0.8, 0.4]).mean())
     assert metrics["classes"]["crushed"]["recall"] == 0.5
-    assert metrics["classes"]["wet"] == {"precision": 0, "recall": 0, "f1": 0, "log_loss": None, "rows": 0}
+    nothing = {"precision": 0, "recall": 0, "f1": 0, "log_loss": None, "rows": 0, "predicted": 0}
+    assert metrics["classes"]["wet"] == nothing
 
 
 def test_the_reference_describes_what_was_fitted(trained: pipeline.Trained) -> None:
@@ -139,13 +145,14 @@ BAD_FILES = {
     "defect\nx\ny\n": "has only the label column",
     "a,a,defect\n1,2,x\n": "column 'a' appears more than once",
     "a,,defect\n1,2,x\n": "column 2 has no name",
-    "a;b;defect\n1;2;x\n": "the header has one column, 'a;b;defect'; expected commas",
+    "a b defect\n1 2 x\n": "the header has one column, 'a b defect'; expected commas, semicolons, tabs or bars",
+    "a;b;defect\n1;2;x\n2;x\n": "row 2: has 2 cells; expected 3",
     "a,Defect\n1,x\n": "among 'a', 'Defect'; did you mean 'Defect'?",
     "a,defect\n1,x\n2,\n": "column 'defect', row 2: has no label",
     "a,defect\n1,x\n2,x\n": "has only the class 'x'",
     "a,defect\n1,x\n2,x\n3,y\n": "column 'defect', row 3: class 'y' has one example",
     "a,defect\n1,x\ntwo,x\n3,y\n4,y\n": "column 'a', row 2: 'two' is not a number",
-    "a,b,defect\n1,,x\n2,,x\n3,,y\n4,NA,y\n": "column 'b' is empty in every row",
+    "b,defect\n,x\n,x\n,y\nNA,y\n": "has no feature besides the label column 'defect'",
     "a,defect\n1,x\n2,x\ninf,y\n4,y\n": "column 'a', row 3: inf; expected a finite 32-bit number",
     "a,defect\n1,x\n1e39,x\n3,y\n4,y\n": "column 'a', row 2: 1e+39; expected a finite",
     "a,defect\n1,x\n2,x\n3,y\n4,y\n": "can't be split",

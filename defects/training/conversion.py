@@ -1,0 +1,122 @@
+"""A fitted pipeline as an ONNX graph that gives the same scores as it gives itself.
+
+The leaves of a forest hold a probability for each class, those of an ONNX ensemble one number: here it is the leaf's
+own number, by which its probabilities are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from defects.training.graph import Graph
+from defects.training.steps import Column, Matrix, chain
+from defects.training.trees import FORESTS, SINGLE_TREES, NotConvertible, Tree, constant_tree, trees_of
+
+
+def classifier_of(pipeline: Any) -> Any:
+    """Return the last step, also of pipelines in pipelines."""
+    while isinstance(pipeline, Pipeline):
+        pipeline = pipeline.steps[-1][1]
+    return pipeline
+
+
+def _preparation(pipeline: Any) -> list[Any]:
+    """Return the steps before the classifier, and what it does to rows before its trees see them."""
+    steps = []
+    while isinstance(pipeline, Pipeline):
+        *before, (_, pipeline) = pipeline.steps
+        steps += [step for _, step in before if step is not None]
+    preprocessor = getattr(pipeline, "_preprocessor", None)  # of boosted trees with categories
+    return steps if preprocessor is None else [*steps, preprocessor]
+
+
+def prepared_columns(pipeline: Any, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return what the classifier's trees see of the columns of a row; raises `NotConvertible`."""
+    return chain(Graph(), _preparation(pipeline), Matrix("rows", tuple(columns))).columns
+
+
+def to_onnx(pipeline: Any, columns: Sequence[Column], *, wide: bool) -> bytes:
+    """Convert a pipeline to ONNX: input `rows` `[n, columns]`, float32, or float64 where a feature is `wide`; output
+    `scores` float64, `[n, classes]`, or `[n, 1]` of the second one of two; what makes probabilities of them is named
+    in its metadata as `link`. Raises `NotConvertible`.
+    """
+    graph = Graph()
+    matrix = Matrix("rows" if wide else graph.cast("rows", TensorProto.DOUBLE), tuple(columns))
+    matrix = chain(graph, _preparation(pipeline), matrix)
+    classifier = classifier_of(pipeline)
+    if type(classifier) not in _CLASSIFIERS:
+        raise NotConvertible(type(classifier).__name__)
+    converter, link = _CLASSIFIERS[type(classifier)]
+    converter(graph, classifier, matrix.numbers(classifier).name)
+    link = link or ("sigmoid" if len(classifier.classes_) == 2 else "softmax")
+    return graph.model(len(columns), 1 if "sigmoid" in link else len(classifier.classes_), wide=wide, link=link)
+
+
+# --- classifiers: each adds its scores to the graph ----------------------------------------------------------------
+
+
+def _linear(graph: Graph, step: LogisticRegression, rows: str) -> str:
+    coefficients = np.asarray(step.coef_, np.float64)
+    if len(coefficients) > 1 and step.solver == "liblinear":
+        raise NotConvertible("one against the rest")
+    terms = graph.add("Mul", graph.add("Unsqueeze", rows, np.array([1])), coefficients)
+    return graph.add("Add", graph.last_sum(terms, 2, coefficients.shape[1]), np.asarray(step.intercept_, np.float64))
+
+
+def _hist_boosting(graph: Graph, step: HistGradientBoostingClassifier, rows: str) -> str:
+    baseline = np.ravel(step._baseline_prediction).astype(np.float64)
+    return _added(graph, rows, baseline, trees_of(step), 1.0)
+
+
+def _gradient_boosting(graph: Graph, step: GradientBoostingClassifier, rows: str) -> str:
+    if step.init is not None and step.init != "zero":
+        raise NotConvertible("GradientBoostingClassifier that begins with another estimator")
+    first = step._raw_predict_init(np.zeros((1, step.n_features_in_), np.float32))[0]
+    return _added(graph, _narrow(graph, rows), first, trees_of(step), step.learning_rate)
+
+
+def _added(graph: Graph, rows: str, first: Any, trees: Sequence[Tree], scale: float) -> str:
+    """Add trees up, in turn for each score, to what is `first` of each: the order matters."""
+    begun = [*map(constant_tree, first)]
+    leaves = [tree.value[tree.leaf, 0] for tree in begun] + [tree.value[tree.leaf, 0] * scale for tree in trees]
+    return graph.ensemble(rows, [*begun, *trees], np.arange(len(leaves)) % len(first), leaves)
+
+
+def _narrow(graph: Graph, rows: str) -> str:
+    """Round numbers to 32 bits, which is what scikit-learn's own trees see."""
+    return graph.cast(graph.cast(rows, TensorProto.FLOAT), TensorProto.DOUBLE)
+
+
+def _forest(graph: Graph, step: Any, rows: str) -> str:
+    trees = trees_of(step)
+    values = _reached(graph, _narrow(graph, rows), trees)
+    return graph.add("Div", graph.last_sum(values, 1, len(trees)), np.array(float(len(trees))))
+
+
+def _single_tree(graph: Graph, step: Any, rows: str) -> str:
+    return graph.last_sum(_reached(graph, _narrow(graph, rows), trees_of(step)), 1, 1)
+
+
+def _reached(graph: Graph, rows: str, trees: Sequence[Tree]) -> str:
+    """Look up what the leaf that each tree leads to has: `[n, trees, values]`."""
+    counts = [int(tree.leaf.sum()) for tree in trees]
+    numbers = np.split(np.arange(sum(counts), dtype=np.float64), np.cumsum(counts)[:-1])
+    reached = graph.cast(graph.ensemble(rows, trees, np.arange(len(trees)), numbers), TensorProto.INT64)
+    return graph.add("Gather", np.concatenate([tree.value[tree.leaf] for tree in trees]), reached, axis=0)
+
+
+# With the link of each, where it has the same for any number of classes.
+_CLASSIFIERS: dict[type, tuple[Callable[[Graph, Any, str], str], str]] = {
+    LogisticRegression: (_linear, ""),
+    HistGradientBoostingClassifier: (_hist_boosting, ""),
+    GradientBoostingClassifier: (_gradient_boosting, ""),
+    **dict.fromkeys(FORESTS, (_forest, "identity")),
+    **dict.fromkeys(SINGLE_TREES, (_single_tree, "identity")),
+}
