@@ -34,6 +34,9 @@ BLOCK_ROWS = 16  # scikit-learn gets rows in blocks of this size, whatever their
 TRUSTED_TYPES = (
     "functools.partial",  # what it calls is looked at by itself
     "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
@@ -79,9 +82,16 @@ def _softmax(scores: Scores) -> tuple[Probabilities, bool]:
     return powers, close
 
 
+def _sigmoids(scores: Scores) -> tuple[Probabilities, bool]:
+    """One class against the rest: the highest probability wins, as in scikit-learn's calibration."""
+    each = 1 / (1 + np.exp(-np.maximum(scores, -700.0)))
+    each /= np.add.accumulate(each, axis=1)[:, -1:]
+    return each, False
+
+
 # Each gives the probabilities, and whether two classes may have got the same one though their scores differ.
 LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
-    "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
+    "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax, "sigmoids": _sigmoids,
 }  # fmt: skip
 
 

@@ -15,13 +15,15 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from defects.training.calibration import add_calibration, base_of
 from defects.training.graph import Graph
 from defects.training.steps import Column, Matrix, chain
 from defects.training.trees import FORESTS, SINGLE_TREES, NotConvertible, Tree, constant_tree, trees_of
 
 
 def classifier_of(pipeline: Any) -> Any:
-    """Return the last step, also of pipelines in pipelines."""
+    """Return the last step, also of pipelines in pipelines; of a calibrated one, what it calibrates."""
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         pipeline = pipeline.steps[-1][1]
     return pipeline
@@ -30,6 +32,7 @@ def classifier_of(pipeline: Any) -> Any:
 def _preparation(pipeline: Any) -> list[Any]:
     """Return the steps before the classifier, and what it does to rows before its trees see them."""
     steps = []
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         *before, (_, pipeline) = pipeline.steps
         steps += [step for _, step in before if step is not None]
@@ -56,7 +59,9 @@ def to_onnx(pipeline: Any, columns: Sequence[Column], *, wide: bool) -> bytes:
     converter, link = _CLASSIFIERS[type(classifier)]
     converter(graph, classifier, matrix.numbers(classifier).name)
     link = link or ("sigmoid" if len(classifier.classes_) == 2 else "softmax")
-    return graph.model(len(columns), 1 if "sigmoid" in link else len(classifier.classes_), wide=wide, link=link)
+    if base_of(pipeline) is not pipeline:
+        link = add_calibration(graph, pipeline.steps[-1][1], graph.last, link)
+    return graph.model(len(columns), 1 if link == "sigmoid" else len(classifier.classes_), wide=wide, link=link)
 
 
 # --- classifiers: each adds its scores to the graph ----------------------------------------------------------------
