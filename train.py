@@ -53,8 +53,6 @@ def _train(options: Options) -> tuple[pipeline.Trained, saving.Place]:
     gate = open_gate(options.champion, options.margin) if options.champion else None
     with progress(f"reading {options.data or 'the built-in data'}"):
         table = _table(options)
-    for note in table.notes:
-        _say(one_line(note))
     trained = pipeline.train(table, options.recipe, progress, gate)
     with progress("saving"):
         place = saving.save(trained.files, trained.card, options.output)

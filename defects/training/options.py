@@ -70,19 +70,23 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label", help="the label column of --data")
     group.add_argument("--rows", type=positive, help="rows of built-in data (default: 40000)")
     group.add_argument("--encoding", type=_encoding, help="of a CSV file that is not UTF-8 or UTF-16, such as latin-1")
-    group.add_argument("--decimal", choices=(".", ","), default=".", help="what stands before decimals in a CSV file")
-    group.add_argument("--na", action="append", default=[], metavar="TOKEN", help="one more text for a missing value")
+    group.add_argument(
+        "--decimal", choices=(".", ","), default=".", metavar="SIGN", help="what stands before decimals in a CSV file"
+    )
+    group.add_argument(
+        "--na", action="extend", nargs="+", default=[], metavar="TOKEN", help="one more text for a missing value"
+    )
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("its columns; each option can be given more than once")
     for name, text in (
-        ("category", "holds categories, also where they are numbers"),
-        ("number", "holds numbers"),
-        ("ignore", "is left out"),
-        ("allow-unknown", "holds categories, and one that training did not see counts as missing"),
+        ("--category", "holds categories, also where they are numbers"),
+        ("--number", "holds numbers"),
+        ("--ignore", "is left out"),
+        ("--allow-unknown", "holds categories, and one that training did not see counts as missing"),
     ):
-        group.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN", help=f"this column {text}")
+        group.add_argument(name, action="extend", nargs="+", default=[], metavar="COLUMN", help=f"this column {text}")
     group.add_argument("--group", metavar="COLUMN", help="rows with the same value stay on one side of the split")
     group.add_argument("--time", metavar="COLUMN", help="hold out the rows with the latest values")
     group.add_argument("--weight", metavar="COLUMN", help="how much each row counts in fitting")
