@@ -17,8 +17,8 @@ from pathlib import Path
 
 from defects import artifact, store
 from defects.settings import Fatal
-from defects.training import dataset, pipeline, report, saving
-from defects.training.gate import Refused, open_gate
+from defects.training import brought, dataset, importing, pipeline, report, saving
+from defects.training.gate import Gate, Refused, open_gate
 from defects.training.options import Options, parse
 from defects.values import one_line
 
@@ -51,9 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _train(options: Options) -> tuple[pipeline.Trained, saving.Place]:
     saving.check(options.output)
     gate = open_gate(options.champion, options.margin) if options.champion else None
-    with progress(f"reading {options.data or 'the built-in data'}"):
-        table = _table(options)
-    trained = pipeline.train(table, options.recipe, progress, gate)
+    trained = _trained(options, gate)
     with progress("saving"):
         place = saving.save(trained.files, trained.card, options.output)
         if gate is not None and options.output is None:
@@ -76,6 +74,19 @@ def _has_model() -> bool:
     except artifact.BadArtifact as error:
         error.exit()
     return True
+
+
+def _trained(options: Options, gate: Gate | None) -> pipeline.Trained:
+    """Fit a model, or take the one that was brought."""
+    model, data, label = options.model, options.data, options.label
+    if model is None or data is None or label is None:
+        with progress(f"reading {data or 'the built-in data'}"):
+            table = _table(options)
+        return pipeline.train(table, options.recipe, progress, gate)
+    with progress(f"reading {model} and {data}"):
+        loaded = importing.load(model, trust_pickle=options.trust_pickle)
+        rows = brought.read(loaded, data, label, options.reading)
+    return pipeline.bring(rows, loaded, options.recipe, progress, gate)
 
 
 def _table(options: Options) -> dataset.Table:

@@ -98,9 +98,11 @@ def _scores(pipeline: Pipeline, rows: Rows) -> Floats:
 
 
 def base_of(pipeline: Any) -> Any:
-    """Return what a calibrated pipeline calibrates; any other pipeline itself."""
-    if isinstance(pipeline, Pipeline) and isinstance(pipeline.steps[-1][1], CalibratedClassifierCV):
-        return pipeline.steps[-1][1].calibrated_classifiers_[0].estimator
+    """Return what a pipeline that `calibrate` made calibrates; any other pipeline itself."""
+    if isinstance(pipeline, Pipeline) and [name for name, _ in pipeline.steps] == [STEP]:
+        made = pipeline.steps[0][1]
+        if isinstance(made, CalibratedClassifierCV) and len(made.calibrated_classifiers_) == 1:
+            return made.calibrated_classifiers_[0].estimator
     return pipeline
 
 

@@ -22,7 +22,7 @@ from defects.training.labels import labels
 from defects.training.precision import is_wide
 from defects.training.reading import AS_WRITTEN, Reading
 from defects.training.tables import Choice, Column, Contents
-from defects.values import CONTROL
+from defects.values import printable
 
 __all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
 
@@ -121,20 +121,24 @@ def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] 
     schema = Schema(
         tuple(features),
         tuple(_class(labelled, name) for name in found.classes),
-        title=_printable(Path(contents.path.name.removesuffix(".gz")).stem).replace("_", " "),
+        title=title_of(contents.path),
         label_type=found.type,
         label_name=_label_name(labelled),
     )
     held = schema.held(np.column_stack(values))
-    named = {role.removesuffix("s"): name for role, name in reading.roles.items()}
-    source = _source(contents, label, len(held)) | named
-    return Table(held, found.indices, schema, source, notes=contents.notes, **made)
+    return Table(held, found.indices, schema, source_of(contents, label, len(held)), notes=contents.notes, **made)
 
 
-def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:
+def title_of(path: Path) -> str:
+    """Return what a schema calls rows of a file."""
+    return printable(Path(path.name.removesuffix(".gz")).stem).replace("_", " ")
+
+
+def source_of(contents: Contents, label: str, rows: int) -> dict[str, Any]:
+    """Return what the card says of the data's source."""
     with contents.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    name = _printable(contents.path.name)
+    name = printable(contents.path.name)
     reading = contents.columns[label].reading
     named = {"group": reading.group, "time": reading.time, "weight": reading.weight}
     return {
@@ -154,11 +158,6 @@ def _label_name(column: Column) -> str:
             None, f"has the name of another field of every answer; rename it (not {', '.join(ANSWER_FIELDS)})"
         )
     return column.name
-
-
-def _printable(name: str) -> str:
-    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
-    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _class(column: Column, name: str) -> DefectClass:

@@ -41,8 +41,7 @@ class Labels:
 
 def labels(column: Column) -> Labels:
     """Read the labels; raises `BadData` for a row without one, for unusable ones, and for a class with one row."""
-    check_type(column)
-    found, codes, kind = _typed(column) if column.typed else _from_text(column)
+    found, codes, kind = distinct_labels(column)
     missing = codes < 0
     if missing.any():
         rest = f" ({int(missing.sum()):,} rows have none: leave them out of the file)" if missing.sum() > 1 else ""
@@ -55,6 +54,12 @@ def labels(column: Column) -> Labels:
         _refuse_regression(column, len(classes))
     _refuse_rare(column, indices, classes)
     return Labels(indices, classes, kind)
+
+
+def distinct_labels(column: Column) -> Found:
+    """Return the distinct labels, each row's place among them, -1 where it has none, and their type."""
+    check_type(column)
+    return _typed(column) if column.typed else _from_text(column)
 
 
 def _refuse_rare(column: Column, indices: NDArray[np.int64], classes: Sequence[str]) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defects.training.estimators import ESTIMATORS
+from defects.training.estimators import ESTIMATORS, missing_extra
 from defects.training.formats import encoding_name
 from defects.training.reading import Reading
+from defects.values import printable
 
 DEFAULT_ESTIMATOR = "hist-gradient-boosting"
 CALIBRATIONS = ("sigmoid", "temperature")
@@ -22,7 +23,10 @@ ONLY_WITH_DATA = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation."""
+    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation.
+
+    `arguments` of `train.py` make it again.
+    """
 
     estimator: str = DEFAULT_ESTIMATOR
     seed: int = 0
@@ -32,11 +36,12 @@ class Recipe:
     class_weight: str | None = None
     calibrate: str | None = None
     folds: int = 0
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. `arguments` are what was given, to do it again."""
+    """The command line."""
 
     data: Path | None
     label: str | None
@@ -49,7 +54,6 @@ class Options:
     margin: float
     output: Path | None
     if_missing: bool
-    arguments: tuple[str, ...]
 
 
 def parse(arguments: Sequence[str], description: str) -> Options:
@@ -133,6 +137,8 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         parser.error("--seed: expected a number from 0 to 4294967295")
     if given.data is not None and given.rows is not None:
         parser.error("--rows: is for the built-in data only; expected it without --data")
+    if problem := missing_extra(given.estimator):
+        parser.error(f"--estimator: {problem}")
     for name in ONLY_WITH_DATA:
         if given.data is None and getattr(given, name) not in (None, [], "."):
             parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
@@ -164,6 +170,7 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
             class_weight=given.class_weight,
             calibrate=given.calibrate,
             folds=given.cv,
+            arguments=tuple(map(printable, arguments)),
         ),
         model=given.model,
         trust_pickle=given.trust_pickle,
@@ -171,7 +178,6 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
         margin=given.margin,
         output=given.output,
         if_missing=given.if_missing,
-        arguments=tuple(arguments),
     )
 
 
