@@ -19,7 +19,8 @@ from sklearn.pipeline import Pipeline
 from defects import artifact, scoring
 from defects.schema import Schema
 from defects.scoring import Probabilities
-from defects.training.assessment import assess, cross_validated
+from defects.training import calibration, folds
+from defects.training.assessment import assess, cross_validated, held_out
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
 from defects.training.conversion import classifier_of
@@ -56,37 +57,33 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
     split, or the estimator can't be fitted, and `Refused` where the model does not pass the gate.
     """
-    estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
     if gate is not None:
         gate.check(schema)
-    parts = split(table, recipe.test_share, seed)
+    parts = split(table, recipe.test_share, recipe.seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
-    shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
-
-    def fitted(chosen: Any) -> Pipeline:
-        made = _pipeline(_classifier(recipe, schema), schema, shifts)
-        fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
-        return made
-
-    def answer(chosen: Any, tested: Any) -> Probabilities:
-        return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
-
+    shifts = _shifts(table) if recipe.estimator in NARROW and schema.wide else {}
+    maker = _Maker(table, recipe, schema, shifts)
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
-            pipeline = fitted(parts.fitted)
+        with progress(f"fitting {recipe.estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+            pipeline = maker.made(parts.fitted)
         scoring.use_one_thread(pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+        if recipe.calibrate:
+            assessed["calibration"] = found = calibration.assessed(
+                recipe.calibrate, held_out(table, parts, recipe.seed), pipeline, test_x
+            )
+            assessed["warnings"] += [finding.to_json() for finding in calibration.warnings(found)]
         if gate is not None:
             with progress(f"comparing with {gate.place}"):
                 assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
-                assessed |= cross_validated(table, recipe, answer)
-    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
+                assessed |= cross_validated(table, recipe, maker.answer)
+    estimated = {"name": recipe.estimator, "seed": recipe.seed, "parameters": _parameters(pipeline), "shifts": shifts}
     if recipe.class_weight:
         estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
@@ -174,15 +171,47 @@ def _artifact(
     return files, card
 
 
-def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
-    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
-    set_parameters(classifier, recipe.parameters)
-    return classifier
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the model of a recipe of any rows of a table, by their numbers."""
 
+    table: Table
+    recipe: Recipe
+    schema: Schema
+    shifts: dict[str, float]
 
-def _weights(table: Table, recipe: Recipe, chosen: Any) -> Any:
-    given = None if table.weights is None else table.weights[chosen]
-    return row_weights(table.labels[chosen], given, recipe.class_weight)
+    def made(self, chosen: Any) -> Pipeline:
+        """Return the model fitted on these rows, and calibrated where that is asked for."""
+        method = self.recipe.calibrate
+        if method is None:
+            return self._fitted(chosen)
+        scored = ((chosen[tested], self._fitted(chosen[known])) for known, tested in self._folds(chosen, method))
+        data = (self.table.features.astype(np.float64), self.table.labels, self.table.weights)
+        return calibration.calibrate(method, self._fitted(chosen), scored, data)
+
+    def answer(self, chosen: Any, tested: Any) -> Probabilities:
+        """Return the probabilities of some rows by a model of other ones."""
+        rows = self.table.features[tested].astype(np.float64)
+        return probabilities_of(self.made(chosen), rows, len(self.schema.classes))
+
+    def _fitted(self, chosen: Any) -> Pipeline:
+        table, recipe = self.table, self.recipe
+        classifier = ESTIMATORS[recipe.estimator](recipe.seed, self.schema)
+        set_parameters(classifier, recipe.parameters)
+        made = _pipeline(classifier, self.schema, self.shifts)
+        given = None if table.weights is None else table.weights[chosen]
+        weights = row_weights(table.labels[chosen], given, recipe.class_weight)
+        fit(made, table.features[chosen].astype(np.float64), table.labels[chosen], weights)
+        return made
+
+    def _folds(self, chosen: Any, method: str) -> Any:
+        groups, times = (None if part is None else part[chosen] for part in (self.table.groups, self.table.times))
+        try:
+            yield from folds.folds(
+                self.table.labels[chosen], calibration.FOLDS, self.recipe.seed, groups=groups, times=times
+            )
+        except folds.NotPossible as error:
+            raise BadData(f"{self.table.source['source']}: --calibrate {method}: {error}") from None
 
 
 def _unique(created: datetime, model: bytes) -> str:
