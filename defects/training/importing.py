@@ -16,14 +16,13 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import check_is_fitted
 
+from defects.artifact import PICKLES, SERVED_ELSEWHERE
 from defects.sklearn_engine import UntrustedTypes, loads
 from defects.training.bad_data import BadData
 from defects.training.conversion import classifier_of
 from defects.training.estimators import missing_extra
 from defects.values import one_line
 
-PICKLES = (".joblib", ".pkl", ".pickle")
-SERVED = ("model.joblib", "model.pkl", "model.pickle", "model.bst", "model.json", "model.ubj", "model.txt")
 FILES = "a fitted classifier: .skops, .joblib or .pkl; XGBoost's .json, .ubj or .bst; or LightGBM's .txt or .bst"
 
 
@@ -61,7 +60,7 @@ def load(path: Path, *, trust_pickle: bool) -> Loaded:
 
 def _check_place(path: Path) -> None:
     if path.is_dir():
-        found = [name for name in SERVED if (path / name).is_file()]
+        found = [name for name in SERVED_ELSEWHERE if (path / name).is_file()]
         expected = f"--model {path / found[0]}" if found else FILES
         raise BadData(f"{path}: is a directory; expected {expected}")
     if not path.is_file():
