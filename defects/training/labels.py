@@ -19,6 +19,7 @@ from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
 from defects.training.columns import TRUTHS, check_type, encoded, merged
 from defects.training.tables import Column, shown
 
+FEW_CLASSES = 5  # are classes, also where one has one row; more where they come twice on average
 FEW_NUMBERS = 20  # are classes, however few rows each of them has,
 FEW_ROWS = 10  # and more are with as many rows for each,
 MOST_NUMBERS = 1_000  # up to so many
@@ -43,7 +44,8 @@ def labels(column: Column) -> Labels:
     found, codes, kind = distinct_labels(column)
     missing = codes < 0
     if missing.any():
-        raise column.bad(int(missing.argmax()), "has no label; expected one for every row")
+        rest = f" ({int(missing.sum()):,} rows have none: leave them out of the file)" if missing.sum() > 1 else ""
+        raise column.bad(int(missing.argmax()), f"has no label; expected one for every row{rest}")
     ordered = sorted(set(found))
     index = {label: place for place, label in enumerate(ordered)}
     indices = np.array([index[label] for label in found], np.int64)[codes]
@@ -73,7 +75,8 @@ def _refuse_rare(column: Column, indices: NDArray[np.int64], classes: Sequence[s
 def _refuse_regression(column: Column, count: int) -> None:
     """Raise `BadData` for numbers that are measured rather than classes: many different ones, each in few rows."""
     rows = len(column.cells)
-    if count > MOST_NUMBERS or (count > FEW_NUMBERS and count * FEW_ROWS > rows):
+    repeated = count <= FEW_CLASSES or count * 2 <= rows
+    if not repeated or count > MOST_NUMBERS or (count > FEW_NUMBERS and count * FEW_ROWS > rows):
         what = f"has {count:,} different numbers in {rows:,} rows, as a target of regression has"
         raise column.bad(None, f"{what}; expected classes: put the numbers into bins first, such as low and high")
 

@@ -72,19 +72,23 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label", help="the label column of --data")
     group.add_argument("--rows", type=positive, help="rows of built-in data (default: 40000)")
     group.add_argument("--encoding", type=_encoding, help="of a CSV file that is not UTF-8 or UTF-16, such as latin-1")
-    group.add_argument("--decimal", choices=(".", ","), default=".", help="what stands before decimals in a CSV file")
-    group.add_argument("--na", action="append", default=[], metavar="TOKEN", help="one more text for a missing value")
+    group.add_argument(
+        "--decimal", choices=(".", ","), default=".", metavar="SIGN", help="what stands before decimals in a CSV file"
+    )
+    group.add_argument(
+        "--na", action="extend", nargs="+", default=[], metavar="TOKEN", help="one more text for a missing value"
+    )
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("its columns; each option can be given more than once")
     for name, text in (
-        ("category", "holds categories, also where they are numbers"),
-        ("number", "holds numbers"),
-        ("ignore", "is left out"),
-        ("allow-unknown", "holds categories, and one that training did not see counts as missing"),
+        ("--category", "holds categories, also where they are numbers"),
+        ("--number", "holds numbers"),
+        ("--ignore", "is left out"),
+        ("--allow-unknown", "holds categories, and one that training did not see counts as missing"),
     ):
-        group.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN", help=f"this column {text}")
+        group.add_argument(name, action="extend", nargs="+", default=[], metavar="COLUMN", help=f"this column {text}")
     group.add_argument("--group", metavar="COLUMN", help="rows with the same value stay on one side of the split")
     group.add_argument("--time", metavar="COLUMN", help="hold out the rows with the latest values")
     group.add_argument("--weight", metavar="COLUMN", help="how much each row counts in fitting")
@@ -109,9 +113,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
-        "--champion", metavar="MODEL", help="store nothing if worse than this model: latest, a tag, a directory"
+        "--champion",
+        metavar="MODEL",
+        help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
-    group.add_argument("--margin", type=margin, default=0.0, help="by how much it may be worse (default: %(default)s)")
+    group.add_argument(
+        "--margin",
+        type=margin,
+        default=0.02,
+        help="by how much it may be worse: macro-F1, a class's recall and F1, and log loss as a share of what always "
+        "answering with the classes' shares has (default: %(default)s)",
+    )
     group.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
     group.add_argument("--if-missing", action="store_true", help="do nothing where the model store has a model")
 

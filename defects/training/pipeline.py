@@ -30,6 +30,7 @@ from defects.training.evaluation import reference
 from defects.training.export import Engine, export
 from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
 from defects.training.options import Recipe
 from defects.training.own_pipeline import build, users_errors
@@ -50,14 +51,16 @@ class Trained:
     pipeline: Pipeline
 
 
-def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
+def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
     """Fit the recipe's estimator on a part of the rows and assess it on the rest.
 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
-    split, or the estimator can't be fitted.
+    split, or the estimator can't be fitted, and `Refused` where the model does not pass the gate.
     """
     estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
+    if gate is not None:
+        gate.check(schema)
     parts = split(table, recipe.test_share, seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
@@ -75,12 +78,15 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
 
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+        with progress(f"fitting {recipe.pipeline or estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             pipeline = fitted(parts.fitted)
         scoring.use_one_thread(pipeline.pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+        if gate is not None:
+            with progress(f"comparing with {gate.place}"):
+                _compare(gate, assessed, (table, parts, probabilities, recipe))
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
@@ -102,17 +108,31 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     return Trained(files, card, pipeline.pipeline)
 
 
-def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress) -> Trained:
-    """Assess a fitted model on the rows that were brought with it, and make it an artifact; raises `BadData`."""
+def _compare(gate: Gate, assessed: dict[str, Any], what: tuple[Table, Split, Probabilities, Recipe]) -> None:
+    """Add the comparison with the champion to what the card says; raises `Refused`."""
+    assessed["comparison"] = comparison = gate.judge(*what)
+    assessed["warnings"] += [finding.to_json() for finding in warnings(comparison)]
+
+
+def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
+    """Assess a fitted model on the rows that were brought with it, and make it an artifact.
+
+    Raises `BadData`, and `Refused` where the model does not pass the gate.
+    """
     fitted, model = brought.fitted, loaded.model
     scoring.use_one_thread(model)
     schema = fitted.schema.observe(brought.table.features)
     table = replace(brought.table, schema=schema)
+    if gate is not None:
+        gate.check(schema)
     rows = table.features.astype(np.float64)
     parts = Split(np.arange(0), np.arange(len(rows)), "given")
     with progress(f"evaluating on {len(rows):,} rows"):
         probabilities = fitted.predict_proba(rows)
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    if gate is not None:
+        with progress(f"comparing with {gate.place}"):
+            _compare(gate, assessed, (table, parts, probabilities, recipe))
     with progress("exporting to ONNX and comparing with the model itself"):
         engine = export(fitted, rows, rows)
     content = loaded.path.read_bytes()
