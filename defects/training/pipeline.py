@@ -28,6 +28,7 @@ from defects.training.dataset import BadData, Table, printable
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
+from defects.training.findings import Finding
 from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.gate import Gate, warnings
@@ -130,6 +131,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     with progress(f"evaluating on {len(rows):,} rows"):
         probabilities = fitted.predict_proba(rows)
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:
         with progress(f"comparing with {gate.place}"):
             _compare(gate, assessed, (table, parts, probabilities, recipe))
