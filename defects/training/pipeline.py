@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from defects import artifact, scoring
 from defects.schema import Schema
 from defects.scoring import Probabilities
+from defects.training import cost
 from defects.training.assessment import assess, cross_validated
 from defects.training.card_page.page import page
 from defects.training.dataset import BadData, Table
@@ -88,7 +89,11 @@ def train(table: Table, recipe: Recipe, progress: Progress, command: Sequence[st
         **assessed,
         "command": [printable(argument) for argument in command],
     }
-    files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
+    distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
+    files, card = _artifact(schema, engine, described, distribution)
+    if large := cost.warning(files):
+        described["warnings"] = [*described["warnings"], large]
+        files, card = _artifact(schema, engine, described, distribution)
     _check_served(files, table)
     return Trained(files, card, pipeline)
 
