@@ -12,11 +12,13 @@ from defects.serving import startup  # first: what comes after it is timed
 import asyncio
 import gc
 import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from defects import scoring, store
-from defects.artifact import NAME, Artifact, BadArtifact, Golden, described
+from defects.artifact import CARD_PAGE, NAME, Artifact, BadArtifact, Golden, described, is_ahead
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
@@ -32,7 +34,6 @@ from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_by
 from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
-DESCRIPTION = "Says which defect, if any, a parcel has."  # of the service, to BentoML's clients
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
@@ -198,9 +199,16 @@ class Replica:
         """Log where to look and what to try."""
         from defects.http import openapi
 
-        data = described(self.model.description["card"])
-        fields = {"data": data, "try": openapi.curl(self.url, self.model.schema)}
+        card = self.model.description["card"]
+        fields = {"data": described(card), "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
+        self._warn_of_a_wrong_clock(card)
+
+    def _warn_of_a_wrong_clock(self, card: Mapping[str, Any]) -> None:
+        created, now = str(card.get("created")), datetime.now(UTC)
+        if is_ahead(created, now) or is_ahead(self.model.version, now):
+            fields = {"model": self.tag or self.model.version, "created": created}
+            logger.warning("the model is of a time to come, so it hides later ones", extra={"fields": fields})
 
     async def replay(self, golden: Golden) -> str | None:
         """Replay the golden inputs through the data plane; return what is wrong with the answers."""
@@ -234,7 +242,7 @@ class Replica:
         """Make what BentoML's clients ask for."""
         from defects.http import openapi
 
-        return openapi.bentoml_schema(self.model.schema, NAME, DESCRIPTION)
+        return openapi.bentoml_schema(self.model.schema, NAME, self.model.schema.purpose)
 
 
 def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
@@ -288,4 +296,5 @@ def describe(artifact: Artifact | None, name: str) -> ServedModel:
         "schema": artifact.schema.to_json(),
         "card": artifact.card,
     }
-    return ServedModel(artifact.schema, name, artifact.version, artifact.engine, description)
+    page = artifact.files.get(CARD_PAGE)
+    return ServedModel(artifact.schema, name, artifact.version, artifact.engine, description, page)

@@ -20,6 +20,8 @@ MAX_LABELS = 1_000  # of one feature
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line ends
 SEPARATOR = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # characters that turn the direction of text around
+
 Made = TypeVar("Made")
 
 
@@ -27,6 +29,11 @@ def one_line(text: str, most: int = 2_000) -> str:
     """Return text as one line: control characters are escaped, and what is longer is cut in its middle."""
     line = SEPARATOR.sub(lambda found: repr(found[0])[1:-1], text)
     return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"
+
+
+def phrase(text: str, most: int = 80) -> str:
+    """Return a name of data as it stands in a sentence: on one line, and cut in its middle where it is long."""
+    return one_line(TURNING.sub("", text.replace("_", " ")), most)
 
 
 def shown(text: str, most: int = 100) -> str:
