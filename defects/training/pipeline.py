@@ -100,12 +100,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         "command": [*recipe.arguments],
     }
     distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
-    files, card = _artifact(schema, engine, described, distribution)
-    if large := cost.warning(files):
-        described["warnings"] = [*described["warnings"], large]
-        files, card = _artifact(schema, engine, described, distribution)
-    _check_served(files, table)
-    return Trained(files, card, pipeline)
+    return Trained(*_made(table, schema, engine, described, distribution), pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
@@ -144,15 +139,27 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
         "command": [*recipe.arguments],
         **assessed,
     }
-    files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
-    _check_served(files, table)
-    return Trained(files, card, model)
+    distribution = reference(schema, rows, table.labels, probabilities)
+    return Trained(*_made(table, schema, engine, described, distribution), model)
 
 
 def _compared(assessed: dict[str, Any], comparison: dict[str, Any]) -> dict[str, Any]:
     """Return what was assessed with the comparison with the champion, and its warnings."""
     found = [finding.to_json() for finding in warnings(comparison)]
     return assessed | {"comparison": comparison, "warnings": [*assessed["warnings"], *found]}
+
+
+def _made(
+    table: Table, schema: Schema, engine: Engine, described: dict[str, Any], distribution: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an artifact that can be served, and its card, which says so where that is dear."""
+    files, card = _artifact(schema, engine, described, distribution)
+    _check_served(files, table)
+    if large := cost.warning(files):
+        files, card = _artifact(
+            schema, engine, {**described, "warnings": [*described["warnings"], large]}, distribution
+        )
+    return files, card
 
 
 def _artifact(
