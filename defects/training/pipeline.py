@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
-from defects.training import calibration
+from defects.training import calibration, cost
 from defects.training.assessment import assess, cross_validated, held_out
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
@@ -84,9 +84,8 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         **assessed,
         "command": [*recipe.arguments],
     }
-    files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
-    _check_served(files, table)
-    return Trained(files, card, fitted.pipeline)
+    distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
+    return Trained(*_made(table, schema, engine, described, distribution), fitted.pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
@@ -126,15 +125,27 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
         "command": [*recipe.arguments],
         **assessed,
     }
-    files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
-    _check_served(files, table)
-    return Trained(files, card, model)
+    distribution = reference(schema, rows, table.labels, probabilities)
+    return Trained(*_made(table, schema, engine, described, distribution), model)
 
 
 def _compared(assessed: dict[str, Any], comparison: dict[str, Any]) -> dict[str, Any]:
     """Return what was assessed with the comparison with the champion, and its warnings."""
     found = [finding.to_json() for finding in warnings(comparison)]
     return assessed | {"comparison": comparison, "warnings": [*assessed["warnings"], *found]}
+
+
+def _made(
+    table: Table, schema: Schema, engine: Engine, described: dict[str, Any], distribution: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an artifact that can be served, and its card, which says so where that is dear."""
+    files, card = _artifact(schema, engine, described, distribution)
+    _check_served(files, table)
+    if large := cost.warning(files):
+        files, card = _artifact(
+            schema, engine, {**described, "warnings": [*described["warnings"], large]}, distribution
+        )
+    return files, card
 
 
 def _artifact(
