@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from defects import artifact, store
-from defects.training import dataset, pipeline, report, saving
+from defects.settings import Fatal
+from defects.training import brought, dataset, importing, pipeline, report, saving
+from defects.training.gate import Gate, Refused, open_gate
 from defects.training.options import Options, parse
 from defects.values import one_line
 
@@ -28,16 +31,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.if_missing and _has_model():
         return
     try:
-        saving.check(options.output)
-        with progress(f"reading {options.data or 'the built-in data'}"):
-            table = _table(options)
-        for note in table.notes:
-            _say(one_line(note))
-        trained = pipeline.train(table, options.recipe, progress)
-        with progress("saving"):
-            place = saving.save(trained.files, trained.card, options.output)
-    except artifact.BadArtifact as error:
+        trained, place = _train(options)
+    except Fatal as error:
         error.exit()
+    except Refused as refusal:
+        sys.exit(f"train.py: {refusal}")
     except dataset.BadData as error:
         sys.exit("\n".join(map(one_line, (f"train.py: {error.lines[0]}", *error.lines[1:]))))
     except (saving.BadPlace, OSError) as error:
@@ -45,6 +43,20 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("train.py: interrupted; nothing was saved")
     report.write(report.report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
+    if options.output is None:
+        for note in store.notes(place.name, datetime.now(UTC)):
+            report.write(f"note    {one_line(note)}")
+
+
+def _train(options: Options) -> tuple[pipeline.Trained, saving.Place]:
+    saving.check(options.output)
+    gate = open_gate(options.champion, options.margin) if options.champion else None
+    trained = _trained(options, gate)
+    with progress("saving"):
+        place = saving.save(trained.files, trained.card, options.output)
+        if gate is not None and options.output is None:
+            store.make_champion(place.name)
+    return trained, place
 
 
 def _has_model() -> bool:
@@ -62,6 +74,19 @@ def _has_model() -> bool:
     except artifact.BadArtifact as error:
         error.exit()
     return True
+
+
+def _trained(options: Options, gate: Gate | None) -> pipeline.Trained:
+    """Fit a model, or take the one that was brought."""
+    model, data, label = options.model, options.data, options.label
+    if model is None or data is None or label is None:
+        with progress(f"reading {data or 'the built-in data'}"):
+            table = _table(options)
+        return pipeline.train(table, options.recipe, progress, gate)
+    with progress(f"reading {model} and {data}"):
+        loaded = importing.load(model, trust_pickle=options.trust_pickle)
+        rows = brought.read(loaded, data, label, options.reading)
+    return pipeline.bring(rows, loaded, options.recipe, progress, gate)
 
 
 def _table(options: Options) -> dataset.Table:

@@ -13,8 +13,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ NAME = "defect_classifier"
 MAX_GOLDEN = 1024  # rows
 MAX_TOLERANCE = 1e-6  # of a golden probability; training writes this one
 MAX_FILES = 100
+SLACK = timedelta(minutes=5)  # that clocks may differ
 MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
@@ -294,3 +296,12 @@ def described(card: Mapping[str, Any]) -> str:
     if isinstance(metrics, dict) and type(accuracy := metrics.get("accuracy")) is float:
         parts.append(f"accuracy {accuracy:.4f}")
     return values.one_line(", ".join(parts))
+
+
+def is_ahead(text: str, now: datetime) -> bool:
+    """Whether a version, or the `created` of a card, is of a time to come: a clock was wrong when it was trained."""
+    for pattern in ("%Y%m%d-%H%M%S", "%Y-%m-%dT%H:%M:%SZ"):
+        with suppress(ValueError):
+            length = len(now.strftime(pattern))
+            return datetime.strptime(text[:length], pattern).replace(tzinfo=UTC) > now + SLACK
+    return False

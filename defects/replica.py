@@ -12,11 +12,13 @@ from defects.serving import startup  # first: what comes after it is timed
 import asyncio
 import gc
 import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from defects import scoring, store
-from defects.artifact import CARD_PAGE, NAME, Artifact, BadArtifact, Golden, described
+from defects.artifact import CARD_PAGE, NAME, Artifact, BadArtifact, Golden, described, is_ahead
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
@@ -197,9 +199,16 @@ class Replica:
         """Log where to look and what to try."""
         from defects.http import openapi
 
-        data = described(self.model.description["card"])
-        fields = {"data": data, "try": openapi.curl(self.url, self.model.schema)}
+        card = self.model.description["card"]
+        fields = {"data": described(card), "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
+        self._warn_of_a_wrong_clock(card)
+
+    def _warn_of_a_wrong_clock(self, card: Mapping[str, Any]) -> None:
+        created, now = str(card.get("created")), datetime.now(UTC)
+        if is_ahead(created, now) or is_ahead(self.model.version, now):
+            fields = {"model": self.tag or self.model.version, "created": created}
+            logger.warning("the model is of a time to come, so it hides later ones", extra={"fields": fields})
 
     async def replay(self, golden: Golden) -> str | None:
         """Replay the golden inputs through the data plane; return what is wrong with the answers."""

@@ -16,27 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from defects.artifact import ONNX, SKOPS, Artifact, BadArtifact, Golden
-from defects.features import FLOAT32_MAX
+from defects.decoding import Decoder
+from defects.links import LINKS, Probabilities, apply_link
 from defects.schema import ModelRows, Schema
+from defects.sklearn_engine import sklearn_scorer, use_one_thread
 
-Scores = NDArray[np.float64]  # [n, classes], or [n, 1] of the second one of two
-Probabilities = NDArray[np.float64]  # [n, classes]
+__all__ = [
+    "Probabilities", "Scorer", "golden_difference", "load", "sklearn_scorer", "use_one_thread", "varies", "verified",
+]  # fmt: skip
+
 Scorer = Callable[[ModelRows], Probabilities]
 
 SLICE_SECONDS = 500e-6  # of scoring are worth another thread
-BLOCK_ROWS = 16  # scikit-learn gets rows in blocks of this size, whatever their number: a matrix product depends on it
-
-# Every type that a pipeline of `ESTIMATORS` is saved with and that skops does not trust by itself. Pinned
-# here: a list taken from the file would trust whatever the file declares.
-TRUSTED_TYPES = (
-    "functools.partial",  # what it calls is looked at by itself
-    "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
 
 
 def load(artifact: Artifact) -> Scorer:
@@ -47,69 +40,15 @@ def load(artifact: Artifact) -> Scorer:
     if file not in artifact.files:
         raise BadArtifact(f"{file} is missing from the artifact; {artifact.engine} needs it")
     try:
-        return loader(artifact.files[file])
+        return loader(artifact)
     except ImportError as error:
+        more = f" and {error.name}" if error.name in ("lightgbm", "xgboost") else ""
         raise BadArtifact(
-            f"this artifact is served by {artifact.engine}, which is not installed here ({error}); "
-            "install the extra 'serve-sklearn'; an image has it with ARGS=--sklearn"
+            f"this artifact is served by {artifact.engine}{more}, which is not installed here ({error}); "
+            f"install the extra 'serve-sklearn'{more}; an image has it with ARGS=--sklearn"
         ) from None
     except Exception as error:  # what an engine raises for a model it can't read is its own affair
         raise BadArtifact(f"{file}: {artifact.engine} can't load it: {error}") from error
-
-
-# --- links: what makes probabilities of scores, as scikit-learn does --------------------------------------------------
-
-
-CLOSE = 1e-14  # scores nearer to the highest may have its probability, once rounded
-
-
-def _identity(scores: Scores) -> tuple[Probabilities, bool]:
-    return scores, False
-
-
-def _sigmoid(scores: Scores) -> tuple[Probabilities, bool]:
-    second = 1 / (1 + np.exp(-np.maximum(scores, -700.0)))  # the exponential of more overflows
-    return np.concatenate([1 - second, second], axis=1), bool(np.minimum.reduce(np.abs(scores), axis=None) < CLOSE)
-
-
-def _softmax(scores: Scores) -> tuple[Probabilities, bool]:
-    powers = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
-    close = bool(np.count_nonzero(powers > 1 - CLOSE) > len(powers))
-    powers /= np.add.accumulate(powers, axis=1)[:, -1:]  # added in this order, however many rows there are
-    return powers, close
-
-
-# Each gives the probabilities, and whether two classes may have got the same one though their scores differ.
-LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
-    "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
-}  # fmt: skip
-
-
-def apply_link(scores: Scores, link: str) -> Probabilities:
-    """Return the probabilities of scores; the highest is that of the class that scikit-learn predicts.
-
-    That is the class with the highest score, or the first of them: where two scores are so near that their
-    probabilities are the same float64, the winner's is raised by its last bit. Scores beyond 32 bits give NaN: they say
-    that one value outweighs all others, not how probable a class is.
-    """
-    if not np.vdot(scores, scores) <= FLOAT32_MAX:  # one look at all of them; most are below a hundred
-        finite = (np.abs(scores) <= FLOAT32_MAX).all(axis=1)
-        if not finite.all():
-            probabilities = np.full((len(scores), max(2, scores.shape[1])), np.nan)
-            if finite.any():
-                probabilities[finite] = apply_link(scores[finite], link)
-            return probabilities
-    probabilities, close = LINKS[link](scores)
-    if not close:
-        return probabilities
-    return _raise_winners(probabilities, scores[:, 0] > 0 if link == "sigmoid" else scores.argmax(axis=1))
-
-
-def _raise_winners(probabilities: Probabilities, winners: NDArray[Any]) -> Probabilities:
-    """Raise the probabilities at `winners` until they are the first highest; they are at most one bit too low."""
-    for row in np.flatnonzero(probabilities.argmax(axis=1) != winners):
-        probabilities[row, int(winners[row])] = np.nextafter(probabilities[row].max(), 2.0)
-    return probabilities
 
 
 # --- engines -------------------------------------------------------------------------------------------------------
@@ -155,78 +94,6 @@ def sliced_scorer(score: Scorer, threads: int) -> Scorer:
     return sliced
 
 
-def sklearn_scorer(model: bytes) -> Scorer:
-    """Return a scorer that asks scikit-learn, one block of rows at a time."""
-    import skops.io
-    import threadpoolctl
-
-    pipeline: Any = skops.io.loads(model, trusted=list(TRUSTED_TYPES))
-    use_one_thread(pipeline)
-    threadpoolctl.threadpool_limits(1, "blas")  # how a product is split depends on the cores
-    return BlockScorer(pipeline)
-
-
-def use_one_thread(pipeline: Any) -> None:
-    """Make a pipeline predict in one thread: forests add up their trees in the order in which threads end."""
-    names = [name for name in pipeline.get_params() if name.rpartition("__")[2] == "n_jobs"]
-    pipeline.set_params(**dict.fromkeys(names, 1))
-
-
-class BlockScorer:
-    """A scorer that gives a pipeline `BLOCK_ROWS` rows at a time, so that its kernels always see as many rows.
-
-    The last row is repeated where there are fewer.
-    """
-
-    def __init__(self, pipeline: Any):
-        self._pipeline = pipeline
-        self._good: Scores | None = None  # a row that could be scored
-
-    def __call__(self, rows: ModelRows) -> Probabilities:
-        values = rows.astype(np.float64)
-        return np.concatenate(
-            [self._score_block(values[i : i + BLOCK_ROWS]) for i in range(0, len(values), BLOCK_ROWS)]
-        )
-
-    def _score_block(self, rows: NDArray[np.float64]) -> Probabilities:
-        try:
-            probabilities = self._call("predict_proba", rows)
-        except ValueError:  # scikit-learn refuses what became infinite on its way
-            return np.concatenate([self._score_one(rows[i : i + 1]) for i in range(len(rows))])
-        self._good = rows[:1]
-        return self._settle_ties(rows, probabilities)
-
-    def _score_one(self, row: NDArray[np.float64]) -> Probabilities:
-        """Score one row; NaN where this row can't be scored. Raises scikit-learn's error where no row can be."""
-        try:
-            probabilities = self._call("predict_proba", row)
-        except ValueError:
-            if self._good is None:
-                raise
-            return np.full_like(self._call("predict_proba", self._good), np.nan)
-        return self._settle_ties(row, probabilities)
-
-    def _settle_ties(self, rows: NDArray[np.float64], probabilities: Probabilities) -> Probabilities:
-        """Settle ties as scikit-learn does; put NaN where scores beyond 32 bits have made a class certain."""
-        highest = probabilities == probabilities.max(axis=1, keepdims=True)
-        tied = highest.sum(axis=1) > 1
-        if tied.any():
-            probabilities = _raise_winners(
-                probabilities, np.where(tied, self._call("predict", rows), probabilities.argmax(axis=1))
-            )
-        certain = (probabilities == 1).any(axis=1)
-        if certain.any() and hasattr(self._pipeline, "decision_function"):
-            scores = np.abs(self._call("decision_function", rows)).reshape(len(rows), -1)
-            probabilities[~(scores <= FLOAT32_MAX).all(axis=1)] = np.nan
-        return probabilities
-
-    def _call(self, method: str, rows: NDArray[np.float64]) -> Any:
-        padding = np.repeat(rows[-1:], BLOCK_ROWS - len(rows), axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            answer = getattr(self._pipeline, method)(np.concatenate([rows, padding]))
-        return np.array(answer[: len(rows)])
-
-
 def cpus(root: Path = Path("/")) -> int:
     """Count the CPUs that this process may use: by its affinity, and by the quotas of its cgroups (v2 or v1).
 
@@ -265,7 +132,18 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-_LOADERS = {"onnxruntime": (ONNX, onnx_scorer), "scikit-learn": (SKOPS, sklearn_scorer)}
+def _load_onnx(artifact: Artifact) -> Scorer:
+    return onnx_scorer(artifact.files[ONNX])
+
+
+def _load_sklearn(artifact: Artifact) -> Scorer:
+    return sklearn_scorer(artifact.files[SKOPS], Decoder.of_card(artifact.schema, artifact.card["engine"]))
+
+
+_LOADERS: dict[str, tuple[str, Callable[[Artifact], Scorer]]] = {
+    "onnxruntime": (ONNX, _load_onnx),
+    "scikit-learn": (SKOPS, _load_sklearn),
+}
 
 
 def golden_difference(golden: Golden, answered: Probabilities) -> str | None:

@@ -9,15 +9,17 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from defects import artifact, directories, files
-from defects.artifact import BadArtifact, NoModel
+from defects.artifact import SLACK, BadArtifact, NoModel
 
 CHECKOUT = "checkout"  # the label of a model in the store that says who trained it
+CHAMPION = "champion"  # the label of one that passed a comparison; its value counts up, so that the last one is known
+LATEST = f"{artifact.NAME}:latest"
 
 
 def checkout() -> str:
@@ -126,7 +128,8 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
     """Return the directory of the artifact to serve, and its exact tag where it comes from a model store.
 
     In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
-    (a store holds newer ones too); the newest in the store. Raises `NoModel`, or `BadArtifact` for a damaged one.
+    (a store holds newer ones too); the champion of the store; the newest in it. Raises `NoModel`, or `BadArtifact` for
+    a damaged one.
     """
     if model_dir is not None:
         return model_dir, None
@@ -137,7 +140,7 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
             return directory, packed
     import bentoml
 
-    tag = tag or packed or f"{artifact.NAME}:latest"
+    tag = tag or packed or champion() or LATEST
     try:
         model = bentoml.models.get(tag)
     except bentoml.exceptions.NotFound:
@@ -148,12 +151,118 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
     return Path(model.path), str(model.tag)
 
 
+# --- the champion ----------------------------------------------------------------------------------------------------
+
+
+def champion() -> str | None:
+    """Return the tag of the champion: the model that was compared with others last, and passed.
+
+    All checkouts share the store. So it is this checkout's champion, or else that of whoever trained the newest model.
+    """
+    labels = _champions()
+    if not labels:
+        return None
+    import bentoml
+
+    found = _of_checkout(labels, checkout())
+    if not found:
+        with suppress(Exception):  # what is wrong with the newest is said where it is loaded
+            found = _of_checkout(labels, bentoml.models.get(LATEST).info.labels.get(CHECKOUT))
+    return max(found, key=lambda tag: _number(labels[tag])) if found else None
+
+
+def make_champion(tag: str) -> None:
+    """Give a model of the store the label of the champion; the earlier champion of its checkout loses it.
+
+    The new one has it first: whoever looks in between takes the one with the higher number.
+    """
+    import bentoml
+
+    labels = _champions()
+    ours = bentoml.models.get(tag).info.labels.get(CHECKOUT)
+    others = [other for other in _of_checkout(labels, ours) if other != tag]
+    _label(tag, str(1 + max((_number(labels[other]) for other in labels), default=0)))
+    for other in others:
+        _label(other, None)
+
+
+def _of_checkout(labels: Mapping[str, Mapping[str, str]], owner: str | None) -> list[str]:
+    return [tag for tag, found in labels.items() if found.get(CHECKOUT) == owner]
+
+
+def _number(labels: Mapping[str, str]) -> int:
+    text = labels[CHAMPION]
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _champions() -> dict[str, Mapping[str, str]]:
+    """Return the labels of each model that has the champion's, by tag; damaged models are left out."""
+    import bentoml
+
+    found: dict[str, Mapping[str, str]] = {}
+    for file in sorted(_models().glob("*/model.yaml")):
+        with suppress(Exception):  # whatever makes a model unreadable
+            if CHAMPION.encode() in files.read(file, artifact.MAX_DOCUMENT):  # YAML takes milliseconds for each model
+                model = bentoml.models.get(f"{artifact.NAME}:{file.parent.name}")
+                if CHAMPION in model.info.labels:
+                    found[str(model.tag)] = model.info.labels
+    return found
+
+
+def _label(tag: str, value: str | None) -> None:
+    """Set the champion's label of a stored model, or take it away; a reader sees the old file or the new one."""
+    import bentoml
+
+    model = bentoml.models.get(tag)
+    model.info.labels.pop(CHAMPION, None)
+    if value is not None:
+        model.info.labels[CHAMPION] = value
+    with directories.scratch(_scratch()) as scratch:
+        directories.write(scratch, {"model.yaml": str(model.info.dump()).encode()})
+        (scratch / "model.yaml").replace(Path(model.path) / "model.yaml")
+
+
+def notes(tag: str, now: datetime) -> list[str]:
+    """Say what a person should know of a model that was just put into the store: whether it is the one to be served."""
+    found = [said] if (said := newest_is_ahead(now)) else []
+    served = champion()
+    if served == tag:
+        found.append("it is the champion now, and served before newer models")
+    elif served:
+        found.append(f"the champion {served} is served before it; expected --champion {CHAMPION} to compare it")
+    return found
+
+
+def newest_is_ahead(now: datetime) -> str | None:
+    """Say that the newest model of the store is of a time to come; `None` where it isn't."""
+    import bentoml
+
+    try:
+        model = bentoml.models.get(LATEST)
+    except Exception:  # there is none, or it is damaged, which is said elsewhere
+        return None
+    created = model.info.creation_time
+    created = created if created.tzinfo else created.replace(tzinfo=UTC)
+    if not (created > now + SLACK or artifact.is_ahead(model.tag.version or "", now)):
+        return None
+    return (
+        f"the newest model of the store, {model.tag}, is of {created:%Y-%m-%d %H:%M} UTC, a time to come: a clock was "
+        "wrong. Later models are not the newest while it is there; expected --champion, which decides what is served, "
+        f"or bentoml models delete {model.tag}"
+    )
+
+
+def _models() -> Path:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return Path(BentoMLContainer.model_store_dir.get()) / artifact.NAME
+
+
 def _damaged_models() -> BadArtifact | None:
     """Find a damaged model in the BentoML model store, and say what to do; `None` when all can be read."""
     import bentoml
-    from bentoml._internal.configuration.containers import BentoMLContainer
 
-    directory = Path(BentoMLContainer.model_store_dir.get()) / artifact.NAME
+    directory = _models()
     for version in sorted(directory.iterdir() if directory.is_dir() else ()):
         if version.is_dir():
             try:

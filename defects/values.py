@@ -41,6 +41,11 @@ def shown(text: str, most: int = 100) -> str:
     return repr(text) if len(text) <= most else f"{text[:most]!r}… ({len(text):,} characters)"
 
 
+def printable(name: str) -> str:
+    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
+    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
+
+
 def is_unicode(text: str) -> bool:
     """Whether text can be written as UTF-8: bytes of another encoding were read as halves of surrogate pairs."""
     try:

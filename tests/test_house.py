@@ -35,6 +35,9 @@ GROUND = (
     "defects.directories",
     "defects.artifact",
     "defects.store",
+    "defects.links",
+    "defects.decoding",
+    "defects.sklearn_engine",
     "defects.scoring",
 )
 

@@ -1,4 +1,4 @@
-"""Which model is packed: the one that is named, else the newest of the store, if this checkout has trained it.
+"""Which model is packed: the one that is named, else the champion or the newest, if this checkout has trained it.
 
 `python -m defects.image.choice` prints its tag, and says what it was trained on; `make bento` packs that one. The model
 store of BentoML is shared by all checkouts of a user, so its newest model can be another project's.
@@ -22,8 +22,9 @@ def choose(settings: Settings) -> tuple[artifact.Artifact, str]:
     assert tag is not None  # noqa: S101 - without a directory it is one of the store's
     model = artifact.load(directory, settings.model_digest)
     if not (settings.model or settings.model_digest or store.trained_here(tag)):
+        kind = "champion" if tag == store.champion() else "newest model"
         raise BadSetting(
-            f"DEFECTS_MODEL: is not set, and the newest model of the store was not trained by this checkout: "
+            f"DEFECTS_MODEL: is not set, and the {kind} of the store was not trained by this checkout: "
             f"{named(model, tag)}; expected DEFECTS_MODEL={tag} to pack it, or {own()}"
         )
     return model, tag

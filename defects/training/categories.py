@@ -28,9 +28,9 @@ def category_texts(column: Column) -> Texts:
     kind = column.cells.type
     found = texts(column) if pa.types.is_large_string(kind) else _from_typed(column)
     names = found.distinct.to_pylist()
-    if any("." in name for name in names) and all(map(_WHOLE.fullmatch, names)):
-        names = [name.partition(".")[0] for name in names]
-    return _merged(names, found)
+    if not (any("." in name for name in names) and all(map(_WHOLE.fullmatch, names))):
+        return found
+    return _merged([name.partition(".")[0] for name in names], found)
 
 
 def _from_typed(column: Column) -> Texts:
@@ -48,9 +48,8 @@ def _from_typed(column: Column) -> Texts:
 
 
 def _merged(names: Sequence[str], found: Texts) -> Texts:
-    """Return the texts with these names, each once, and without those that no row has."""
-    used = np.unique(found.codes[found.codes >= 0])
-    unique = list(dict.fromkeys(names[place] for place in used.tolist()))
+    """Return the texts with these names, each once."""
+    unique = list(dict.fromkeys(names))
     places = {name: place for place, name in enumerate(unique)}
     new = np.array([places.get(name, -1) for name in names] + [-1], np.int64)
     return Texts(pa.array(unique, pa.large_string()), new[found.codes])

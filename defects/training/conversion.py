@@ -15,9 +15,11 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from defects.training.boosters import LIGHTGBM, XGBOOST, ZERO, name_of, read_lightgbm, read_xgboost
+from defects.training.ensembles import FORESTS, SINGLE_TREES, trees_of
 from defects.training.graph import Graph
 from defects.training.steps import Column, Matrix, chain
-from defects.training.trees import FORESTS, SINGLE_TREES, NotConvertible, Tree, constant_tree, trees_of
+from defects.training.trees import NotConvertible, Tree, constant_tree
 
 
 def classifier_of(pipeline: Any) -> Any:
@@ -51,11 +53,12 @@ def to_onnx(pipeline: Any, columns: Sequence[Column], *, wide: bool) -> bytes:
     matrix = Matrix("rows" if wide else graph.cast("rows", TensorProto.DOUBLE), tuple(columns))
     matrix = chain(graph, _preparation(pipeline), matrix)
     classifier = classifier_of(pipeline)
-    if type(classifier) not in _CLASSIFIERS:
+    known = _CLASSIFIERS.get(type(classifier)) or _BOOSTERS.get(name_of(classifier))
+    if known is None:
         raise NotConvertible(type(classifier).__name__)
-    converter, link = _CLASSIFIERS[type(classifier)]
+    converter, link = known
     converter(graph, classifier, matrix.numbers(classifier).name)
-    link = link or ("sigmoid" if len(classifier.classes_) == 2 else "softmax")
+    link = ("sigmoid" if len(classifier.classes_) == 2 else "softmax") + link if link != "identity" else link
     return graph.model(len(columns), 1 if "sigmoid" in link else len(classifier.classes_), wide=wide, link=link)
 
 
@@ -112,11 +115,32 @@ def _reached(graph: Graph, rows: str, trees: Sequence[Tree]) -> str:
     return graph.add("Gather", np.concatenate([tree.value[tree.leaf] for tree in trees]), reached, axis=0)
 
 
-# With the link of each, where it has the same for any number of classes.
+def _lightgbm(graph: Graph, step: Any, rows: str) -> str:
+    model = read_lightgbm(step)
+    tiny = graph.add("LessOrEqual", graph.add("Abs", rows), np.array(ZERO))
+    rows = graph.add("Where", tiny, np.zeros(1), rows)
+    scores = _added(graph, rows, np.zeros(model.scores), model.trees, 1.0)
+    return graph.add("Mul", scores, np.array(model.factor))
+
+
+def _xgboost(graph: Graph, step: Any, rows: str) -> str:
+    model = read_xgboost(step)
+    trees = [*map(constant_tree, model.first.tolist()), *model.trees]
+    leaves = [tree.value[tree.leaf, 0].astype(np.float32) for tree in trees]
+    targets = np.concatenate([np.arange(len(model.first)), model.targets])
+    scores = graph.ensemble(graph.cast(rows, TensorProto.FLOAT), trees, targets, leaves)
+    return graph.cast(scores, TensorProto.DOUBLE)
+
+
+# With what is added to the name of each one's link, which is for two classes or for more; or with the link itself.
 _CLASSIFIERS: dict[type, tuple[Callable[[Graph, Any, str], str], str]] = {
     LogisticRegression: (_linear, ""),
     HistGradientBoostingClassifier: (_hist_boosting, ""),
     GradientBoostingClassifier: (_gradient_boosting, ""),
     **dict.fromkeys(FORESTS, (_forest, "identity")),
     **dict.fromkeys(SINGLE_TREES, (_single_tree, "identity")),
+}
+_BOOSTERS: dict[str, tuple[Callable[[Graph, Any, str], str], str]] = {
+    LIGHTGBM: (_lightgbm, "_float64"),
+    XGBOOST: (_xgboost, "_float32"),
 }

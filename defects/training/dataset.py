@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from defects.training.labels import labels
 from defects.training.precision import is_wide
 from defects.training.reading import AS_WRITTEN, Reading
 from defects.training.tables import Choice, Column, Contents
-from defects.values import CONTROL
+from defects.values import printable
 
 __all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
 
+NOTHING: Mapping[str, Sequence[str]] = {}
 ROLES: dict[str, Callable[[Column], Any]] = {"groups": roles.groups, "times": roles.times, "weights": roles.weights}
 
 
@@ -93,8 +94,12 @@ def _refuse_twice(path: Path, said: Sequence[tuple[str, str]]) -> None:
             raise BadData(f"{path}: column {name!r} is given to {found[name]} and to {role}; expected one of them")
 
 
-def table_of(contents: Contents, label: str) -> Table:
-    """Return the labelled table that the columns are; raises `BadData`, which names all that can't be used."""
+def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] = NOTHING) -> Table:
+    """Return the labelled table that the columns are; raises `BadData`, which names all that can't be used.
+
+    `known` has the categories of columns where they are known before, from a fitted model. A text that is none of them
+    is refused, or missing where the command allows it.
+    """
     columns = dict(contents.columns)
     labelled = columns.pop(label)
     reading = labelled.reading
@@ -109,26 +114,41 @@ def table_of(contents: Contents, label: str) -> Table:
     features: list[Feature] = []
     for column in columns.values():
         with problems.collected():
-            one = infer(column)
+            one = infer(column, known.get(column.name))
             features.append(_feature(column, one))
             values.append(one.values)
     problems.refuse()
     schema = Schema(
         tuple(features),
         tuple(_class(labelled, name) for name in found.classes),
-        title=_printable(Path(contents.path.name.removesuffix(".gz")).stem).replace("_", " "),
+        title=title_of(contents.path),
         label_type=found.type,
         label_name=_label_name(labelled),
     )
     held = schema.held(np.column_stack(values))
-    return Table(held, found.indices, schema, _source(contents, label, len(held)), notes=contents.notes, **made)
+    return Table(held, found.indices, schema, source_of(contents, label, len(held)), notes=contents.notes, **made)
 
 
-def _source(contents: Contents, label: str, rows: int) -> dict[str, Any]:
+def title_of(path: Path) -> str:
+    """Return what a schema calls rows of a file."""
+    return printable(Path(path.name.removesuffix(".gz")).stem).replace("_", " ")
+
+
+def source_of(contents: Contents, label: str, rows: int) -> dict[str, Any]:
+    """Return what the card says of the data's source."""
     with contents.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    name = _printable(contents.path.name)
-    return {"source": name, "rows": rows, "label": label, "sha256": digest, "format": contents.format.to_json()}
+    name = printable(contents.path.name)
+    reading = contents.columns[label].reading
+    named = {"group": reading.group, "time": reading.time, "weight": reading.weight}
+    return {
+        "source": name,
+        "rows": rows,
+        "label": label,
+        "sha256": digest,
+        "format": contents.format.to_json(),
+        **{role: column for role, column in named.items() if column is not None},
+    }
 
 
 def _label_name(column: Column) -> str:
@@ -138,11 +158,6 @@ def _label_name(column: Column) -> str:
             None, f"has the name of another field of every answer; rename it (not {', '.join(ANSWER_FIELDS)})"
         )
     return column.name
-
-
-def _printable(name: str) -> str:
-    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
-    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _class(column: Column, name: str) -> DefectClass:

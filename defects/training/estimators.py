@@ -7,6 +7,7 @@ each category, and one for a missing one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,18 @@ def _random_forest(seed: int, schema: Schema) -> ClassifierMixin:
     return make_pipeline(*_by_kind(schema, categories, [SimpleImputer(strategy="median")]), classifier)
 
 
+def _lightgbm(seed: int, _: Schema) -> ClassifierMixin:
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(random_state=seed, deterministic=True, force_row_wise=True, n_jobs=1, verbosity=-1)
+
+
+def _xgboost(seed: int, _: Schema) -> ClassifierMixin:
+    from xgboost import XGBClassifier
+
+    return XGBClassifier(random_state=seed, n_jobs=1)  # its sums depend on the number of threads
+
+
 def _by_kind(schema: Schema, categories: Any, numbers: list[Any]) -> list[Any]:
     """Return steps that prepare categories in one way and all other columns in another."""
     chosen = [feature.kind == CATEGORY for feature in schema.features]
@@ -65,5 +78,15 @@ ESTIMATORS: dict[str, Callable[[int, Schema], ClassifierMixin]] = {
     "hist-gradient-boosting": _hist_gradient_boosting,
     "logistic-regression": _logistic_regression,
     "random-forest": _random_forest,
+    "lightgbm": _lightgbm,
+    "xgboost": _xgboost,
 }
-NARROW = frozenset({"random-forest"})  # cast what they are given to 32 bits
+NARROW = frozenset({"random-forest", "xgboost"})  # cast what they are given to 32 bits
+EXTRAS = ("lightgbm", "xgboost")  # estimators that are modules of the same name, installed by an extra of that name
+
+
+def missing_extra(estimator: str) -> str | None:
+    """Say that the library of an estimator is not installed here, and how it is; `None` where it is."""
+    if estimator not in EXTRAS or find_spec(estimator) is not None:
+        return None
+    return f"{estimator} is not installed here; expected the extra {estimator!r}: pip install -e '.[{estimator}]'"

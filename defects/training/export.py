@@ -7,13 +7,12 @@ each replica proves them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring, values
 from defects.features import Feature
@@ -22,9 +21,10 @@ from defects.schema import Rows, Schema
 from defects.scoring import Probabilities, Scorer
 from defects.training.conversion import classifier_of, to_onnx
 from defects.training.dataset import BadData
+from defects.training.ensembles import library_of, trees_of
+from defects.training.fitted import Fitted
 from defects.training.probes import probes
-from defects.training.steps import numbers
-from defects.training.trees import trees_of
+from defects.training.trees import NotConvertible
 
 # The largest difference of a probability between scikit-learn and the engine with which it is served.
 PARITY_TOLERANCE = artifact.MAX_TOLERANCE
@@ -43,7 +43,10 @@ class NotProven(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """What serves the model, why, and what it needs; `golden` are rows and answers that it has to give everywhere."""
+    """What serves the model, why, and what it needs; `golden` are rows and answers that it has to give everywhere.
+
+    `given` is what the pipeline itself gets of rows.
+    """
 
     name: str
     reason: str
@@ -51,6 +54,11 @@ class Engine:
     model: bytes
     parity: dict[str, Any]
     golden: dict[str, Any]
+    given: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the card has it."""
+        return {"name": self.name, "reason": self.reason, "parity": self.parity, **self.given}
 
 
 @dataclass(frozen=True)
@@ -83,26 +91,33 @@ class Proof:
     golden: dict[str, Any]
 
 
-def export(pipeline: Pipeline, schema: Schema, held_out: Rows, fitted: Rows) -> Engine:
-    """Return the engine for a pipeline fitted on `fitted` rows; raises `BadData` where none answers as it does."""
-    held = ask(pipeline, held_out)
+def export(fitted: Fitted, held_out: Rows, known: Rows) -> Engine:
+    """Return the engine for a pipeline; raises `BadData` where none answers as it does.
+
+    Probes are made of `known` rows: those that it was fitted on, where these are there.
+    """
+    schema = fitted.schema
+    held = ask(fitted, held_out)
     parity: dict[str, Any] = {}
     try:
-        model = to_onnx(pipeline, numbers(schema), wide=schema.wide)
+        model = to_onnx(fitted.pipeline, fitted.columns, wide=schema.wide)
         score = scoring.onnx_scorer(model)
     except Exception as error:  # whatever can't be converted, scikit-learn still can serve
         reason = f"the model can't be converted to ONNX: {_root_cause(error)}"
     else:
-        proof = prove(pipeline, score, schema, held, probes(pipeline, schema, fitted))
+        proof = prove(fitted, score, held, probes(fitted.pipeline, schema, known, fitted.columns))
         if proof.problem is None:
-            reason = f"ONNX answers as scikit-learn does, also on {proof.parity['probes']['rows']:,} probes"
-            return Engine("onnxruntime", reason, artifact.ONNX, model, proof.parity, proof.golden)
+            library, count = library_of(classifier_of(fitted.pipeline)), proof.parity["probes"]["rows"]
+            reason = f"ONNX answers as {library} does, also on {count:,} probes"
+            return Engine("onnxruntime", reason, artifact.ONNX, model, proof.parity, proof.golden, fitted.to_json())
         reason, parity = f"ONNX {proof.problem}", proof.parity
     try:
-        model, golden = _for_sklearn(pipeline, schema, held, fitted)
+        model, golden = _for_sklearn(fitted, held, known)
     except NotProven as problem:
-        raise BadData(f"no engine can serve this model: {reason}; scikit-learn, loaded again, {problem}") from None
-    return Engine("scikit-learn", reason, artifact.SKOPS, model, parity, golden)
+        raise BadData(
+            f"no engine can serve this model: {reason}; the pipeline itself, loaded again, {problem}"
+        ) from None
+    return Engine("scikit-learn", reason, artifact.SKOPS, model, parity, golden, fitted.to_json())
 
 
 def _root_cause(error: BaseException) -> str:
@@ -111,17 +126,21 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
 
 
-def _for_sklearn(
-    pipeline: Pipeline, schema: Schema, held: SklearnResults, fitted: Rows
-) -> tuple[bytes, dict[str, Any]]:
+def _for_sklearn(fitted: Fitted, held: SklearnResults, known: Rows) -> tuple[bytes, dict[str, Any]]:
     """Return the pipeline as scikit-learn's engine loads it, and its golden inputs; raises `NotProven`."""
     import skops.io
 
-    model = skops.io.dumps(pipeline)
-    score = scoring.sklearn_scorer(model)  # refuses here, not in production, a type that is not pinned
+    try:
+        model = skops.io.dumps(fitted.pipeline)
+        score = scoring.sklearn_scorer(
+            model, fitted.decode
+        )  # refuses here, not in production, a type that is not pinned
+    except Exception as error:  # what skops raises for what it can't save or load is its own affair
+        raise NotProven(f"can't be saved for a replica: {_root_cause(error)}") from error
     random = np.random.default_rng(0)
-    some = np.concatenate([random.permutation(part)[:SLOW_PART] for part in probes(pipeline, schema, fitted)])
-    proof = prove(pipeline, score, schema, held.subset(slice(SLOW_PROBES)), [random.permutation(some)[:SLOW_PROBES]])
+    made = probes(fitted.pipeline, fitted.schema, known, fitted.columns)
+    some = np.concatenate([random.permutation(part)[:SLOW_PART] for part in made])
+    proof = prove(fitted, score, held.subset(slice(SLOW_PROBES)), [random.permutation(some)[:SLOW_PROBES]])
     if proof.problem is not None:
         raise NotProven(proof.problem)
     return model, proof.golden
@@ -130,14 +149,14 @@ def _for_sklearn(
 # --- the proof -----------------------------------------------------------------------------------------------------
 
 
-def ask(pipeline: Pipeline, rows: Rows) -> SklearnResults:
-    """Return what scikit-learn predicts for the rows."""
+def ask(fitted: Fitted, rows: Rows) -> SklearnResults:
+    """Return what the pipeline itself predicts for the rows."""
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):  # of its own look for infinities
-        probabilities = np.concatenate([pipeline.predict_proba(chunk) for chunk in chunks])
+        probabilities = np.concatenate([fitted.predict_proba(chunk) for chunk in chunks])
         classes, near = probabilities.argmax(axis=1), _margins(probabilities) <= NEAR
         if near.any():
-            classes[near] = pipeline.predict(rows[near])
+            classes[near] = fitted.predict(rows[near])
     return SklearnResults(rows, probabilities, classes)
 
 
@@ -147,9 +166,10 @@ def _margins(probabilities: Probabilities) -> NDArray[np.float64]:
     return best[:, -1] - best[:, -2]
 
 
-def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: SklearnResults, made: Iterable[Rows]) -> Proof:
+def prove(fitted: Fitted, score: Scorer, held: SklearnResults, made: Iterable[Rows]) -> Proof:
     """Compare a scorer with its pipeline, on held-out rows and on probes, which come in parts."""
-    tie = 0.0 if trees_of(classifier_of(pipeline)) else LINEAR_TIE
+    schema = fitted.schema
+    tie = 0.0 if _has_trees(fitted) else LINEAR_TIE
     answered = _scored(score, schema, held.rows)
     parity = compare(held, answered, tie)
     if wrong := _difference(parity):
@@ -164,7 +184,7 @@ def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: SklearnResult
             problem = problem or f"has no finite scores for {_described(schema, row)}"
         if not finite.any():
             continue
-        asked, answered = ask(pipeline, rows[finite]), answered[finite]
+        asked, answered = ask(fitted, rows[finite]), answered[finite]
         found = compare(asked, answered, tie)
         if problem is None and (wrong := _difference(found)):
             worst = asked.rows[found["worst"]]
@@ -177,6 +197,13 @@ def prove(pipeline: Pipeline, score: Scorer, schema: Schema, held: SklearnResult
         }
         golden.add(asked.subset(asked.classes == answered.argmax(axis=1)))
     return Proof(parity | {"probes": probed}, problem, golden.to_json())
+
+
+def _has_trees(fitted: Fitted) -> bool:
+    try:
+        return bool(trees_of(classifier_of(fitted.pipeline)))
+    except NotConvertible:
+        return True
 
 
 def _blocks(parts: Iterable[Rows]) -> Iterator[Rows]:

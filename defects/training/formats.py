@@ -6,12 +6,11 @@ What a file contains decides, not its name. Raises `BadData` for what is no tabl
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,16 +18,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from defects.training import dialects
 from defects.training.bad_data import BadData, shown
+from defects.training.dialects import Dialect
 from defects.training.reading import Reading
 
 CSV, PARQUET = "csv", "parquet"
-SEPARATORS = (",", ";", "\t", "|")
-NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
+PLAIN = Dialect()
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 SAMPLE_BYTES = 2**18  # of a file's beginning, by which it is recognised
-SAMPLE_ROWS = 200
 MOST_LINE = 2**24  # characters of one line, so that a file without line ends does not fill the memory
 MOST_UNPACKED = 2**30  # characters that a small compressed file may become,
 MOST_RATIO = 200  # and how many times its size beyond that
@@ -61,9 +60,6 @@ OTHERS = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05].*\.", re.DOTALL)
 _MARKUP = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _JSON = re.compile(rb"\s*(\[\s*[\[{]|\{\s*\")")
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]+', re.IGNORECASE)  # Excel's, before the header
-_COMMA_NUMBER = re.compile(r"\s*[+-]?\d+(,\d+)*\s*", re.ASCII)
-_NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Format:
     """How a file is written. `skipped` lines stand before the header."""
 
     kind: str
-    separator: str = ","
+    dialect: Dialect = PLAIN
     encoding: str = "utf-8-sig"
     compressed: bool = False
     decimal: str = "."
@@ -83,7 +79,7 @@ class Format:
             return {"kind": self.kind}
         return {
             "kind": self.kind,
-            "separator": self.separator,
+            "separator": self.dialect.separator,
             "encoding": self.encoding_shown.lower(),
             "compression": "gzip" if self.compressed else None,
             "decimal": self.decimal,
@@ -101,7 +97,8 @@ class Format:
             usual = path.suffix.lower() in PARQUET_NAMES
             return "" if usual else "the file is read as Parquet, which it is by its content"
         unusual = [
-            *([f"with {NAMES.get(self.separator, repr(self.separator))} between columns"] * (self.separator != ",")),
+            *([f"with {self.dialect.separator_name} between columns"] * (self.dialect.separator != ",")),
+            *(["with backslashes before quotes in cells"] * self.dialect.escaped),
             *([f"in {self.encoding_shown}"] * (self.encoding != "utf-8-sig")),
             *(["compressed with gzip"] * self.compressed),
             *(["with a decimal comma"] * (self.decimal == ",")),
@@ -134,9 +131,10 @@ def recognise(path: Path, reading: Reading) -> Format:
     _refuse_others(path, head)
     encoding = _encoding(path, head, reading.encoding)
     text = head.decode(encoding, errors="replace")
-    if len(head) < SAMPLE_BYTES:
-        return _csv(path, text, encoding, compressed, reading)
-    return _csv(path, text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text, encoding, compressed, reading)
+    if len(head) == SAMPLE_BYTES:  # its last line is not whole
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+    dialect, skipped = dialects.recognise(text, is_tsv=".tsv" in path.name.lower())
+    return Format(CSV, dialect, encoding, compressed, reading.decimal, skipped)
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
@@ -241,73 +239,3 @@ def _bounded(path: Path, text: io.TextIOWrapper, most: int | None) -> Iterator[s
                 f"{path}: is more than {MOST_RATIO} times as large unpacked; expected a table: unpack it first"
             )
         yield line
-
-
-# --- CSV -----------------------------------------------------------------------------------------------------------
-
-
-def _csv(path: Path, text: str, encoding: str, compressed: bool, reading: Reading) -> Format:
-    """Return the format of a CSV file that begins with `text`."""
-    text = text.removeprefix("\ufeff")
-    said = _SEPARATOR_LINE.match(text)
-    every = io.StringIO(text, newline="").readlines()
-    skipped = 1 if said else 0
-    first = next((n for n, line in enumerate(every) if n >= skipped and not _is_aside(line)), len(every))
-    separator = said[1] if said else _separator("".join(every[first:]), path)
-    if first > skipped and _is_header(every, first, separator):
-        first = max(n for n in range(first) if every[n].startswith("#"))
-    return Format(CSV, separator, encoding, compressed, reading.decimal, first)
-
-
-def _is_aside(line: str) -> bool:
-    return line.startswith("#") or not line.strip("\r\n")
-
-
-def _is_header(every: Sequence[str], first: int, separator: str) -> bool:
-    """Whether the last of the lines that start with # is the header: as wide as the next, which has numbers."""
-    last = next((line for line in reversed(every[:first]) if line.startswith("#")), "")
-    if first >= len(every) or not last:
-        return False
-    (names,), (cells,) = (rows_of(line, separator)[:1] or [[]] for line in (last, every[first]))
-    return len(names) == len(cells) > 1 and any(map(is_number, cells))
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number, perhaps with a decimal comma."""
-    return bool(_NUMBER.fullmatch(cell))
-
-
-def rows_of(text: str, separator: str) -> list[list[str]]:
-    """Return the first rows of CSV text, up to one that can't be read."""
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
-            if row:
-                rows.append(row)
-            if len(rows) == SAMPLE_ROWS:
-                break
-    except csv.Error:
-        pass
-    return rows
-
-
-def _separator(text: str, path: Path) -> str:
-    """Return the separator by which most rows are as wide as the header, and more than one cell wide.
-
-    Where several are, it is the one that leaves none of the others in cells: commas in numbers beside semicolons are
-    decimal commas.
-    """
-    order = ("\t", ",", ";", "|") if ".tsv" in path.name.lower() else SEPARATORS
-    found = {separator: rows_of(text, separator) for separator in order}
-    possible = [separator for separator in order if found[separator] and len(found[separator][0]) > 1]
-    if not possible:
-        return order[0]
-
-    def quality(separator: str) -> tuple[float, float]:
-        rows = found[separator]
-        others = [other for other in possible if other != separator]
-        cells = [cell for row in rows for cell in row]
-        clean = sum(not any(o in cell for o in others) or bool(_COMMA_NUMBER.fullmatch(cell)) for cell in cells)
-        return sum(len(row) == len(rows[0]) for row in rows) / len(rows), clean / len(cells)
-
-    return max(possible, key=quality)

@@ -7,16 +7,18 @@ rows, that is nearly a number, or whose type has no values that a model takes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from defects.features import MAX_CATEGORIES
-from defects.kinds import BOOLEAN, CATEGORY, NUMBER
+from defects.features import MAX_CATEGORIES, Feature
+from defects.kinds import BOOLEAN, CATEGORY, MISSING, NUMBER, REFUSE
+from defects.training import written_numbers
 from defects.training.bad_data import BadData, option, shown
-from defects.training.categories import category_texts, codes, in_order
+from defects.training.categories import category_texts, codes, in_order, known_codes
 from defects.training.columns import (
     NO_DATE,
     TRUTHS,
@@ -31,6 +33,7 @@ from defects.training.columns import (
 )
 from defects.training.dates import is_date
 from defects.training.tables import Column
+from defects.training.written_numbers import is_comma_number
 
 MANY_CATEGORIES = 255  # more are only taken for categories where the command says so
 FEW = 5  # so many different texts are never too many, as in a table of ten rows
@@ -39,9 +42,6 @@ FEW_CATEGORIES = 20  # that numbers beside other texts may be meant as
 MOST_MISSING = 3  # different texts that may stand for a missing number
 
 _SIGNS = re.compile(r"[\W_]+")
-_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.ASCII)
-_POINT = re.compile(r"[+-]?\d+(\.\d+)+(,\d*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,15 @@ class Values:
     categories: tuple[str, ...] = ()
 
 
-def infer(column: Column) -> Values:
-    """Return the column's values, of the kind that the command says or that its cells show; raises `BadData`."""
+def infer(column: Column, known: Sequence[str] | None = None) -> Values:
+    """Return the column's values, of the kind that the command says or that its cells show; raises `BadData`.
+
+    `known` are its categories where they are known before.
+    """
+    if known is not None:
+        unknown = MISSING if column.name in column.reading.allow_unknown else REFUSE
+        feature = Feature(column.name, kind=CATEGORY, categories=tuple(known), unknown=unknown, optional=True)
+        return Values(known_codes(column, feature), CATEGORY, feature.categories)
     said_number = column.name in column.reading.number
     if column.name in column.reading.category:
         return _categories(column, MAX_CATEGORIES)
@@ -86,7 +93,7 @@ def _from_text(column: Column) -> Values:
     if count > sum(not _SIGNS.fullmatch(word) for word in words):
         _refuse_words(column, found, words, count)
     _refuse_half_booleans(column, found)
-    _refuse_commas_and_points(column, found, words)
+    _refuse_written_numbers(column, found, words)
     _refuse_dates(column, found)
     return _categories(column, MANY_CATEGORIES)
 
@@ -108,7 +115,7 @@ def _refuse_words(column: Column, found: Texts, words: list[str], count: int, *,
     else:
         categories = count + len(words) <= FEW_CATEGORIES
         options = [] if said else [option("--category" if categories else "--ignore", column.name)]
-    if column.reading.decimal == "." and all(map(_COMMA.fullmatch, words)):
+    if column.reading.decimal == "." and all(map(is_comma_number, words)):
         options = ["--decimal ,"]
     why = "--number says" if said else "in other rows"
     raise column.bad(_place(found, words[0]), f"{shown(words[0])!r} is not a number; expected one, as {why}", options)
@@ -123,19 +130,16 @@ def _refuse_half_booleans(column: Column, found: Texts) -> None:
         raise column.bad(_place(found, others[0]), problem, [option("--category", column.name)])
 
 
-def _refuse_commas_and_points(column: Column, found: Texts, words: list[str]) -> None:
-    """Raise `BadData` for numbers with the other decimal sign, or with something between thousands."""
-    other = _POINT if column.reading.decimal == "," else _COMMA
-    wrong = [word for word in words if other.fullmatch(word) or _THOUSANDS.fullmatch(word)]
-    if len(wrong) * 2 <= len(words):
+def _refuse_written_numbers(column: Column, found: Texts, words: list[str]) -> None:
+    """Raise `BadData` for numbers that are written for people."""
+    problem = written_numbers.problem(words[:LOOKED_AT], column.reading.decimal)
+    if problem is None:
         return
-    row, plain = _place(found, wrong[0]), "numbers with nothing between thousands"
-    if column.reading.decimal == ",":
-        raise column.bad(row, f"{shown(wrong[0])!r} has a point; expected a decimal comma, and {plain}")
-    problem = f"{shown(wrong[0])!r} has a comma; expected"
-    if all(map(_COMMA.fullmatch, wrong)):
-        raise column.bad(row, f"{problem} a point before decimals, or --decimal ,; and {plain}", ["--decimal ,"])
-    raise column.bad(row, f"{problem} {plain}")
+    first, what, may_be_categories = problem
+    options = [option("--category" if may_be_categories else "--ignore", column.name)]
+    if column.reading.decimal == "." and all(map(is_comma_number, words)):
+        options = ["--decimal ,"]
+    raise column.bad(_place(found, first), f"{shown(first)!r} {what}", options)
 
 
 def _refuse_dates(column: Column, found: Texts) -> None:
@@ -167,6 +171,8 @@ def _too_many(column: Column, count: int, rows: int, expected: str) -> BadData:
 def all_missing(column: Column) -> bool:
     """Whether no row has a value."""
     kind: Any = column.cells.type
+    if len(column.cells) > LOOKED_AT and not all_missing(replace(column, cells=column.cells[:LOOKED_AT])):
+        return False
     if pa.types.is_large_string(kind):
         return bool((texts(column).codes < 0).all())
     if pa.types.is_floating(kind):

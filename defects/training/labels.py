@@ -19,6 +19,7 @@ from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
 from defects.training.columns import TRUTHS, check_type, encoded, merged
 from defects.training.tables import Column, shown
 
+FEW_CLASSES = 5  # are classes, also where one has one row; more where they come twice on average
 FEW_NUMBERS = 20  # are classes, however few rows each of them has,
 FEW_ROWS = 10  # and more are with as many rows for each,
 MOST_NUMBERS = 1_000  # up to so many
@@ -40,11 +41,11 @@ class Labels:
 
 def labels(column: Column) -> Labels:
     """Read the labels; raises `BadData` for a row without one, for unusable ones, and for a class with one row."""
-    check_type(column)
-    found, codes, kind = _typed(column) if column.typed else _from_text(column)
+    found, codes, kind = distinct_labels(column)
     missing = codes < 0
     if missing.any():
-        raise column.bad(int(missing.argmax()), "has no label; expected one for every row")
+        rest = f" ({int(missing.sum()):,} rows have none: leave them out of the file)" if missing.sum() > 1 else ""
+        raise column.bad(int(missing.argmax()), f"has no label; expected one for every row{rest}")
     ordered = sorted(set(found))
     index = {label: place for place, label in enumerate(ordered)}
     indices = np.array([index[label] for label in found], np.int64)[codes]
@@ -53,6 +54,12 @@ def labels(column: Column) -> Labels:
         _refuse_regression(column, len(classes))
     _refuse_rare(column, indices, classes)
     return Labels(indices, classes, kind)
+
+
+def distinct_labels(column: Column) -> Found:
+    """Return the distinct labels, each row's place among them, -1 where it has none, and their type."""
+    check_type(column)
+    return _typed(column) if column.typed else _from_text(column)
 
 
 def _refuse_rare(column: Column, indices: NDArray[np.int64], classes: Sequence[str]) -> None:
@@ -68,7 +75,8 @@ def _refuse_rare(column: Column, indices: NDArray[np.int64], classes: Sequence[s
 def _refuse_regression(column: Column, count: int) -> None:
     """Raise `BadData` for numbers that are measured rather than classes: many different ones, each in few rows."""
     rows = len(column.cells)
-    if count > MOST_NUMBERS or (count > FEW_NUMBERS and count * FEW_ROWS > rows):
+    repeated = count <= FEW_CLASSES or count * 2 <= rows
+    if not repeated or count > MOST_NUMBERS or (count > FEW_NUMBERS and count * FEW_ROWS > rows):
         what = f"has {count:,} different numbers in {rows:,} rows, as a target of regression has"
         raise column.bad(None, f"{what}; expected classes: put the numbers into bins first, such as low and high")
 

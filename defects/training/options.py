@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defects.training.estimators import ESTIMATORS
+from defects.training.estimators import ESTIMATORS, missing_extra
 from defects.training.formats import encoding_name
 from defects.training.reading import Reading
+from defects.values import printable
 
 DEFAULT_ESTIMATOR = "hist-gradient-boosting"
 CALIBRATIONS = ("sigmoid", "temperature")
@@ -22,7 +23,10 @@ ONLY_WITH_DATA = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation."""
+    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation.
+
+    `arguments` of `train.py` make it again.
+    """
 
     estimator: str = DEFAULT_ESTIMATOR
     seed: int = 0
@@ -32,11 +36,12 @@ class Recipe:
     class_weight: str | None = None
     calibrate: str | None = None
     folds: int = 0
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. `arguments` are what was given, to do it again."""
+    """The command line."""
 
     data: Path | None
     label: str | None
@@ -49,7 +54,6 @@ class Options:
     margin: float
     output: Path | None
     if_missing: bool
-    arguments: tuple[str, ...]
 
 
 def parse(arguments: Sequence[str], description: str) -> Options:
@@ -70,19 +74,23 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label", help="the label column of --data")
     group.add_argument("--rows", type=positive, help="rows of built-in data (default: 40000)")
     group.add_argument("--encoding", type=_encoding, help="of a CSV file that is not UTF-8 or UTF-16, such as latin-1")
-    group.add_argument("--decimal", choices=(".", ","), default=".", help="what stands before decimals in a CSV file")
-    group.add_argument("--na", action="append", default=[], metavar="TOKEN", help="one more text for a missing value")
+    group.add_argument(
+        "--decimal", choices=(".", ","), default=".", metavar="SIGN", help="what stands before decimals in a CSV file"
+    )
+    group.add_argument(
+        "--na", action="extend", nargs="+", default=[], metavar="TOKEN", help="one more text for a missing value"
+    )
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("its columns; each option can be given more than once")
     for name, text in (
-        ("category", "holds categories, also where they are numbers"),
-        ("number", "holds numbers"),
-        ("ignore", "is left out"),
-        ("allow-unknown", "holds categories, and one that training did not see counts as missing"),
+        ("--category", "holds categories, also where they are numbers"),
+        ("--number", "holds numbers"),
+        ("--ignore", "is left out"),
+        ("--allow-unknown", "holds categories, and one that training did not see counts as missing"),
     ):
-        group.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN", help=f"this column {text}")
+        group.add_argument(name, action="extend", nargs="+", default=[], metavar="COLUMN", help=f"this column {text}")
     group.add_argument("--group", metavar="COLUMN", help="rows with the same value stay on one side of the split")
     group.add_argument("--time", metavar="COLUMN", help="hold out the rows with the latest values")
     group.add_argument("--weight", metavar="COLUMN", help="how much each row counts in fitting")
@@ -107,9 +115,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
-        "--champion", metavar="MODEL", help="store nothing if worse than this model: latest, a tag, a directory"
+        "--champion",
+        metavar="MODEL",
+        help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
-    group.add_argument("--margin", type=margin, default=0.0, help="by how much it may be worse (default: %(default)s)")
+    group.add_argument(
+        "--margin",
+        type=margin,
+        default=0.02,
+        help="by how much it may be worse: macro-F1, a class's recall and F1, and log loss as a share of what always "
+        "answering with the classes' shares has (default: %(default)s)",
+    )
     group.add_argument("--output", type=Path, help="a directory (for MODEL_DIR) instead of the BentoML model store")
     group.add_argument("--if-missing", action="store_true", help="do nothing where the model store has a model")
 
@@ -121,6 +137,8 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         parser.error("--seed: expected a number from 0 to 4294967295")
     if given.data is not None and given.rows is not None:
         parser.error("--rows: is for the built-in data only; expected it without --data")
+    if problem := missing_extra(given.estimator):
+        parser.error(f"--estimator: {problem}")
     for name in ONLY_WITH_DATA:
         if given.data is None and getattr(given, name) not in (None, [], "."):
             parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
@@ -152,6 +170,7 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
             class_weight=given.class_weight,
             calibrate=given.calibrate,
             folds=given.cv,
+            arguments=tuple(map(printable, arguments)),
         ),
         model=given.model,
         trust_pickle=given.trust_pickle,
@@ -159,7 +178,6 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
         margin=given.margin,
         output=given.output,
         if_missing=given.if_missing,
-        arguments=tuple(arguments),
     )
 
 

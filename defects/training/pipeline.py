@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -20,17 +20,23 @@ from defects import artifact, scoring
 from defects.schema import Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import assess, cross_validated
+from defects.training.brought import Brought
 from defects.training.card_page.page import page
+from defects.training.conversion import classifier_of
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
+from defects.training.fitted import Fitted
 from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.gate import Gate, warnings
+from defects.training.importing import Loaded
 from defects.training.options import Recipe
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
-from defects.training.splitting import split
+from defects.training.splitting import Split, split
 from defects.training.steps import shift
+from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -44,14 +50,16 @@ class Trained:
     pipeline: Pipeline
 
 
-def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
+def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
     """Fit the recipe's estimator on a part of the rows and assess it on the rest.
 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
-    split, or the estimator can't be fitted.
+    split, or the estimator can't be fitted, and `Refused` where the model does not pass the gate.
     """
     estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
+    if gate is not None:
+        gate.check(schema)
     parts = split(table, recipe.test_share, seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
@@ -72,6 +80,9 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+        if gate is not None:
+            with progress(f"comparing with {gate.place}"):
+                assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
@@ -79,16 +90,64 @@ def train(table: Table, recipe: Recipe, progress: Progress) -> Trained:
     if recipe.class_weight:
         estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(pipeline, schema, test_x, fit_x)
+        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
     described = {
         "data": table.source | {"notes": list(table.notes)},
         "estimator": estimated,
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
+        "command": [*recipe.arguments],
     }
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
     return Trained(files, card, pipeline)
+
+
+def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
+    """Assess a fitted model on the rows that were brought with it, and make it an artifact.
+
+    Raises `BadData` where it can't be served, and `Refused` where it does not pass the gate.
+    """
+    fitted, model = brought.fitted, loaded.model
+    scoring.use_one_thread(model)
+    schema = fitted.schema.observe(brought.table.features)
+    if gate is not None:
+        gate.check(schema)
+    table = replace(brought.table, schema=schema)
+    rows = table.features.astype(np.float64)
+    parts = Split(np.arange(0), np.arange(len(rows)), "given")
+    with progress(f"evaluating on {len(rows):,} rows"):
+        probabilities = fitted.predict_proba(rows)
+        assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    if gate is not None:
+        with progress(f"comparing with {gate.place}"):
+            assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
+    with progress("exporting to ONNX and comparing with the model itself"):
+        engine = export(fitted, rows, rows)
+    content = loaded.path.read_bytes()
+    described = {
+        "data": table.source | {"notes": list(table.notes)},
+        "estimator": {
+            "name": type(classifier_of(model)).__name__,
+            "file": printable(loaded.path.name),
+            "sha256": artifact.digest_of(content).removeprefix("sha256:"),
+            "seed": recipe.seed,
+            "parameters": _parameters(model),
+            "shifts": {},
+        },
+        "split": parts.to_json(),
+        "command": [*recipe.arguments],
+        **assessed,
+    }
+    files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
+    _check_served(files, table)
+    return Trained(files, card, model)
+
+
+def _compared(assessed: dict[str, Any], comparison: dict[str, Any]) -> dict[str, Any]:
+    """Return what was assessed with the comparison with the champion, and its warnings."""
+    found = [finding.to_json() for finding in warnings(comparison)]
+    return assessed | {"comparison": comparison, "warnings": [*assessed["warnings"], *found]}
 
 
 def _artifact(
@@ -100,7 +159,7 @@ def _artifact(
         "version": f"{created:%Y%m%d-%H%M%S}-{_unique(created, engine.model)}",
         "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
         **described,
-        "engine": {"name": engine.name, "reason": engine.reason, "parity": engine.parity},
+        "engine": engine.to_json(),
         "libraries": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime", "skops")},
     }

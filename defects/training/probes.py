@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from defects.features import Feature
 from defects.schema import Rows, Schema
 from defects.training.conversion import classifier_of, prepared_columns
+from defects.training.ensembles import sees_32_bits, trees_of
 from defects.training.sight import Sight, next_held
 from defects.training.steps import Column, numbers
-from defects.training.trees import NotConvertible, Tree, sees_32_bits, trees_of
+from defects.training.trees import NotConvertible, Tree
 
 SEED = 0
 BASES = 4  # rows in which each extreme is tried

@@ -244,7 +244,7 @@ def _ranked(graph: Graph, matrix: Matrix, categories: NDArray[Any], unknown: flo
     """Number one column by its place among the categories; a sum of one number and zeros is that number."""
     (column,) = matrix.columns
     codes = [code_of(column, category) for category in categories]
-    ranks = np.array([missing if math.isnan(code) else rank for rank, code in enumerate(codes)])
+    ranks = np.array([missing if math.isnan(code) else rank for rank, code in enumerate(codes)], np.float64)
     same = _equal(graph, matrix.name, codes)
     terms = graph.add("Where", same, ranks, np.zeros(1))
     known = graph.add("ReduceMax", graph.cast(same, TensorProto.DOUBLE), np.array([1]), keepdims=1)

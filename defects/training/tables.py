@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from defects.training import formats
+from defects.training import fast_csv, formats
 from defects.training.bad_data import BadData, among, option, shown
-from defects.training.formats import NAMES, PARQUET, TABLE, Format, is_number, is_table
+from defects.training.dialects import NAMES, is_number
+from defects.training.formats import PARQUET, TABLE, Format, is_table
 from defects.training.reading import AS_WRITTEN, Reading
 
 __all__ = ["BadData", "Column", "Contents", "Reading", "among", "is_table", "read", "read_contents", "shown"]
@@ -123,14 +124,11 @@ def _check_file(path: Path) -> None:
 
 def _chosen(path: Path, header: Sequence[str], choice: Choice) -> list[int]:
     """Return the places of the columns to read."""
+    there, wanted, without = {*header}, {*(choice.names or header)}, {*choice.without}
     for name in choice.names or ():
-        if name not in header:
+        if name not in there:
             raise BadData(f"{path}: column {name!r} is missing; expected it {among(name, header)}")
-    chosen = [
-        place
-        for place, name in enumerate(header)
-        if (name not in choice.without if choice.names is None else name in choice.names)
-    ]
+    chosen = [place for place, name in enumerate(header) if name in wanted and name not in without]
     names = [header[place] for place in chosen]
     twice = next((name for name, count in Counter(names).items() if count > 1 and name.strip()), None)
     if twice is not None:
@@ -197,20 +195,28 @@ def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Rea
             _refuse_one_column(path, header)
             _refuse_numbers_as_names(path, header)
         places = _chosen(path, header, choice)
-        chunks: list[list[Any]] = [[] for _ in places]
-        while batch := list(islice(rows, ROWS_AT_ONCE)):
-            cells = list(zip(*batch, strict=True))
-            for parts, place in zip(chunks, places, strict=True):
-                parts.append(pa.array(cells[place], pa.large_string()))
+        cells = fast_csv.read(path, form, len(header), places)
+        if cells is None:
+            cells = _cells(rows, places)
     columns = [
-        Column(path, header[place], pa.chunked_array(parts, pa.large_string()), typed=False, reading=reading)
-        for place, parts in zip(places, chunks, strict=True)
+        Column(path, header[place], column, typed=False, reading=reading)
+        for place, column in zip(places, cells, strict=True)
     ]
     return header, columns, []
 
 
+def _cells(rows: Iterator[list[str]], places: Sequence[int]) -> list[Any]:
+    """Return the columns at these places as text."""
+    chunks: list[list[Any]] = [[] for _ in places]
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        columns = list(zip(*batch, strict=True))
+        for parts, place in zip(chunks, places, strict=True):
+            parts.append(pa.array(columns[place], pa.large_string()))
+    return [pa.chunked_array(parts, pa.large_string()) for parts in chunks]
+
+
 def _refuse_one_column(path: Path, header: Sequence[str]) -> None:
-    if len(header) == 1 and any(separator in header[0].strip() for separator in " :^~"):
+    if len(header) == 1 and any(separator in header[0].strip() for separator in (*NAMES, *" :^~")):
         known = ", ".join([*list(NAMES.values())[:-1]]) + f" or {list(NAMES.values())[-1]}"
         raise BadData(f"{path}: the header has one column, {shown(header[0])!r}; expected {known} between columns")
 
@@ -219,19 +225,20 @@ def _rows(path: Path, form: Format, lines: Iterable[str]) -> Iterator[list[str]]
     """Yield the header and the rows, all with as many cells."""
     count, width = 0, 0
     try:
-        for row in csv.reader(_checked(lines, form), delimiter=form.separator, strict=True):
+        for row in form.dialect.rows(_checked(lines, form)):
             if not row:
                 continue
             if count == 0:
                 width = len(row)
                 row[0] = row[0].removeprefix("\ufeff")
+                row[:] = [name.strip() for name in row] if form.dialect.padded else row
             elif len(row) != width:
                 raise BadData(f"{path}: row {count}: has {len(row)} cells; expected {width}, as in the header")
             yield row
             count += 1
     except (csv.Error, ValueError) as error:
         place = f"row {count}" if count else "the header"
-        expected = f"expected CSV with {NAMES.get(form.separator, repr(form.separator))}, in {form.encoding_shown}"
+        expected = f"expected CSV with {form.dialect.separator_name}, in {form.encoding_shown}"
         hint = ", or --encoding with what it is, such as cp1252" if isinstance(error, _NotInEncoding) else ""
         raise BadData(f"{path}: {place}: can't be read: {error}; {expected}{hint}") from None
 

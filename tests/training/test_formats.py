@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from defects.training import dataset, formats
+from defects.training import dataset, fast_csv, formats, tables
 from defects.training.bad_data import BadData
 from defects.training.dataset import Table
 from defects.training.reading import Reading
@@ -62,6 +63,7 @@ COMMAS = SEMICOLONS.replace(".", ",")
         (f'"sep=,"\n{CSV}', {}, {"separator": ","}, "from line 2 on"),
         (f"# made, by; a tool\n#\n\n{CSV}", {}, {"skipped_lines": 3}, "from line 4 on"),
         (f"\n\n{CSV}", {}, {"skipped_lines": 2}, ""),
+        ('a,  "b",  d\n1.5, "x" , yes\n2.5, "y", no\n3.5, "x", yes\n4.5, "", no\n'.replace(" ,", ","), {}, {}, ""),
         ("\ufeff" + CSV, {}, {"encoding": "utf-8"}, ""),
         (CSV.encode("utf-16"), {}, {"encoding": "utf-16"}, "in UTF-16"),
         (b"\xfe\xff" + CSV.encode("utf-16-be"), {}, {"encoding": "utf-16"}, "in UTF-16"),
@@ -118,8 +120,14 @@ def test_parquet_is_recognised_by_its_content(tmp_path: Path) -> None:
 def test_the_separator_is_what_makes_rows_alike(content: str, widths: int, tmp_path: Path) -> None:
     form = formats.recognise(write(tmp_path, content), Reading())
     with formats.lines(tmp_path / "t.csv", form) as lines:
-        rows = formats.rows_of("".join(lines), form.separator)
-    assert {len(row) for row in rows} == {widths}
+        assert {len(row) for row in form.dialect.rows(lines)} == {widths}
+
+
+def test_quotes_may_have_backslashes(tmp_path: Path) -> None:
+    body = '"H. \\"B\\" E",x\n"C:\\\\",y\n'
+    file = write(tmp_path, "a,d\n" + body * 3)
+    table = dataset.read(file, "d")
+    assert table.schema.features[0].categories == ("C:\\", 'H. "B" E')
 
 
 @pytest.mark.parametrize(
@@ -202,6 +210,7 @@ BROKEN: dict[str, tuple[Callable[[], str | bytes], str]] = {
     "only comments": (lambda: "# a\n# b\n", "is empty"),
     "only sep": (lambda: "sep=;\n", "is empty"),
     "spaces": (lambda: CSV.replace(",", " "), "the header has one column, 'a b d'; expected commas, semicolons,"),
+    "quoted lines": (lambda: '"a,b,d"\n"1,2,x"\n', "the header has one column, 'a,b,d'; expected commas, semicolons,"),
     "no header": (lambda: CSV[6:], "the header seems to be missing: the first line, '1.5,x,yes', looks like a row"),
     "no header, integers": (lambda: "39,13,x\n50,13,y\n38,9,x\n", "the header seems to be missing"),
     "no header, text": (lambda: "low,x\nhigh,y\nlow,x\n", "the header seems to be missing"),
@@ -230,9 +239,10 @@ def test_another_encoding_is_read_where_it_is_said(tmp_path: Path) -> None:
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MOST_LINE", 2**20)
     assert "has a line of more than 1,048,576 characters" in refused(write(tmp_path, b"a" * 2**20))
-    bomb = gzip.compress(CSV.encode() + b"\n" * 2**22)
-    monkeypatch.setattr(formats, "MOST_UNPACKED", 2**20)
-    assert "is more than 200 times as large unpacked" in refused(write(tmp_path, bomb))
+    bomb = gzip.compress(CSV.encode() + b"\n" * 2**17)
+    monkeypatch.setattr(formats, "MOST_UNPACKED", 2**16)
+    monkeypatch.setattr(formats, "MOST_RATIO", 20)
+    assert "is more than 20 times as large unpacked" in refused(write(tmp_path, bomb))
 
 
 def rows(header: str, cells: Callable[[int], str], count: int = 20) -> str:
@@ -288,6 +298,9 @@ def test_what_the_command_names_is_not_left_out(tmp_path: Path) -> None:
         (lambda i: i % 21, 209, True),
         (lambda i: i % 21, 210, False),
         (lambda i: i % 20, 40, False),
+        (lambda i: i * 1.37, 10, True),
+        (lambda i: i % 6, 11, True),
+        (lambda i: i % 5, 15, False),
         (lambda i: f"c{i % 25}", 100, False),
     ],
 )
@@ -319,3 +332,37 @@ def test_missing_labels_may_have_a_token_of_their_own(tmp_path: Path) -> None:
 def test_labels_may_have_a_decimal_comma(tmp_path: Path) -> None:
     file = write(tmp_path, "a;d\n1;1,5\n2;1\n3;1,50\n4;1\n")
     assert dataset.read(file, "d", Reading(decimal=",")).schema.labels == (1.0, 1.5)
+
+
+PIECES = [
+    b"a", b"1", b",", b",", b"\n", b"\r\n", b"\r", b" ", b"\xc3\xa9", b"\xff", b"#", b"\t", b"\x0b", b"\xe2\x80\xa8",
+    b"\\", b"'", b";", b'"', b"\0",
+]  # fmt: skip
+
+
+def test_plain_files_are_read_fast_as_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random files give the same cells or the same refusal, whichever way they are read."""
+    rng, fast, used = random.Random(19), fast_csv.read, 0
+
+    def outcome(*, is_fast: bool) -> Any:
+        nonlocal used
+        monkeypatch.setattr(fast_csv, "read", fast if is_fast else lambda *_: None)
+        try:
+            columns = tables.read(tmp_path / "t.csv", names)
+        except BadData as error:
+            return str(error)
+        used += is_fast
+        return {name: column.cells.to_pylist() for name, column in columns.items()}
+
+    for _ in range(150):
+        width = rng.randint(1, 3)
+        names = [f"c{width - 1}"] if rng.random() < 0.5 else None
+        body = b""
+        for _ in range(rng.randint(0, 5)):
+            cells = [rng.choice((b"a", b"1", b"", b" ", rng.choice(PIECES))) for _ in range(width)]
+            body += b",".join(cells) + rng.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r"))
+        header = b",".join(b"c%d" % place for place in range(width))
+        start = rng.choice((b"", b"", b"\n", b"# x\n", b"\xef\xbb\xbf", b"\r\n\n"))
+        write(tmp_path, start + header + rng.choice((b"\n", b"\r\n", b"\r")) + body)
+        assert outcome(is_fast=True) == outcome(is_fast=False), (tmp_path / "t.csv").read_bytes()
+    assert used > 25

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import ROOT
 from defects.features import Feature
 from defects.training import dataset
 from defects.training.bad_data import BadData
@@ -70,6 +71,8 @@ def test_text_is_a_category(tmp_path: Path) -> None:
         ([f"v{i}" for i in range(1000)], {"category": ("a",)}, tuple(sorted(f"v{i}" for i in range(1000)))),
         ([f"v{i % 255:03}" for i in range(1000)], {}, tuple(f"v{i:03}" for i in range(255))),
         (["only"] * 4, {}, ("only",)),
+        (["250 ml", "500 ml", "250 ml", "1 l"], {}, ("1 l", "250 ml", "500 ml")),
+        (["1st", "2nd", "3rd", "1st"], {}, ("1st", "2nd", "3rd")),
     ],
 )
 def test_categories_are_sorted_texts(
@@ -161,7 +164,12 @@ NUMBERS = [str(i) for i in range(50)]
         ([*NUMBERS, "1,5"], "row 51: '1,5' is not a number", "--decimal ,"),
         ([*NUMBERS, *"abcdefgh"], "row 51: 'a' is not a number", "--ignore a"),
         (["1,5", "2,5", "1,5", "3,5"], "row 1: '1,5' has a comma; expected a point before decimals", "--decimal ,"),
-        (["1,234,567", "2", "1,000,000", "3,000"], "row 1: '1,234,567' has a comma; expected numbers", "--ignore a"),
+        (["1,234,567", "2", "1,000,000", "3,000"], "row 1: '1,234,567' has separated thousands", "--ignore a"),
+        (["1 234,5", "2", "1 000", "3 000"], "row 1: '1 234,5' has separated thousands; expected digits", "--ignore a"),
+        (["1.234.567", "1.000.000"] * 2, "row 1: '1.234.567' has separated thousands", "--ignore a"),
+        (["$1,200", "$5", "$ 1.5", "-$3"], "row 1: '$1,200' is a number with a sign; expected the", "--category a"),
+        ([f"{i}.5 %" for i in range(30)], "row 1: '0.5 %' is a number with a sign; expected the number", "--ignore a"),
+        ([f"{i % 25} kg" for i in range(90)], "row 1: '0 kg' is a number with a unit; expected the num", "--ignore a"),
         (["True", "False", "maybe", "True"], "row 3: 'maybe' is neither true nor false", "--category a"),
         (["0", "True", "0", "True"], "row 1: '0' is neither true nor false", "--category a"),
         ([f"u{i}" for i in range(30)], "has 30 different texts in 30 rows", "--ignore a"),
@@ -185,8 +193,8 @@ def test_what_can_not_be_used_names_the_option_that_helps(
     ("cells", "said", "problem"),
     [
         (["red", "1"], {"number": ("a",)}, "row 1: 'red' is not a number; expected one, as --number says"),
-        (["1.234,5", "1,5", "2.000,0", "7"], {"decimal": ","}, "row 1: '1.234,5' has a point; expected a decimal"),
-        (["1.5", "2.5", "1.5", "3.5"], {"decimal": ","}, "row 1: '1.5' has a point; expected a decimal"),
+        (["1.234,5", "1,5", "2.000,0", "7"], {"decimal": ","}, "row 1: '1.234,5' has separated thousands; expected"),
+        (["1.5", "2.5", "1.5", "3.5"], {"decimal": ","}, "row 1: '1.5' has a point; expected a comma"),
         ([f"u{i}" for i in range(1001)], {"category": ("a",)}, "1,001 different texts in 1,001 rows; expected at most"),
         (["a\x07", "b"], {}, "its categories"),
     ],
@@ -247,6 +255,15 @@ def test_all_columns_that_can_not_be_used_are_named_at_once(tmp_path: Path) -> N
     assert dataset.read(tmp_path / "t.parquet", "d", said).schema.names == ("amount", "good")
 
 
+def test_the_message_is_the_documented_one(tmp_path: Path) -> None:
+    columns = {"serial": [f"u{i}" for i in range(40)], "weight": [*map(str, range(7)), "?", *map(str, range(32))]}
+    file = csv_of(tmp_path, columns).rename(tmp_path / "parcels.csv")
+    with pytest.raises(BadData) as caught:
+        dataset.read(file, "d")
+    text = "\n".join(caught.value.lines).replace(f"{tmp_path}/", "")
+    assert f"```text\ntrain.py: {text}\n```" in (ROOT / "docs" / "your-data.md").read_text("utf-8")
+
+
 def test_the_list_of_what_can_not_be_used_is_bounded(tmp_path: Path) -> None:
     columns = {f"c{i}": [f"u{j}" for j in range(10)] for i in range(30)}
     with pytest.raises(BadData) as caught:
@@ -283,6 +300,19 @@ def test_options_name_columns_that_there_are_once(said: dict[str, Any], problem:
 def test_what_is_ignored_is_not_looked_at(tmp_path: Path) -> None:
     file = csv_of(tmp_path, {"id": [f"u{i}" for i in range(10)], "c": range(10)})
     assert dataset.read(file, "d", Reading(ignore=("id",))).schema.names == ("c",)
+
+
+def test_a_fitted_model_may_know_the_categories(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, {"a": ["red", "blue", "red", ""], "n": [1, 2, 1, 2]})
+    known: dict[str, tuple[str, ...]] = {"a": ("white", "red", "blue")}
+    table = dataset.table_of(dataset.read_columns(file, "d"), "d", known)
+    assert table.schema.features[0].categories == known["a"]
+    np.testing.assert_array_equal(table.features[:, 0], [1, 2, 1, math.nan])
+    known["a"] = ("white", "red")
+    with pytest.raises(BadData, match="column 'a', row 2: 'blue' is unknown; expected one of 'white', 'red'"):
+        dataset.table_of(dataset.read_columns(file, "d"), "d", known)
+    lenient = dataset.read_columns(file, "d", Reading(allow_unknown=("a",)))
+    np.testing.assert_array_equal(dataset.table_of(lenient, "d", known).features[:, 0], [1, math.nan, 1, math.nan])
 
 
 def test_cells_are_coded_by_categories_that_are_known() -> None:

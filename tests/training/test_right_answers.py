@@ -32,7 +32,7 @@ from defects import scoring
 from defects.features import FLOAT32_MAX, DefectClass, Feature
 from defects.kinds import INTEGER
 from defects.schema import Schema
-from defects.training import conversion, pipeline, precision, trees
+from defects.training import conversion, ensembles, pipeline, precision
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS
 from defects.training.options import Recipe
@@ -127,7 +127,7 @@ def _interesting(random: Random, column: Floats, number: int, fitted: Any) -> li
     between = values[at] / 2 + values[at + 1] / 2
     thresholds = [
         float(threshold)
-        for tree in trees.trees_of(conversion.classifier_of(fitted))[:20]
+        for tree in ensembles.trees_of(conversion.classifier_of(fitted))[:20]
         for threshold in tree.threshold[~tree.leaf & (tree.feature == number)]
         if np.isfinite(threshold)
     ]

@@ -1,0 +1,42 @@
+"""The command line of `train.py`: what belongs together, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from defects.training.options import parse
+from defects.training.reading import Reading
+
+DATA = ("--data", "t.csv", "--label", "d")
+
+
+def test_columns_may_be_given_in_one_option_or_in_several() -> None:
+    options = parse((*DATA, "--ignore", "a", "b", "--ignore", "c", "--na", "?", "-", "--category=x", "--time", "t"), "")
+    assert options.reading == Reading(ignore=("a", "b", "c"), na=("?", "-"), category=("x",), time="t")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((*DATA, "--rows", "10"), "--rows: is for the built-in data only"),
+        (("--data", "t.csv"), "--data and --label go together"),
+        (("--label", "d"), "--data and --label go together"),
+        *(
+            ((f"--{name}", value), f"--{name}: expected --data and --label too")
+            for name, value in {
+                "category": "a", "number": "a", "ignore": "a", "allow-unknown": "a", "group": "a", "time": "a",
+                "weight": "a", "encoding": "latin-1", "decimal": ",", "na": "?",
+            }.items()
+        ),
+        ((*DATA, "--encoding", "latin-17"), "--encoding: 'latin-17' is no encoding; expected one such as utf-8"),
+        ((*DATA, "--encoding", "base64"), "--encoding: 'base64' is no encoding"),
+        ((*DATA, "--decimal", ";"), "--decimal: invalid choice: ';'"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(
+    arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments, "")
+    assert caught.value.code == 2
+    assert problem in capsys.readouterr().err.splitlines()[-1]
