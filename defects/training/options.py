@@ -19,6 +19,7 @@ CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
+ONLY_WHERE_FITTED = ("set", "class_weight", "calibrate", "cv", "pipeline", "group", "time", "weight")
 
 ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight")
 
@@ -148,6 +149,11 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     for name in ONLY_WITH_DATA:
         if given.data is None and getattr(given, name) not in (None, [], "."):
             parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
+    for name in ONLY_WHERE_FITTED:
+        if given.model is not None and getattr(given, name):
+            parser.error(f"--{name.replace('_', '-')}: is for a model that is fitted here; expected it without --model")
+    if given.group is not None and given.time is not None:
+        parser.error("--group and --time: expected one of them; each splits the rows in its own way")
 
 
 def _check_model(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
