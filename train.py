@@ -82,7 +82,7 @@ def _trained(options: Options, gate: Gate | None) -> pipeline.Trained:
     if model is None or data is None or label is None:
         with progress(f"reading {data or 'the built-in data'}"):
             table = _table(options)
-            return pipeline.train(table, options.recipe, progress, gate)
+        return pipeline.train(table, options.recipe, progress, gate)
     with progress(f"reading {model} and {data}"):
         loaded = importing.load(model, trust_pickle=options.trust_pickle)
         rows = brought.read(loaded, data, label, options.reading)

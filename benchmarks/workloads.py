@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.protocols.requests import Value
 from defects.scoring import Probabilities
 from defects.simulator import SCHEMA, Tunnel
 from tools.payloads import RowValues, dump, objects, v2_binary, v2_json, values_of
@@ -97,7 +98,7 @@ def _array(rows: Sequence[RowValues]) -> NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _objects(rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
+def _objects(rows: Sequence[RowValues]) -> list[dict[str, Value]]:
     return objects(SCHEMA.names, rows)
 
 

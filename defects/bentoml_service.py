@@ -14,7 +14,7 @@ import numpy as np
 from defects.artifact import NAME
 from defects.http.messages import App
 from defects.pydantic_models import answer_model, request_model
-from defects.replica import DESCRIPTION, Replica
+from defects.replica import Replica
 from defects.serving import arbiter
 from defects.serving.model import prediction_objects
 
@@ -71,7 +71,7 @@ def classifier(replica: Replica) -> bentoml.Service[Any]:
         service_class=routed(replica),
     )
     class DefectClassifier:
-        __doc__ = DESCRIPTION
+        __doc__ = schema.purpose
 
         if replica.tag is not None:
             model = bentoml.models.BentoModel(replica.tag)  # what `bentoml build` packs

@@ -23,6 +23,8 @@ def place_of(path: Path) -> Path:
     try:
         place = Path(os.path.realpath(path))
         os.fsencode(place)
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(place))
     except ValueError:  # a NUL, or half of a surrogate pair
         raise OSError(f"{os.fspath(path)!r}: no file can have this name; expected a place to write to") from None
     return place

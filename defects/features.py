@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,11 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST = float(np.nextafter(FLOAT32_MAX + 2.0**103, 0.0))  # that is still rounded to it
 MAX_CATEGORIES = values.MAX_LABELS  # of a feature
 MAX_SHOWN = 10  # categories in a message
+# How far an unknown text is looked for: characters of it, more or less of them in a category, and, as comparing takes
+# their square, that square times the categories.
+MAX_CLOSE, CLOSE_LENGTH, MAX_COMPARED = 50, 3, 10_000
 _NAMED = frozenset({str, int, float})  # types of JSON's values that may name a category
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +152,14 @@ class Feature:
     def codes(self) -> dict[str | int, float]:
         """The code of each category, by its text; also by the integer that it is, where all of them are integers."""
         found: dict[str | int, float] = {name: float(code) for code, name in enumerate(self.categories)}
-        if all(map(_is_integer, self.categories)):
+        if self.integers:
             found |= {int(name): float(code) for code, name in enumerate(self.categories)}
         return found
+
+    @property
+    def integers(self) -> bool:
+        """Whether all categories are integers as text, so that JSON may have them as numbers too."""
+        return bool(self.categories) and all(map(_INTEGER.fullmatch, self.categories))
 
     def problem_with(self, value: Any, field: str) -> Problem:
         """Return what is wrong with a number, or a missing one, that `field` may not have."""
@@ -171,6 +181,8 @@ class Feature:
         if value is None or type(value) is Constant:
             problem = "is missing" if value is None or value == NAN else f"is {value}"
             return Problem(field, problem, self.expected)
+        if type(value) in (int, float) and self.integers:
+            return Problem(field, f"{short(as_float(value))} is unknown", self.expected)
         if type(value) is not str:
             return Problem(field, f"is {kind_of(value)}", f"text: {self.expected}")
         close = self._closest(value) if suggest else None
@@ -178,14 +190,19 @@ class Feature:
         return Problem(field, f"{values.shown(value, MAX_NAME)} is unknown", f"{self.expected}{meant}")
 
     def _closest(self, text: str) -> str | None:
-        """Return the category that a text was most probably meant to be."""
-        text = text[:MAX_NAME].strip()
-        same = [name for name in self.categories if name.strip().casefold() == text.casefold()]
-        return next(iter(same or difflib.get_close_matches(text, self.categories, n=1)), None)
+        """Return the category that a text was most probably meant to be.
 
-
-def _is_integer(text: str) -> bool:
-    return len(text) < 16 and text.lstrip("-").isdecimal() and text.isascii() and str(int(text)) == text
+        Compares with few that are about as long, so that a mistake costs little with a thousand categories too.
+        """
+        text = text.strip()
+        if len(text) > MAX_CLOSE:
+            return None
+        folded = text.casefold()
+        near = [name for name in self.categories if abs(len(name.strip()) - len(text)) <= CLOSE_LENGTH]
+        near.sort(key=lambda name: name[:1].casefold() != folded[:1])
+        compared = near[: MAX_COMPARED // max(len(text), 10) ** 2]
+        same = [name for name in near if name.strip().casefold() == folded]
+        return next(iter(same or difflib.get_close_matches(text, compared, n=1)), None)
 
 
 class Codes:
@@ -193,6 +210,10 @@ class Codes:
 
     def __init__(self, feature: Feature):
         self._codes: Mapping[Any, float] = feature.codes
+        missing = dict.fromkeys((None, "", b""), math.nan)
+        texts = {name: float(code) for code, name in enumerate(feature.categories)}
+        # The codes of what tensors have: texts, and UTF-8.
+        self.by_element: Mapping[Any, float] = missing | texts | {name.encode(): code for name, code in texts.items()}
         self._unknown_is_missing = feature.unknown == MISSING
         self._kinds = _NAMED if any(type(name) is int for name in self._codes) else frozenset({str})
 

@@ -27,13 +27,13 @@ class Malformed(Exception):
 
 
 class ObjectReader:
-    """Reads objects as rows of these features."""
+    """Reads objects as rows of these features. `codes` has those of the categories, by column."""
 
     def __init__(self, features: Sequence[Feature]):
         self._features = features
         self._names = tuple(feature.name for feature in features)
         self._index = {name: column for column, name in enumerate(self._names)}
-        self._codes = {column: Codes(feature) for column, feature in enumerate(features) if feature.kind == CATEGORY}
+        self.codes = {column: Codes(feature) for column, feature in enumerate(features) if feature.kind == CATEGORY}
 
     def values_with_nan(self, item: Any) -> list[float | None] | None:
         """Return the row's values in model order, missing where NaN stands for that; `None` if it is malformed."""
@@ -49,7 +49,7 @@ class ObjectReader:
         if type(item) is not dict or len(item) > len(self._names) or not item.keys() <= self._index.keys():
             raise Malformed
         values = [*map(item.get, self._names)]
-        for column, code in self._codes.items():
+        for column, code in self.codes.items():
             try:
                 values[column] = code(values[column])
             except KeyError:
@@ -86,7 +86,7 @@ class ObjectReader:
 
     def _takes(self, column: int, value: Any) -> bool:
         """Whether a category's column may have a caller's value."""
-        feature, code = self._features[column], self._codes[column]
+        feature, code = self._features[column], self.codes[column]
         try:
             missing = (type(value) is Constant and value == NAN) or code(value) is None
         except KeyError:

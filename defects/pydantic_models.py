@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from defects.features import FLOAT32_MAX, Feature
 from defects.identifiers import PATTERN
-from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
+from defects.kinds import BOOLEAN, CATEGORY, INTEGER, MISSING, NUMBER, TEXT
 from defects.schema import Schema
 
 
@@ -25,17 +25,19 @@ def request_model(schema: Schema) -> type[BaseModel]:
 
 @lru_cache(16)
 def answer_model(schema: Schema) -> type[BaseModel]:
-    """Make the pydantic model of one prediction."""
+    """Make the pydantic model of one prediction. Its class, the attribute `defect`, has the label's name in JSON."""
     names = list(schema.class_names)
     label: Any = {TEXT: str, INTEGER: int, NUMBER: float, BOOLEAN: bool}[schema.label_type]
     meanings = "; ".join(f"`{c.name}`: {c.description}" for c in schema.classes if c.description)
     return create_model(
         "Prediction",
         __doc__="What the service says of one row.",
-        __config__=ConfigDict(json_schema_extra={"additionalProperties": False}),
+        __config__=ConfigDict(serialize_by_alias=True, json_schema_extra={"additionalProperties": False}),
         defect=(
             label,
             Field(
+                alias=schema.label_name,
+                title=schema.label_name.capitalize(),
                 description=f"The most probable class. {meanings}".strip(),
                 json_schema_extra={"enum": list[Any](schema.labels)},
             ),
@@ -60,7 +62,23 @@ def answer_model(schema: Schema) -> type[BaseModel]:
 
 def _request_type(feature: Feature) -> Any:
     kind: Any = bool | Literal[0, 1] if feature.kind == BOOLEAN else float
+    if feature.kind == CATEGORY:
+        known = documented_categories(feature)
+        kind = Literal[*known] if known else str | int | float if feature.integers else str
     return kind | None if feature.optional else kind
+
+
+def documented_categories(feature: Feature) -> list[str | int]:
+    """Return what names a category, in JSON; empty where an unknown one is taken too, and counts as missing."""
+    return [] if feature.unknown == MISSING else list(feature.codes)
+
+
+def description(feature: Feature) -> str:
+    """Describe a feature in words: with its unit, what training saw, and what an unknown category means."""
+    unit = f" ({feature.unit})" if feature.unit else ""
+    seen = "" if feature.discrete else feature.observed
+    other = f"; {feature.expected}; anything else counts as missing" if feature.unknown == MISSING else ""
+    return f"{feature.description or feature.name}{unit}{seen}{other}"
 
 
 def documented_limits(feature: Feature) -> tuple[float, float]:
@@ -74,16 +92,16 @@ def documented_limits(feature: Feature) -> tuple[float, float]:
 
 def _request_field(feature: Feature) -> Any:
     low, high = documented_limits(feature) if feature.kind == NUMBER else (None, None)
-    unit = f" ({feature.unit})" if feature.unit else ""
     return Field(
         None if feature.optional else ...,
         alias=feature.name,
         title=feature.name,
-        description=f"{feature.description or feature.name}{unit}{'' if feature.kind == BOOLEAN else feature.observed}",
+        description=description(feature),
         ge=low,
         le=high,
         json_schema_extra={
             "example": None if feature.example is None else feature.shown(feature.example),
             **({"x-unit": feature.unit} if feature.unit else {}),
+            **({"examples": list(feature.categories)} if feature.unknown == MISSING else {}),
         },
     )

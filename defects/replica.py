@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from defects import scoring, store
-from defects.artifact import NAME, Artifact, BadArtifact, Golden, described, is_ahead
+from defects.artifact import CARD_PAGE, NAME, Artifact, BadArtifact, Golden, described, is_ahead
 from defects.http import fast_path, verification
 from defects.http.connections import Connections, most_connections, raise_file_limit
 from defects.http.health_port import HealthPort
@@ -34,7 +34,6 @@ from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_by
 from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
-DESCRIPTION = "Says which defect, if any, a parcel has."  # of the service, to BentoML's clients
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
@@ -243,7 +242,7 @@ class Replica:
         """Make what BentoML's clients ask for."""
         from defects.http import openapi
 
-        return openapi.bentoml_schema(self.model.schema, NAME, DESCRIPTION)
+        return openapi.bentoml_schema(self.model.schema, NAME, self.model.schema.purpose)
 
 
 def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
@@ -297,4 +296,5 @@ def describe(artifact: Artifact | None, name: str) -> ServedModel:
         "schema": artifact.schema.to_json(),
         "card": artifact.card,
     }
-    return ServedModel(artifact.schema, name, artifact.version, artifact.engine, description)
+    page = artifact.files.get(CARD_PAGE)
+    return ServedModel(artifact.schema, name, artifact.version, artifact.engine, description, page)

@@ -13,7 +13,7 @@ Two precisions: a feature's values are held in 32 bits, rounded once, so that ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import values
-from defects.features import DefectClass, Feature
+from defects.features import Codes, DefectClass, Feature
 from defects.kinds import CATEGORY, LABEL_TYPES, TEXT, Label, read_label
 from defects.objects import Malformed, ObjectReader
 from defects.problems import (
@@ -89,8 +89,14 @@ class Schema:
     def purpose(self) -> str:
         """Say in one sentence what a model of this schema does."""
         if self.label_name == "defect":
-            return f"Says which defect, if any, a row of the {self.title} shows."
-        return f"Says which {self.label_name.replace('_', ' ')} a row of the {self.title} has."
+            return f"Says which defect, if any, a row of the {values.phrase(self.title)} shows."
+        return f"Says which {values.phrase(self.label_name)} a row of the {values.phrase(self.title)} has."
+
+    @property
+    def heading(self) -> str:
+        """Name a service with a model of this schema."""
+        name = values.phrase(self.label_name)
+        return f"{name[:1].upper()}{name[1:]} classifier"
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -233,7 +239,8 @@ class Schema:
         for feature, value in zip(self.features, row.tolist(), strict=True):
             low, high = feature.observed_low or 0.0, feature.observed_high or 0.0
             width = high - low or 1.0  # a constant column is not scaled
-            beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if value == value else (-1.0, 0.0))  # noqa: PLR0124
+            candidate = value == value and feature.kind != CATEGORY  # noqa: PLR0124
+            beyond.append((max(low - value, value - high, 0.0) / width, abs(value)) if candidate else (-1.0, 0.0))
         return beyond.index(max(beyond))
 
     @cached_property
@@ -243,6 +250,11 @@ class Schema:
     def known_features(self, unknown: str, *, suggest: bool) -> str:
         """Say which features there are, and which one an unknown name may stand for."""
         return self._objects.known_features(unknown, suggest=suggest)
+
+    @property
+    def codes(self) -> Mapping[int, Codes]:
+        """The codes of each feature that is a category, by its column."""
+        return self._objects.codes
 
     @cached_property
     def _objects(self) -> ObjectReader:

@@ -20,6 +20,8 @@ MAX_LABELS = 1_000  # of one feature
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line ends
 SEPARATOR = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # characters that turn the direction of text around
+
 Made = TypeVar("Made")
 
 
@@ -29,9 +31,19 @@ def one_line(text: str, most: int = 2_000) -> str:
     return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"
 
 
+def phrase(text: str, most: int = 80) -> str:
+    """Return a name of data as it stands in a sentence: on one line, and cut in its middle where it is long."""
+    return one_line(TURNING.sub("", text.replace("_", " ")), most)
+
+
 def shown(text: str, most: int = 100) -> str:
     """Return text in quotes, as messages have it: its beginning and its length where it is long."""
     return repr(text) if len(text) <= most else f"{text[:most]!r}… ({len(text):,} characters)"
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
+    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def is_unicode(text: str) -> bool:

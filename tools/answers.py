@@ -44,14 +44,14 @@ def checker(kind: str, rows: int, schema: Schema) -> IsRight:
 def most_bytes(rows: int, schema: Schema) -> int:
     """Return more bytes than a right answer for so many rows has, in any protocol, with its head."""
     names = sum(6 * len(name) + TEXT_BYTES for name in schema.class_names)  # 6: as an escape sequence
-    return HEAD_BYTES + rows * (2 * names + 10 * TEXT_BYTES)
+    return HEAD_BYTES + rows * (2 * names + 6 * len(schema.label_name) + 10 * TEXT_BYTES)
 
 
 class _Objects:
     """Checks `/classify` and `/classify_batch`."""
 
     def __init__(self, rows: int, schema: Schema):
-        self._rows, self._names = rows, frozenset(schema.class_names)
+        self._rows, self._names, self._label_name = rows, frozenset(schema.class_names), schema.label_name
         self._name_of = dict(zip(schema.labels, schema.class_names, strict=True))
         self._label_type, self._number = type(schema.labels[0]), count()
 
@@ -69,7 +69,7 @@ class _Objects:
         return random.Random(next(self._number)).sample(range(self._rows), SAMPLE)  # noqa: S311 - no secret
 
     def _is_prediction(self, said: Any) -> bool:
-        label, version, probabilities = said["defect"], said["model_version"], said["probabilities"]
+        label, version, probabilities = said[self._label_name], said["model_version"], said["probabilities"]
         name, values = self._name_of.get(label), list(probabilities.values())
         if name is None or type(label) is not self._label_type or type(version) is not str or not version:
             return False

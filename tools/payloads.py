@@ -21,11 +21,14 @@ import orjson
 from numpy.typing import NDArray
 
 from defects.features import Feature
-from defects.kinds import BOOLEAN
+from defects.kinds import BOOLEAN, CATEGORY
 from defects.problems import Constant, InvalidInput
+from defects.protocols import requests
+from defects.protocols.requests import Value
 from defects.schema import ModelRows, Schema
 from defects.simulator import SCHEMA, Tunnel
 from defects.training import tables
+from defects.training.categories import known_codes
 from defects.training.columns import inexact, numbers
 from tools import urls
 from tools.answers import IsRight, checker, most_bytes
@@ -39,7 +42,7 @@ LEAST, MOST_BYTES = 8, 64_000_000  # different requests of a payload, and their 
 MOST_REQUEST_BYTES, NUMBER_BYTES = 32_000_000, 25  # of one request, and of a value in it
 ASK_SECONDS = 10.0
 
-RowValues = list[float | bool | None]
+RowValues = list[Value]
 
 
 class BadPayload(ValueError):
@@ -97,13 +100,15 @@ def rows_for(schema: Schema, count: int, seed: int) -> ModelRows:
         return schema.held(Tunnel(seed=seed).scans(count).features.astype(np.float64))
     low, high = np.array([_usual(feature) for feature in schema.features]).T
     drawn = np.random.default_rng(seed).uniform(low, high, size=(count, len(low)))
-    boolean = [feature.kind == BOOLEAN for feature in schema.features]
-    drawn[:, boolean] = np.rint(drawn[:, boolean])
+    discrete = [feature.discrete for feature in schema.features]
+    drawn[:, discrete] = np.rint(drawn[:, discrete])
     return schema.held(drawn)
 
 
 def _usual(feature: Feature) -> tuple[float, float]:
-    """Return the range that a feature's values usually lie in."""
+    """Return the range that a feature's values usually lie in; of categories, the one whose rounded numbers all are."""
+    if feature.kind == CATEGORY:
+        return -0.499, len(feature.categories) - 0.501
     if feature.observed_low is not None and feature.observed_high is not None:
         return feature.observed_low, feature.observed_high
     one = feature.example if feature.example is not None else feature.low or feature.high or 0.0
@@ -178,6 +183,8 @@ def _from_table(path: Path, schema: Schema) -> NDArray[np.float64]:
 
 
 def _column(column: tables.Column, feature: Feature) -> NDArray[np.float64]:
+    if feature.kind == CATEGORY:
+        return known_codes(column, feature)
     found = numbers(column)
     given = ~np.isnan(found.values)
     if found.boolean and feature.kind != BOOLEAN and given.any():
@@ -202,13 +209,13 @@ def _shown(feature: Feature, column: ModelRows) -> RowValues:
     return [None if math.isnan(value) else feature.shown(value) for value in column.tolist()]
 
 
-def objects(names: Sequence[str], rows: Sequence[RowValues]) -> list[dict[str, float | bool | None]]:
+def objects(names: Sequence[str], rows: Sequence[RowValues]) -> list[dict[str, Value]]:
     """Return rows as objects by feature name."""
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def v2_json(rows: Sequence[RowValues], *, wide: bool = False) -> bytes:
-    """Return the body of a V2 request with one tensor, of 64 bits if `wide`; true is 1 in it."""
+    """Return the body of a V2 request with one tensor of numbers, of 64 bits if `wide`; true is 1 in it."""
     data = [None if value is None else float(value) for row in rows for value in row]
     datatype, shape = "FP64" if wide else "FP32", [len(rows), len(rows[0])]
     return dump({"inputs": [{"name": "rows", "datatype": datatype, "shape": shape, "data": data}]})
@@ -275,7 +282,8 @@ def prepare(
 
 def _check_size(rows: int, schema: Schema) -> None:
     """Raise `BadPayload` where requests would need too much memory, before any is made."""
-    size = rows * sum(len(name) + NUMBER_BYTES for name in schema.names)
+    texts = sum(max(map(len, feature.categories), default=0) for feature in schema.features)
+    size = rows * (sum(len(name) + NUMBER_BYTES for name in schema.names) + texts)
     if size > MOST_REQUEST_BYTES:
         what = f"expected at most {MOST_REQUEST_BYTES / 1e6:g} MB"
         raise BadPayload(f"{rows} rows of this model's features in one request take about {size / 1e6:.0f} MB; {what}")
@@ -295,10 +303,17 @@ def _infer(model: Served) -> str:
 
 
 def _v2_json(model: Served, rows: ModelRows) -> Made:
-    return _infer(model), v2_json(values_of(model.schema, rows), wide=model.schema.wide), JSON
+    values = values_of(model.schema, rows)
+    if model.schema.codes:
+        return _infer(model), dump({"inputs": requests.by_feature(model.schema, values)[0]}), JSON
+    return _infer(model), v2_json(values, wide=model.schema.wide), JSON
 
 
 def _v2_binary(model: Served, rows: ModelRows) -> Made:
-    head, raw = v2_binary(rows)
+    if model.schema.codes:
+        inputs, raw = requests.by_feature(model.schema, values_of(model.schema, rows), binary=True)
+        head = dump({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    else:
+        head, raw = v2_binary(rows)
     length = {"inference_header_content_length": str(len(head))}
     return _infer(model), head + raw, {"content_type": "application/octet-stream", **length}

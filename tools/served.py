@@ -9,8 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from defects.features import Feature
+from defects.kinds import NUMBER, REFUSE
 from defects.schema import Schema
 from defects.settings import SANE
+from defects.values import MAX_LABELS
 
 MOST = 4096  # features, and classes
 KEYS = ("name", "version", "digest", "engine", "schema")
@@ -37,6 +39,9 @@ class _Feature(_Said):
     example: Number = None
     optional: bool = False
     wide: bool = False
+    kind: Word = NUMBER
+    categories: list[Name] = Field(default=[], max_length=MAX_LABELS, strict=False)
+    unknown: Word = REFUSE
 
 
 class _Class(_Said):
@@ -48,6 +53,7 @@ class _Schema(_Said):  # lists, or tuples as `Schema.to_json` has them
     features: list[_Feature] = Field(min_length=1, max_length=MOST, strict=False)
     classes: list[_Class] = Field(min_length=1, max_length=MOST, strict=False)
     title: Text
+    label_name: Name = "defect"
 
 
 class _Model(_Said):

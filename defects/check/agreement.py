@@ -9,7 +9,8 @@ import numpy as np
 from defects.artifact import Golden
 from defects.check.client import Client, Failed
 from defects.check.protocols import CODECS, Codec
-from defects.kinds import BOOLEAN
+from defects.features import Feature
+from defects.kinds import CATEGORY
 from defects.schema import ModelRows, Schema
 from defects.scoring import Probabilities
 from defects.serving.model import ServedModel
@@ -44,22 +45,28 @@ def samples(schema: Schema, golden: Golden | None) -> tuple[Sample, Sample]:
 def generated(schema: Schema) -> tuple[ModelRows, ModelRows]:
     """Make random rows within what training saw, the first one the example, and the same rows with missing values."""
     features = schema.features
-    low, high = (
-        np.array([_first(getattr(f, f"observed_{end}"), getattr(f, end), f.example, 0.0) for f in features])
-        for end in ("low", "high")
-    )
+    low, high = np.array([_usual(feature) for feature in features]).T
     random = np.random.default_rng(SEED)
     rows = low + (high - low) * random.random((GENERATED, len(features)))
     example = np.array([np.nan if f.example is None else f.example for f in features], np.float64)
     rows[0] = np.where(np.isnan(example), rows[0], example)
     with np.errstate(over="ignore"):
         rows = schema.held(np.clip(rows, *schema.limits[:2]))
-    booleans = [feature.kind == BOOLEAN for feature in features]
-    rows[:, booleans] = rows[:, booleans].round()
+    discrete = [feature.discrete for feature in features]
+    rows[:, discrete] = rows[:, discrete].round()
     optional = ~schema.limits[2]
     gaps = optional & (random.random(rows.shape) < 0.5)
     gaps[0] = optional  # at least one row misses all that it may
     return rows, np.where(gaps, rows.dtype.type(np.nan), rows)[gaps.any(axis=1)]
+
+
+def _usual(feature: Feature) -> tuple[float, float]:
+    """Return the range of a feature's random values: what training saw, or all categories."""
+    if feature.kind == CATEGORY:
+        return feature.limits
+    ends = ((feature.observed_low, feature.low), (feature.observed_high, feature.high))
+    low, high = (_first(*end, feature.example, 0.0) for end in ends)
+    return low, high
 
 
 def _first(*numbers: float | None) -> float:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
 from defects import scoring
-from defects.artifact import Artifact, Golden
+from defects.artifact import CARD_PAGE, Artifact, Golden
 from defects.check import agreement, protocols
 from defects.check.agreement import TOLERANCE, ProtocolAnswers, Sample
 from defects.check.client import Client, Failed, Response, Skipped, difference, parsed, read_json
@@ -24,6 +24,7 @@ from defects.check.protocols import CODECS, Call, json_call, post, v1, v2
 from defects.features import FLOAT32_MAX
 from defects.http import openapi
 from defects.http.messages import SANE_ID
+from defects.kinds import REFUSE
 from defects.problems import MAX_NAME
 from defects.protocols import v2 as openinference
 from defects.schema import ModelRows, Schema
@@ -167,6 +168,10 @@ def artifact_served(run: Run) -> str:
     _same({name: described[name] for name in expected}, expected)
     content = {"schema": run.artifact.schema.to_json(), "card": run.artifact.card}
     _same({name: described[name] for name in content}, orjson.loads(orjson.dumps(content)))
+    page = run.artifact.files.get(CARD_PAGE)
+    card = run.client.get("/card")
+    if page is not None and card.status not in HIDDEN and (card.status, card.body) != (200, page):
+        raise Failed(f"{card.excerpt}; expected the artifact's {CARD_PAGE}")
     return run.artifact.digest
 
 
@@ -256,9 +261,14 @@ def _refused_field(run: Run, call: Call, field: str, what: str) -> None:
 
 def invalid_value(run: Run) -> str:
     """Check that every protocol refuses a value out of range, and a missing one where it is required (null or NaN)."""
-    names = run.model.schema.names
-    required = [column for column, feature in enumerate(run.model.schema.features) if not feature.optional]
-    changes = [(0, 10 * FLOAT32_MAX, "out of range"), *((column, np.nan, "missing") for column in required[:1])]
+    names, features = run.model.schema.names, run.model.schema.features
+    # Where an unknown category counts as missing, nothing is out of range.
+    limited = [column for column, feature in enumerate(features) if feature.unknown == REFUSE]
+    required = [column for column, feature in enumerate(features) if not feature.optional]
+    changes = [(column, 10 * FLOAT32_MAX, "out of range") for column in limited[:1]]
+    changes += [(column, np.nan, "missing") for column in required[:1]]
+    if not changes:
+        raise Skipped("every feature may be missing, and an unknown category counts as that")
     for codec in CODECS:
         for column, value, what in changes:
             changed: ModelRows = run.samples[0].rows[:1].astype(np.float64)

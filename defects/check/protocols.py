@@ -5,7 +5,7 @@ The server's own codecs are in `defects/protocols`; these trust nothing that com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field
 
 from defects.check.client import Client, Failed, Response, json_value, parsed, read_json
 from defects.kinds import BOOLEAN
+from defects.protocols import requests
 from defects.protocols import v2 as openinference
+from defects.protocols.requests import Value
 from defects.pydantic_models import answer_model
 from defects.schema import ModelRows, Schema
 from defects.scoring import Probabilities
@@ -71,21 +73,16 @@ def v1(model: ServedModel) -> str:
 # --- rows to requests ----------------------------------------------------------------------------------------------
 
 
-def values(rows: ModelRows) -> list[list[float | None]]:
-    """Return rows as JSON has them."""
-    return [[None if value != value else value for value in row] for row in rows.tolist()]  # noqa: PLR0124 - NaN
-
-
-def objects(schema: Schema, rows: ModelRows) -> list[dict[str, float | None]]:
-    """Return rows as objects by feature name, with true and false where those are meant."""
+def objects(schema: Schema, rows: ModelRows) -> list[dict[str, Value]]:
+    """Return rows as objects by feature name, with texts, true and false where those are meant."""
     booleans = [feature.name for feature in schema.features if feature.kind == BOOLEAN]
-    scans = [dict(zip(schema.names, row, strict=True)) for row in values(rows)]
+    scans = [dict(zip(schema.names, row, strict=True)) for row in requests.values(schema, rows)]
     for scan in scans:
         scan.update({name: bool(scan[name]) for name in booleans if scan[name] in (0, 1)})
     return scans
 
 
-def without_missing(scan: dict[str, float | None]) -> dict[str, float | None]:
+def without_missing(scan: dict[str, Value]) -> dict[str, Value]:
     """Leave out the features whose value is missing."""
     return {name: value for name, value in scan.items() if value is not None}
 
@@ -105,34 +102,39 @@ def _classify_batch(model: ServedModel, rows: ModelRows) -> list[Call]:
 
 def _v1(model: ServedModel, rows: ModelRows) -> list[Call]:
     """Send every other row as an object, the rest as lists."""
-    pairs = zip(values(rows), objects(model.schema, rows), strict=True)
+    pairs = zip(requests.values(model.schema, rows), objects(model.schema, rows), strict=True)
     return [json_call(f"{v1(model)}:predict", {"instances": [pair[i % 2] for i, pair in enumerate(pairs)]})]
 
 
 def _v2(model: ServedModel, rows: ModelRows) -> list[Call]:
-    tensor = _tensor(model, openinference.MATRIX, rows.shape, data=list(chain.from_iterable(values(rows))))
+    """Send one tensor: of categories, their codes."""
+    tensor = _tensor(model, rows, data=list(chain.from_iterable(requests.numbers(rows))))
     return [json_call(f"{v2(model)}/infer", {"inputs": [tensor]})]
 
 
 def _v2_by_feature(model: ServedModel, rows: ModelRows) -> list[Call]:
     """Ask for every output by name."""
-    columns = zip(model.schema.names, zip(*values(rows), strict=True), strict=True)
-    inputs = [_tensor(model, name, (len(rows),), data=column) for name, column in columns]
+    inputs, _ = requests.by_feature(model.schema, requests.values(model.schema, rows))
     outputs = [{"name": name} for name in openinference.REQUESTABLE]
     return [json_call(f"{v2(model)}/infer", {"inputs": inputs, "outputs": outputs})]
 
 
 def _v2_binary(model: ServedModel, rows: ModelRows) -> list[Call]:
+    """Send one tensor with all features; where some are categories, one for each feature, with texts."""
     with np.errstate(over="ignore"):  # infinite is out of range too
-        raw = rows.astype(openinference.DATATYPES[openinference.datatype(model.schema)]).tobytes()
-    tensor = _tensor(model, openinference.MATRIX, rows.shape, parameters={"binary_data_size": len(raw)})
-    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+        if model.schema.codes:
+            inputs, raw = requests.by_feature(model.schema, requests.values(model.schema, rows), binary=True)
+        else:
+            raw = rows.astype(openinference.DATATYPES[openinference.datatype(model.schema)]).tobytes()
+            inputs = [_tensor(model, rows, parameters={"binary_data_size": len(raw)})]
+    head = orjson.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
     headers = {"content_type": "application/octet-stream", "inference_header_content_length": str(len(head))}
     return [Call(f"{v2(model)}/infer", head + raw, headers)]
 
 
-def _tensor(model: ServedModel, name: str, shape: Iterable[int], **content: Any) -> dict[str, Any]:
-    return {"name": name, "datatype": openinference.datatype(model.schema), "shape": list(shape), **content}
+def _tensor(model: ServedModel, rows: ModelRows, **content: Any) -> dict[str, Any]:
+    datatype = openinference.datatype(model.schema)
+    return {"name": openinference.MATRIX, "datatype": datatype, "shape": list(rows.shape), **content}
 
 
 # --- responses to probabilities -------------------------------------------------------------------------------------

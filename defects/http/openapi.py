@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, create_model
 
 from defects.http import openapi_bodies, openapi_common
 from defects.http.openapi_common import Error, JSONSchema, reference
-from defects.http.page import ASSETS, TITLE, summary
+from defects.http.page import ASSETS
 from defects.http.router import PredictionRoute, Route, Table
 from defects.pydantic_models import answer_model, request_model
 from defects.schema import Schema
@@ -32,6 +32,7 @@ _OF_ALL = ("x-request-id",)  # parameters
 _PARAMETERS = {"ready": (*_OF_ALL, "verbose")}  # of some kinds of routes
 _OF_200 = {  # headers of some answers
     "html": ("content-security-policy",),
+    "card": ("content-security-policy",),
     "file": ("cache-control",),
     "tensors": ("x-prediction-id", "inference-header-content-length"),
 }
@@ -42,7 +43,7 @@ def document(schema: Schema, version: str, table: Table) -> dict[str, Any]:
     tags = dict.fromkeys(route.description.tag for route in table.values())
     return {
         "openapi": "3.1.0",
-        "info": {"title": TITLE, "version": version, "description": _description(schema)},
+        "info": {"title": schema.heading, "version": version, "description": _description(schema)},
         "servers": [{"url": "."}],
         "tags": [{"name": name} for name in tags],
         "components": {"schemas": openapi_bodies.schemas(schema), **openapi_common.components()},
@@ -52,7 +53,7 @@ def document(schema: Schema, version: str, table: Table) -> dict[str, Any]:
 
 def _description(schema: Schema) -> str:
     classes = "\n".join(f"- `{c.name}`{': ' + c.description if c.description else ''}" for c in schema.classes)
-    return f"{summary(schema)}\n\n{classes}\n\n{DESCRIPTION}"
+    return f"{schema.purpose}\n\n{classes}\n\n{DESCRIPTION}"
 
 
 def _operations(schema: Schema, path: str, route: Route) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def _success(path: str, route: Route) -> JSONSchema:
 
 def _errors(kind: str) -> dict[str, JSONSchema]:
     errors = openapi_common.common_errors()
+    if kind == "card":
+        errors["404"] = openapi_common.error("404", "The model came without a card for people")
     if other := openapi_bodies.not_ready(kind):
         errors["503"] = openapi_common.error("503", openapi_common.ERRORS["503"], other)
     return errors

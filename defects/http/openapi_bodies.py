@@ -16,8 +16,14 @@ from defects.http.openapi_common import (
     described_object,
     reference,
 )
-from defects.kinds import BOOLEAN
-from defects.pydantic_models import answer_model, documented_limits, request_model
+from defects.kinds import BOOLEAN, CATEGORY
+from defects.pydantic_models import (
+    answer_model,
+    description,
+    documented_categories,
+    documented_limits,
+    request_model,
+)
 from defects.schema import Schema
 from defects.serving.health import Verification
 from defects.serving.model import MAX_ROWS
@@ -56,9 +62,19 @@ def _value(feature: Feature) -> JSONSchema:
     missing = [None] if feature.optional else []
     if feature.kind == BOOLEAN:
         return {"title": feature.name, "enum": [True, False, 0, 1, *missing]}
+    if feature.kind == CATEGORY:
+        return _category(feature, missing)
     low, high = documented_limits(feature)
     kind = ["number", "null"] if feature.optional else "number"
     return {"title": feature.name, "type": kind, "minimum": low, "maximum": high}
+
+
+def _category(feature: Feature, missing: list[None]) -> JSONSchema:
+    known = documented_categories(feature)
+    if known:
+        return {"title": feature.name, "enum": [*known, *missing]}
+    types = ["string", "number", "null"] if feature.integers else ["string", "null"]
+    return {"title": feature.name, "type": types, "description": description(feature)}
 
 
 def taken(schema: Schema, kind: str) -> tuple[Content, dict[str, Any]]:
@@ -83,7 +99,7 @@ def taken(schema: Schema, kind: str) -> tuple[Content, dict[str, Any]]:
 def answered(kind: str) -> Content:
     """Return what a kind of route answers with 200, but for files: a schema for each content type."""
     match kind:
-        case "html":
+        case "html" | "card":
             return {"text/html": TEXT}
         case "metrics":
             return dict.fromkeys(METRICS_TYPES, TEXT)

@@ -10,9 +10,9 @@ from typing import Any
 
 from defects.http.openapi_common import JSONSchema, described_object, reference
 from defects.identifiers import PATTERN
-from defects.kinds import BOOLEAN
+from defects.kinds import BOOLEAN, CATEGORY
 from defects.protocols import v2
-from defects.protocols.tensors import BF16, BOOL, DATATYPES, MAX_SIZES
+from defects.protocols.tensors import BF16, BOOL, BYTES, DATATYPES, MAX_SIZES
 from defects.schema import Schema
 from defects.serving.model import MAX_ROWS
 
@@ -67,11 +67,14 @@ def _input(schema: Schema) -> JSONSchema:
     booleans = any(feature.kind == BOOLEAN for feature in schema.features)
     optional = any(feature.optional for feature in schema.features)
     types = ["number", "array", *(["boolean"] if booleans else []), *(["null"] if optional else [])]
-    values = {"type": types, "minimum": -schema.reach, "maximum": schema.reach}
-    return described_object(
+    values: JSONSchema = {"type": types, "minimum": -schema.reach, "maximum": schema.reach}
+    numeric = [*DATATYPES, BF16, *([BOOL] if booleans else [])]
+    if schema.codes:
+        values = {**values, "type": [*types, "string"]}
+    described = described_object(
         {
             "name": {"type": "string", "description": "A feature's, or any name of a tensor with all features."},
-            "datatype": {"type": "string", "enum": [*DATATYPES, BF16, *([BOOL] if booleans else [])]},
+            "datatype": {"type": "string", "enum": [*numeric, *([BYTES] if schema.codes else [])]},
             "shape": {
                 "type": "array",
                 "description": f"[n, {width}], or [{width}] for one row, of all features; [n] or [n, 1] of one "
@@ -90,6 +93,22 @@ def _input(schema: Schema) -> JSONSchema:
         },
         parameters={"type": ["object", "null"], "properties": {"binary_data_size": {"type": "null"}}},
     )
+    return described | _numbers_or_texts(schema, numeric, types) if schema.codes else described
+
+
+def _numbers_or_texts(schema: Schema, numeric: list[str], types: list[str]) -> JSONSchema:
+    """Say which values and which names go with which datatypes."""
+    texts = {"type": ["string", "array", *(["null"] if "null" in types else [])]}
+    categories = [schema.names[column] for column in schema.codes]
+    of_texts: JSONSchema = {"datatype": {"const": BYTES}, "data": {"items": texts}}
+    if len(categories) < len(schema.names):
+        of_texts["name"] = {"enum": categories}
+    of_numbers = {"datatype": {"enum": numeric}, "data": {"items": {"type": types}}}
+    return {
+        "description": f"Categories are texts in BYTES tensors of their names ({', '.join(categories)}), or codes in "
+        "one tensor of numbers with all features: 0 for the first category in the model's description, and so on.",
+        "anyOf": [{"properties": of_texts}, {"properties": of_numbers}],
+    }
 
 
 def _requested_output() -> JSONSchema:
@@ -169,10 +188,18 @@ def metadata() -> JSONSchema:
 
 def examples(schema: Schema) -> dict[str, Any]:
     """Return requests to try out, by name, the first of which is the usual one."""
-    row, kind = [*schema.example.values()], v2.datatype(schema)
+    scan = [*schema.example.values()]
+    kind = v2.datatype(schema)
+    row = [f.example if f.kind == CATEGORY else value for f, value in zip(schema.features, scan, strict=True)]
     shaped = {"name": v2.MATRIX, "datatype": kind, "shape": [1, len(row)]}
     columns = [
-        {"name": name, "datatype": kind, "shape": [1], "data": [value]} for name, value in schema.example.items()
+        {
+            "name": feature.name,
+            "datatype": BYTES if feature.kind == CATEGORY else kind,
+            "shape": [1],
+            "data": [value],
+        }
+        for feature, value in zip(schema.features, scan, strict=True)
     ]
     requested = [
         {"name": "label", "parameters": {"binary_data": False}},

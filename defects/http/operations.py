@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from defects.http import page
-from defects.http.messages import GZIP_HEADERS, Reply, Request, accepts_gzip, answer, error
+from defects.http.messages import GZIP_HEADERS, Refusal, Reply, Request, accepts_gzip, answer, error
 from defects.http.responses import RETRY, not_ready
 from defects.protocols import v2
 from defects.serving import startup
@@ -48,6 +49,7 @@ class Operations:
         self._model, self._batcher, self._health, self._metrics = model, batcher, health, metrics
         self._openapi, self._bentoml_schema = Lazy(openapi), Lazy(bentoml_schema)
         self._assets = {name: Lazy(page.asset(name)) for name in page.ASSETS}
+        self._card = Lazy(lambda: gzip.compress(model.card_page or b"", mtime=0))
         self._metadata = v2.metadata(model.schema, model.name, model.version, model.engine)
 
     async def page(self, _: Request) -> Reply:
@@ -64,6 +66,13 @@ class Operations:
             return Reply(200, plain, content_type, [GZIP_HEADERS[1], page.CACHED])
 
         return handle
+
+    async def card(self, request: Request) -> Reply:
+        if self._model.card_page is None:
+            raise Refusal(404, "this model came without a card for people; expected /model, which has it as JSON")
+        if accepts_gzip(request.headers.get(b"accept-encoding", b"")):
+            return Reply(200, await self._card(), page.HTML, [*GZIP_HEADERS, page.CARD_POLICY], encoded=True)
+        return Reply(200, self._model.card_page, page.HTML, [GZIP_HEADERS[1], page.CARD_POLICY])
 
     async def openapi(self, _: Request) -> Reply:
         return Reply(200, await self._openapi())

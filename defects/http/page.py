@@ -11,10 +11,8 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from defects.schema import Schema
 from defects.serving.model import ServedModel
 
-TITLE = "Defect classifier"
 HTML = b"text/html; charset=utf-8"
 FOLDER = "/static_content"
 SCRIPT = "docs.js"
@@ -29,9 +27,16 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
+# The model's card: a page that comes with the model, so that nothing in it is run.
+CARD_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
 LINKS = {
     "docs.json": "OpenAPI document",
-    "model": "Model card",
+    "card": "Model card",
+    "model": "Model as JSON",
     "readyz?verbose": "Readiness",
     "metrics": "Metrics",
 }
@@ -66,6 +71,7 @@ d='M2 5l6-3 6 3v6l-6 3-6-3z' fill='%23c8a06a'/%3E%3Cpath d='M2 5l6 3 6-3M8 8v6' 
 <style>
 body {{ margin: 0; font-family: sans-serif; color: #3b4151; background: #fafafa; }}
 header {{ max-width: 1420px; margin: 0 auto; padding: 30px 20px 0; box-sizing: border-box; line-height: 1.5; }}
+header, li {{ overflow-wrap: anywhere; }}
 h1 {{ margin: 0; font-size: 32px; }}
 nav a {{ margin-right: 1.5em; }}
 .swagger-ui .information-container {{ display: none; }}
@@ -89,24 +95,20 @@ nav a {{ margin-right: 1.5em; }}
 """
 
 
-def summary(schema: Schema) -> str:
-    """Say in one sentence what the service does."""
-    return f"Says which defect, if any, a row of the {schema.title} shows."
-
-
 def html(model: ServedModel) -> bytes:
     """Make the page."""
     classes = [
         f"<li><code>{escape(c.name)}</code>{escape(': ' + c.description if c.description else '')}</li>"
         for c in model.schema.classes
     ]
+    links = {link: text for link, text in LINKS.items() if link != "card" or model.card_page is not None}
     return _PAGE.format(
-        title=TITLE,
+        title=escape(model.schema.heading),
         name=escape(model.name),
         version=escape(model.version),
-        summary=escape(summary(model.schema)),
+        summary=escape(model.schema.purpose),
         classes="\n".join(classes),
-        links="".join(f'<a href="{link}">{text}</a>' for link, text in LINKS.items()),
+        links="".join(f'<a href="{link}">{text}</a>' for link, text in links.items()),
         folder=FOLDER.lstrip("/"),
         script=SCRIPT,
     ).encode()

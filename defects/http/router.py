@@ -302,6 +302,7 @@ def _operating(operations: Operations) -> dict[str, Route]:
             operations.describe,
             content="model",
         ),
+        "/card": _get("/card", "card", "The model's card as a page", OPERATE, operations.card, content="card"),
         "/livez": _get("/livez", "livez", "Can the process make progress?", OPERATE, operations.live, content="live"),
         "/readyz": _get(
             "/readyz", "readyz", "Does this replica answer correctly now?", OPERATE, operations.ready, content="ready"

@@ -17,7 +17,7 @@ from defects.http import page
 from defects.http.messages import BINARY, JSON, Message, Request, answer
 from defects.http.predictions import Codecs, Decode
 from defects.problems import InvalidInput
-from defects.protocols import v2
+from defects.protocols import requests, v2
 from defects.schema import Rows, Schema
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
@@ -67,20 +67,16 @@ def _predictions(model: ServedModel, golden: Golden, allowed: list[int]) -> Iter
     schema, codecs = model.schema, Codecs(model, Limits(1 << 40, 1.0))
     rows = golden.rows[allowed].astype(np.float64)
     probabilities = golden.probabilities[allowed]
-    named = [dict(zip(schema.names, row, strict=True)) for row in _plain(rows)]
+    values = requests.values(schema, rows)
+    named = [dict(zip(schema.names, row, strict=True)) for row in values]
     cases: list[tuple[str, Decode, Body, int]] = [
         ("/classify", codecs.scan, _json(named[0]), 1),
         ("/classify_batch", codecs.scans, _json(named), len(named)),
-        ("V1", codecs.v1, _json({"instances": _plain(rows)}), len(named)),
+        ("V1", codecs.v1, _json({"instances": values}), len(named)),
         *(("V2", codecs.v2, body, len(named)) for body in _v2_bodies(schema, rows)),
     ]
     for what, decode, body, count in cases:
         yield what, partial(_round_trip, schema, decode, body, rows[:count], probabilities[:count])
-
-
-def _plain(rows: Rows) -> list[list[float | None]]:
-    """Return rows as lists of numbers, with null where one is missing."""
-    return [[None if value != value else value for value in row] for row in rows.tolist()]  # noqa: PLR0124
 
 
 def _json(value: Any) -> Body:
@@ -88,21 +84,32 @@ def _json(value: Any) -> Body:
 
 
 def _v2_bodies(schema: Schema, rows: Rows) -> Iterator[Body]:
-    """Yield V2 requests, in JSON and binary, that ask for every output, in JSON and binary."""
-    datatype = v2.datatype(schema)
-    tensor: dict[str, Any] = {"name": v2.MATRIX, "datatype": datatype, "shape": list(rows.shape)}
-    data = rows.astype(v2.DATATYPES[datatype]).tobytes()
+    """Yield V2 requests, in JSON and binary, that ask for every output, in JSON and binary.
+
+    They have one tensor with all features, and where some are categories also one for each feature.
+    """
     every = [{"name": name} for name in v2.REQUESTABLE]
     ranked = [{"name": "probabilities", "parameters": {"classification": len(schema.classes)}}]
     for outputs in (every, ranked):
-        yield _json({"inputs": [{**tensor, "data": _plain(rows)}], "outputs": outputs})
-        request = {
-            "parameters": {"binary_data_output": True},
-            "inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}],
-            "outputs": outputs,
-        }
-        head = orjson.dumps(request)
-        yield head + data, {b"content-type": BINARY, LENGTH: b"%d" % len(head)}
+        for inputs, raw in _v2_inputs(schema, rows):
+            request = {"inputs": inputs, "outputs": outputs}
+            if not raw:
+                yield _json(request)
+                continue
+            head = orjson.dumps(request | {"parameters": {"binary_data_output": True}})
+            yield head + raw, {b"content-type": BINARY, LENGTH: b"%d" % len(head)}
+
+
+def _v2_inputs(schema: Schema, rows: Rows) -> Iterator[tuple[list[dict[str, Any]], bytes]]:
+    """Yield the tensors of V2 requests, and their bytes where they are binary."""
+    datatype = v2.datatype(schema)
+    tensor: dict[str, Any] = {"name": v2.MATRIX, "datatype": datatype, "shape": list(rows.shape)}
+    raw = rows.astype(v2.DATATYPES[datatype]).tobytes()
+    yield [tensor | {"data": requests.numbers(rows)}], b""
+    yield [tensor | {"parameters": {"binary_data_size": len(raw)}}], raw
+    if schema.codes:
+        for binary in (False, True):
+            yield requests.by_feature(schema, requests.values(schema, rows), binary=binary)
 
 
 def _round_trip(schema: Schema, decode: Decode, body: Body, rows: Rows, probabilities: Rows) -> None:

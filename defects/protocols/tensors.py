@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects.features import LARGEST, Feature
-from defects.kinds import BOOLEAN
+from defects.kinds import BOOLEAN, CATEGORY
 from defects.problems import MAX_NAME, MAX_PROBLEMS, NAN, Constant, InvalidInput, Problem, short
 
 # Wire types by the protocol's names, all little-endian. NumPy has none for BF16, the upper half of an FP32.
@@ -21,8 +21,12 @@ DATATYPES = {
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }  # fmt: skip
-BF16, BOOL = "BF16", "BOOL"
+BF16, BOOL, BYTES = "BF16", "BOOL", "BYTES"
 _WIRE = {name: np.dtype(wire) for name, wire in (DATATYPES | {BF16: "<u2", BOOL: "<u1"}).items()}
+
+NUMERIC = (*_WIRE,)
+WITH_TEXTS = (*NUMERIC, BYTES)  # for models with categories: see `texts.py`
+_OF_SOME_KINDS = frozenset({BOOL, BYTES})  # not for every feature
 
 # What a value in JSON may be, besides null.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -52,11 +56,11 @@ class Tensor:
     described: dict[str, Any]
 
 
-def described(tensor: dict[str, Any], place: str) -> Tensor:
-    """Read what a request says of a tensor, without its values; raises `InvalidInput`."""
+def described(tensor: dict[str, Any], place: str, datatypes: tuple[str, ...] = NUMERIC) -> Tensor:
+    """Read what a request says of a tensor of one of these datatypes, without its values; raises `InvalidInput`."""
     datatype, shape = tensor.get("datatype"), tensor.get("shape")
-    if type(datatype) is not str or datatype not in _WIRE:
-        raise invalid(f"{place}.datatype", f"is {quoted(datatype)}", f"one of {', '.join(_WIRE)}")
+    if type(datatype) is not str or datatype not in datatypes:
+        raise invalid(f"{place}.datatype", f"is {quoted(datatype)}", f"one of {', '.join(datatypes)}")
     if type(shape) is not list or set(map(type, shape)) != {int} or min(shape) < 0:
         problem = f"is {shown(shape)}" if type(shape) is list else f"is {quoted(shape)}"
         raise invalid(f"{place}.shape", problem, "one or two sizes, as integers from 0")
@@ -78,18 +82,30 @@ def values(
 
     What is beyond `reach` is refused later: no feature allows it. Raises `InvalidInput`.
     """
-    if tensor.datatype == BOOL:
-        _check_booleans(features)
-    shape = tensor.shape
-    count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-    size = parameters(tensor.described, tensor.place).get("binary_data_size")
+    if tensor.datatype in _OF_SOME_KINDS:
+        _check_kinds(tensor, features)
+    expected, size = count(tensor), binary_size(tensor)
     if size is not None:
-        return _binary_values(tensor, size, count, binary)
-    return _json_values(tensor, features, reach, count), binary
+        return _binary_values(tensor, size, expected, binary)
+    return _json_values(tensor, features, reach, expected), binary
 
 
-def _check_booleans(features: tuple[Feature, ...]) -> None:
-    """Refuse a BOOL tensor for features that are numbers."""
+def count(tensor: Tensor) -> int:
+    """Return how many values the shape says."""
+    shape = tensor.shape
+    return shape[0] * (shape[1] if len(shape) == 2 else 1)
+
+
+def binary_size(tensor: Tensor) -> Any:
+    """Return what a request says of the bytes of a binary tensor; `None` where its values are in JSON."""
+    return parameters(tensor.described, tensor.place).get("binary_data_size")
+
+
+def _check_kinds(tensor: Tensor, features: tuple[Feature, ...]) -> None:
+    """Refuse a BYTES tensor for a feature that is no category, and a BOOL tensor for one that is no boolean."""
+    if tensor.datatype == BYTES:
+        name, expected = features[0].name[:MAX_NAME], f"one of {', '.join(NUMERIC)}"
+        raise invalid(f"{tensor.place}.datatype", f"is BYTES, but {name} is a {features[0].kind}", expected)
     if problems := [Problem(f.name[:MAX_NAME], "is BOOL", f.expected) for f in features if f.kind != BOOLEAN]:
         raise InvalidInput(problems)
 
@@ -101,7 +117,7 @@ def _binary_values(tensor: Tensor, size: Any, count: int, binary: memoryview) ->
         raise invalid(f"{tensor.place}.parameters.binary_data_size", f"is {quoted(size)}", expected)
     found = np.frombuffer(binary[:size], wire)
     if len(found) != count:
-        raise _miscounted(tensor, len(found), count)
+        raise miscounted(tensor, len(found), count)
     if tensor.datatype == BOOL and len(wrong := found[found > 1]):
         raise invalid(f"{tensor.place}.data", f"has the byte {wrong[0]}", "bytes of 0 or 1")
     if tensor.datatype == BF16:
@@ -112,13 +128,7 @@ def _binary_values(tensor: Tensor, size: Any, count: int, binary: memoryview) ->
 
 def _json_values(tensor: Tensor, features: tuple[Feature, ...], reach: float, count: int) -> NDArray[np.float64]:
     """Read `data` as a flat array; it may be flat, or nested exactly as the shape says."""
-    data = tensor.described.get("data")
-    if type(data) is not list:
-        raise invalid(f"{tensor.place}.data", "is missing or not a list", "a list of numbers")
-    if data and type(data[0]) is list:
-        data = _flat(tensor, data)
-    if len(data) != count:
-        raise _miscounted(tensor, len(data), count)
+    data = flat_data(tensor, count, "numbers")
     kinds = set(map(type, data))
     if not kinds <= _KINDS[tensor.datatype]:
         data = _without_constants(tensor, features, data)
@@ -127,17 +137,29 @@ def _json_values(tensor: Tensor, features: tuple[Feature, ...], reach: float, co
     return np.array(data, np.float64)
 
 
-def _flat(tensor: Tensor, data: list[Any]) -> list[Any]:
+def flat_data(tensor: Tensor, count: int, what: str) -> list[Any]:
+    """Return the `count` values of `data` in JSON, which `what` names, as one list."""
+    data = tensor.described.get("data")
+    if type(data) is not list:
+        raise invalid(f"{tensor.place}.data", "is missing or not a list", f"a list of {what}")
+    if data and type(data[0]) is list:
+        data = _flat(tensor, data, what)
+    if len(data) != count:
+        raise miscounted(tensor, len(data), count)
+    return data
+
+
+def _flat(tensor: Tensor, data: list[Any], what: str) -> list[Any]:
     """Return nested data as one list."""
     for _ in range(tensor.wrapped):
         if len(data) != 1 or type(data[0]) is not list:
-            raise _misnested(tensor)
+            raise _misnested(tensor, what)
         data = data[0]
     if len(tensor.shape) == 1:
         return data
     rows, width = tensor.shape
     if len(data) != rows or not all(type(row) is list and len(row) == width for row in data):
-        raise _misnested(tensor)
+        raise _misnested(tensor, what)
     return list(chain.from_iterable(data))
 
 
@@ -166,6 +188,9 @@ def _refuse(tensor: Tensor, feature: Feature, value: Any) -> NoReturn:
     place, found = f"{tensor.place}.data", f"has {quoted(value)}"
     if type(value) is bool:
         raise invalid(place, f"{found} for {feature.name[:MAX_NAME]}", feature.expected)
+    if type(value) is str and feature.kind == CATEGORY:
+        what = f"its code, from 0 to {len(feature.categories) - 1}; texts come in BYTES tensors, one for each feature"
+        raise invalid(place, f"{found} for {feature.name[:MAX_NAME]}", what)
     raise invalid(place, found, f"{_WORDS.get(_KINDS[tensor.datatype], 'true, false, 0, 1')} or null")
 
 
@@ -182,13 +207,14 @@ def _check_range(tensor: Tensor, data: list[Any]) -> None:
     raise invalid(f"{tensor.place}.data", f"has {quoted(wrong)}", expected)
 
 
-def _misnested(tensor: Tensor) -> InvalidInput:
+def _misnested(tensor: Tensor, what: str) -> InvalidInput:
     lists = " of ".join(f"{quoted(size)} lists" for size in [1] * tensor.wrapped + tensor.shape[:-1])
-    expected = f"{lists} of {quoted(tensor.shape[-1])} numbers" if lists else f"{quoted(tensor.shape[-1])} numbers"
+    expected = f"{lists} of {quoted(tensor.shape[-1])} {what}" if lists else f"{quoted(tensor.shape[-1])} {what}"
     return invalid(f"{tensor.place}.data", "is not nested as the shape says", expected)
 
 
-def _miscounted(tensor: Tensor, found: int, count: int) -> InvalidInput:
+def miscounted(tensor: Tensor, found: int, count: int) -> InvalidInput:
+    """Return the error of a tensor with another number of values than the shape says."""
     return invalid(f"{tensor.place}.data", f"has {found} values", f"{quoted(count)}, as the shape says")
 
 

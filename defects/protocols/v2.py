@@ -14,8 +14,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from defects.features import Feature
+from defects.kinds import CATEGORY
 from defects.problems import MAX_NAME, MAX_PROBLEMS, InvalidInput, Problem
-from defects.protocols import tensors
+from defects.protocols import tensors, texts
 from defects.protocols.constants import Place
 from defects.protocols.tensors import invalid, parameters, quoted
 from defects.schema import Rows, Schema
@@ -58,17 +60,6 @@ class Query(NamedTuple):
 
 def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, Any]:
     """Describe what `decode` takes and `encode` gives. `columns` of the input are ours, beyond the protocol."""
-    columns = [
-        {
-            "name": f.name,
-            "kind": f.kind,
-            "unit": f.unit,
-            "minimum": f.low,
-            "maximum": f.high,
-            "optional": f.optional,
-        }
-        for f in schema.features
-    ]
     return {
         "name": name,
         "versions": [version],
@@ -78,7 +69,7 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
                 "name": MATRIX,
                 "datatype": datatype(schema),
                 "shape": [-1, len(schema.features)],
-                "parameters": {"columns": columns},
+                "parameters": {"columns": [*map(_column, schema.features)]},
             }
         ],
         "outputs": [
@@ -88,6 +79,25 @@ def metadata(schema: Schema, name: str, version: str, engine: str) -> dict[str, 
             {"name": PREDICTION_ID, "datatype": "BYTES", "shape": [-1]},
         ],
     }
+
+
+def _column(feature: Feature) -> dict[str, Any]:
+    """Describe a feature. A category's texts are in the order of its codes; its `datatype` is that of a tensor by name.
+
+    A number's is the one of all rows.
+    """
+    described = {
+        "name": feature.name,
+        "kind": feature.kind,
+        "unit": feature.unit,
+        "minimum": feature.low,
+        "maximum": feature.high,
+        "optional": feature.optional,
+    }
+    if feature.kind != CATEGORY:
+        return described
+    categories = {"datatype": tensors.BYTES, "categories": list(feature.categories), "unknown": feature.unknown}
+    return described | categories
 
 
 def datatype(schema: Schema) -> str:
@@ -118,8 +128,9 @@ def _rows(schema: Schema, inputs: Any, binary: memoryview, max_rows: int) -> Row
     if type(inputs) is not list or set(map(type, inputs)) != {dict}:
         raise invalid("inputs", "is not a list of tensors", f"one [n, {width}] tensor, or one for each feature")
     names = _names(schema, inputs)
-    given = [tensors.described(tensor, f"inputs[{index}]") for index, tensor in enumerate(inputs)]
-    if len(names) == 1 and (given[0].shape[1:] == [width] or names[0] not in schema.index):
+    known = tensors.WITH_TEXTS if schema.codes else tensors.NUMERIC
+    given = [tensors.described(tensor, f"inputs[{index}]", known) for index, tensor in enumerate(inputs)]
+    if len(names) == 1 and (names[0] not in schema.index or (width > 1 and given[0].shape[1:] == [width])):
         rows, binary = _matrix(schema, given[0], binary, max_rows)
     else:
         rows, binary = _columns(schema, names, given, binary, max_rows)
@@ -159,7 +170,11 @@ def _matrix(schema: Schema, tensor: tensors.Tensor, binary: memoryview, max_rows
         raise invalid(f"{tensor.place}.shape", f"is {tensors.shown(shape)}", expected)
     if len(shape) == 2 or width == 1:
         _check_rows(tensor, max_rows)
-    values, binary = tensors.values(tensor, schema.features, schema.reach, binary)
+    if tensor.datatype == tensors.BYTES:
+        texts.check_all_categories(tensor, schema.features)
+        values, binary = texts.codes(tensor, schema.features, [*schema.codes.values()], binary)
+    else:
+        values, binary = tensors.values(tensor, schema.features, schema.reach, binary)
     return values.reshape(-1, width), binary
 
 
@@ -175,7 +190,12 @@ def _columns(
             expected = f"[{length}] or [{length}, 1], as the first tensor"
             raise invalid(name, f"has shape {tensors.shown(tensor.shape)}", expected)
         column = schema.index[name]
-        rows[:, column], binary = tensors.values(tensor, (schema.features[column],), schema.reach, binary)
+        feature = schema.features[column]
+        if column in schema.codes:
+            texts.refuse_number(tensor, feature)
+            rows[:, column], binary = texts.codes(tensor, (feature,), (schema.codes[column],), binary)
+        else:
+            rows[:, column], binary = tensors.values(tensor, (feature,), schema.reach, binary)
     return rows, binary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of t
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What is known of a served model: `description` is what `GET /model` answers."""
+    """What is known of a served model: `description` is what `GET /model` answers, `card_page` what `/card` does."""
 
     schema: Schema
     name: str  # in V1 and V2 URLs
     version: str
     engine: str
     description: Mapping[str, Any]
+    card_page: bytes | None = None  # the card for people, in HTML
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,14 @@ class Limits:
 
 def body_bytes(schema: Schema) -> int:
     """Return the bytes that `MAX_ROWS` rows take as JSON objects, generously. More would be parsed for nothing."""
-    return MAX_ROWS * sum(len(name.encode()) + 40 for name in schema.names) + (1 << 16)
+    names = sum(len(name.encode()) + 40 for name in schema.names)
+    texts = sum(max(map(_escaped_bytes, feature.categories), default=0) for feature in schema.features)
+    return MAX_ROWS * (names + texts) + (1 << 16)
+
+
+def _escaped_bytes(text: str) -> int:
+    """Return the most bytes that a text takes in JSON."""
+    return len(json.dumps(text))
 
 
 def all_bodies_bytes(one: int, most: int | None = None) -> int:
@@ -53,10 +62,10 @@ def prediction_objects(
     model: ServedModel, probabilities: RoundedProbabilities, best: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Make one JSON object for each row of `probabilities` `[n, classes]`, the highest of which are at `best`."""
-    names, labels = model.schema.class_names, model.schema.labels
+    names, labels, label_name = model.schema.class_names, model.schema.labels, model.schema.label_name
     return [
         {
-            "defect": labels[index],
+            label_name: labels[index],
             "confidence": values[index],
             "probabilities": dict(zip(names, values, strict=True)),
             "prediction_id": new_id(),

@@ -22,7 +22,7 @@ from defects.training.labels import labels
 from defects.training.precision import is_wide
 from defects.training.reading import AS_WRITTEN, Reading
 from defects.training.tables import Choice, Column, Contents
-from defects.values import CONTROL
+from defects.values import printable
 
 __all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
 
@@ -126,9 +126,7 @@ def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] 
         label_name=_label_name(labelled),
     )
     held = schema.held(np.column_stack(values))
-    named = {role.removesuffix("s"): name for role, name in reading.roles.items()}
-    source = source_of(contents, label, len(held)) | named
-    return Table(held, found.indices, schema, source, notes=contents.notes, **made)
+    return Table(held, found.indices, schema, source_of(contents, label, len(held)), notes=contents.notes, **made)
 
 
 def title_of(path: Path) -> str:
@@ -160,11 +158,6 @@ def _label_name(column: Column) -> str:
             None, f"has the name of another field of every answer; rename it (not {', '.join(ANSWER_FIELDS)})"
         )
     return column.name
-
-
-def printable(name: str) -> str:
-    """Return a file's name as text; bytes that are not UTF-8, and control characters, can't be kept."""
-    return CONTROL.sub("\ufffd", name.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _class(column: Column, name: str) -> DefectClass:

@@ -12,6 +12,7 @@ from typing import Any
 from defects.training.estimators import ESTIMATORS, missing_extra
 from defects.training.formats import encoding_name
 from defects.training.reading import Reading
+from defects.values import printable
 
 DEFAULT_ESTIMATOR = "hist-gradient-boosting"
 CALIBRATIONS = ("sigmoid", "temperature")
@@ -24,7 +25,10 @@ ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "grou
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation."""
+    """How to make a model of a table. `parameters` are the estimator's own; without `folds`, no cross-validation.
+
+    `arguments` of `train.py` make it again.
+    """
 
     estimator: str = DEFAULT_ESTIMATOR
     seed: int = 0
@@ -34,11 +38,12 @@ class Recipe:
     class_weight: str | None = None
     calibrate: str | None = None
     folds: int = 0
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. `arguments` are what was given, to do it again."""
+    """The command line."""
 
     data: Path | None
     label: str | None
@@ -51,7 +56,6 @@ class Options:
     margin: float
     output: Path | None
     if_missing: bool
-    arguments: tuple[str, ...]
 
 
 def parse(arguments: Sequence[str], description: str) -> Options:
@@ -178,6 +182,7 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
             class_weight=given.class_weight,
             calibrate=given.calibrate,
             folds=given.cv,
+            arguments=tuple(map(printable, arguments)),
         ),
         model=given.model,
         trust_pickle=given.trust_pickle,
@@ -185,7 +190,6 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
         margin=given.margin,
         output=given.output,
         if_missing=given.if_missing,
-        arguments=tuple(arguments),
     )
 
 

@@ -6,25 +6,24 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
-from defects.decoding import FRAME, ROWS, Decoder
 from defects.schema import Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import assess, cross_validated
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
 from defects.training.conversion import classifier_of
-from defects.training.dataset import BadData, Table, printable
+from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
@@ -34,11 +33,11 @@ from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
 from defects.training.options import Recipe
-from defects.training.own_pipeline import build, users_errors
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import Split, split
 from defects.training.steps import shift
+from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
 
@@ -65,67 +64,57 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     parts = split(table, recipe.test_share, seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
-    shifts = _shifts(table) if recipe.pipeline is None and estimator in NARROW and schema.wide else {}
-    classifier = _classifier(recipe, schema)
-    decode = Decoder(schema, ROWS if recipe.pipeline is None else FRAME)
+    shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
 
-    def fitted(chosen: Any) -> Fitted:
-        made = _pipeline(clone(classifier), schema, shifts)
-        with nullcontext() if recipe.pipeline is None else users_errors(f"--pipeline {recipe.pipeline}"):
-            fit(made, decode(rows[chosen]), labels[chosen], _weights(table, recipe, chosen))
-        return Fitted(made, decode)
+    def fitted(chosen: Any) -> Pipeline:
+        made = _pipeline(_classifier(recipe, schema), schema, shifts)
+        fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
+        return made
 
     def answer(chosen: Any, tested: Any) -> Probabilities:
         return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
 
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {recipe.pipeline or estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             pipeline = fitted(parts.fitted)
-        scoring.use_one_thread(pipeline.pipeline)
+        scoring.use_one_thread(pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
         if gate is not None:
             with progress(f"comparing with {gate.place}"):
-                _compare(gate, assessed, (table, parts, probabilities, recipe))
+                assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
-    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline.pipeline), "shifts": shifts}
-    if recipe.pipeline is not None:
-        estimated |= {"name": type(classifier_of(classifier)).__name__, "pipeline": recipe.pipeline}
+    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
     if recipe.class_weight:
         estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(pipeline, test_x, fit_x)
+        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
     described = {
         "data": table.source | {"notes": list(table.notes)},
         "estimator": estimated,
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
+        "command": [*recipe.arguments],
     }
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
-    return Trained(files, card, pipeline.pipeline)
-
-
-def _compare(gate: Gate, assessed: dict[str, Any], what: tuple[Table, Split, Probabilities, Recipe]) -> None:
-    """Add the comparison with the champion to what the card says; raises `Refused`."""
-    assessed["comparison"] = comparison = gate.judge(*what)
-    assessed["warnings"] += [finding.to_json() for finding in warnings(comparison)]
+    return Trained(files, card, pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
     """Assess a fitted model on the rows that were brought with it, and make it an artifact.
 
-    Raises `BadData`, and `Refused` where the model does not pass the gate.
+    Raises `BadData` where it can't be served, and `Refused` where it does not pass the gate.
     """
     fitted, model = brought.fitted, loaded.model
     scoring.use_one_thread(model)
     schema = fitted.schema.observe(brought.table.features)
-    table = replace(brought.table, schema=schema)
     if gate is not None:
         gate.check(schema)
+    table = replace(brought.table, schema=schema)
     rows = table.features.astype(np.float64)
     parts = Split(np.arange(0), np.arange(len(rows)), "given")
     with progress(f"evaluating on {len(rows):,} rows"):
@@ -134,7 +123,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:
         with progress(f"comparing with {gate.place}"):
-            _compare(gate, assessed, (table, parts, probabilities, recipe))
+            assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
     with progress("exporting to ONNX and comparing with the model itself"):
         engine = export(fitted, rows, rows)
     content = loaded.path.read_bytes()
@@ -149,11 +138,18 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
             "shifts": {},
         },
         "split": parts.to_json(),
+        "command": [*recipe.arguments],
         **assessed,
     }
     files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
     _check_served(files, table)
     return Trained(files, card, model)
+
+
+def _compared(assessed: dict[str, Any], comparison: dict[str, Any]) -> dict[str, Any]:
+    """Return what was assessed with the comparison with the champion, and its warnings."""
+    found = [finding.to_json() for finding in warnings(comparison)]
+    return assessed | {"comparison": comparison, "warnings": [*assessed["warnings"], *found]}
 
 
 def _artifact(
@@ -181,10 +177,7 @@ def _artifact(
 
 
 def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
-    if recipe.pipeline is None:
-        classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
-    else:
-        classifier = build(recipe.pipeline, recipe.seed)
+    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
     set_parameters(classifier, recipe.parameters)
     return classifier
 

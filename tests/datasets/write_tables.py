@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from catalogue import SETS, PublicSet
+from catalogue import OWN_FILES, SETS, PublicSet
 
 
 def main(directory: Path) -> None:
@@ -28,7 +28,7 @@ def main(directory: Path) -> None:
 
 def write(one: PublicSet, path: Path) -> None:
     package, table = one.source.split(":")
-    if one.form == "as it is":
+    if one.form in OWN_FILES:
         _copy(_own_file(package, table), path)
         return
     frame = READERS[package](table)

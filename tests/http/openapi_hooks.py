@@ -20,27 +20,34 @@ def before_call(context: Any, case: Any, _: Any) -> None:
     """Fit a valid V2 request, before it is sent."""
     if case.meta is None or not case.meta.generation.mode.is_positive or not case.path.endswith("/infer"):
         return
-    scan = context.operation.schema.raw_schema["components"]["schemas"]["Scan"]["example"]
+    described = context.operation.schema.raw_schema["paths"][case.path]["post"]["requestBody"]["content"]
+    examples = described["application/json"]["examples"]
+    columns, row = examples["columns"]["value"]["inputs"], examples["flat"]["value"]["inputs"][0]["data"]
     if case.media_type == "application/json":
-        case.body = fitted(case.body, scan)
+        case.body = fitted(case.body, columns, row)
     else:
         size = len(repr(case.body))
-        case.body, length = binary(scan, 1 + size % 3, sorted(PACKED)[size % 2])
+        case.body, length = binary(columns, row, 1 + size % 3, sorted(PACKED)[size % 2])
         case.headers = {**(case.headers or {}), "inference-header-content-length": str(length)}
 
 
-def fitted(request: dict[str, Any], scan: dict[str, Any]) -> dict[str, Any]:
-    """Return the request with tensors whose values fit their shapes, and outputs that are named once."""
+def fitted(request: dict[str, Any], columns: list[dict[str, Any]], row: list[Any]) -> dict[str, Any]:
+    """Return the request with tensors whose values fit their shapes, and outputs that are named once.
+
+    `columns` are tensors of one row, one for each feature, and `row` is the same row for one tensor.
+    """
     tensors, count = request["inputs"], 1 + len(json.dumps(request)) % 3
     if len(tensors) > 1:
         inputs = [
-            {**tensors[index % len(tensors)], "name": name, **column(value, count)}
-            for index, (name, value) in enumerate(scan.items())
+            {**tensors[index % len(tensors)], "name": one["name"], **column(one["data"][0], count)}
+            for index, one in enumerate(columns)
         ]
     else:
-        inputs = [{**tensors[0], "name": "rows", **matrix(tensors[0], [*scan.values()], count)}]
-    for tensor in inputs:
-        if tensor["datatype"] not in ("FP32", "FP64", "BF16"):
+        inputs = [{**tensors[0], "name": "rows", **matrix(tensors[0], row, count)}]
+    for tensor, one in zip(inputs, columns, strict=False):
+        if len(inputs) > 1 and one["datatype"] == "BYTES":
+            tensor["datatype"] = "BYTES"
+        elif tensor["datatype"] not in ("FP32", "FP64", "BF16"):
             tensor["datatype"] = "FP64"  # which holds the values
     made = {**request, "inputs": inputs}
     if made.get("outputs"):
@@ -72,14 +79,32 @@ def matrix(tensor: dict[str, Any], row: list[Any], count: int) -> dict[str, Any]
     return {"shape": [1] * before + [count, len(row)], "data": data}
 
 
-def binary(scan: dict[str, Any], count: int, datatype: str) -> tuple[bytes, int]:
-    """Return a request with a binary tensor, and the length of its JSON part."""
-    row = [float("nan") if value is None else float(value) for value in scan.values()]
-    values = struct.pack(f"<{len(row) * count}{PACKED[datatype]}", *row * count)
-    shape, size = [count, len(row)], {"binary_data_size": len(values)}
-    tensor = {"name": "rows", "datatype": datatype, "shape": shape, "parameters": size}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    return head + values, len(head)
+def binary(columns: list[dict[str, Any]], row: list[Any], count: int, datatype: str) -> tuple[bytes, int]:
+    """Return a request with binary tensors, and the length of its JSON part: one for each feature if some are texts."""
+    if any(one["datatype"] == "BYTES" for one in columns):
+        packed = [(one["name"], [count], packed_column(one, count, datatype)) for one in columns]
+    else:
+        packed = [("rows", [count, len(row)], (datatype, packed_numbers(row * count, datatype)))]
+    inputs = [
+        {"name": name, "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(values)}}
+        for name, shape, (kind, values) in packed
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    return head + b"".join(values for _, _, (_, values) in packed), len(head)
+
+
+def packed_column(one: dict[str, Any], count: int, datatype: str) -> tuple[str, bytes]:
+    """Return the datatype and the values of one feature."""
+    (value,) = one["data"]
+    if one["datatype"] != "BYTES":
+        return datatype, packed_numbers([value] * count, datatype)
+    text = (value or "").encode()
+    return "BYTES", (struct.pack("<I", len(text)) + text) * count
+
+
+def packed_numbers(values: list[Any], datatype: str) -> bytes:
+    numbers = [float("nan") if value is None else float(value) for value in values]
+    return struct.pack(f"<{len(numbers)}{PACKED[datatype]}", *numbers)
 
 
 schemathesis.hook(before_call)

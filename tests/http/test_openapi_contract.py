@@ -19,6 +19,7 @@ from conftest import CI, ROOT, Serve, Server, quiet, until
 from defects import artifact
 from defects.training import dataset, pipeline
 from defects.training.options import Recipe
+from defects.training.reading import Reading
 
 SCHEMATHESIS = ROOT / ".venv-clients" / "bin" / "schemathesis"
 HOOKS = Path(__file__).with_name("openapi_hooks.py")
@@ -315,11 +316,18 @@ def odd_names() -> str:
     return "\n".join(['"größe ""mm"" ☃","it\'s [a/b]~c: 100 %","$epoch.{s}",label', *lines]) + "\n"
 
 
-def booleans() -> str:
-    """Booleans, of which one may be missing, and labels that are booleans."""
+def booleans_and_categories() -> str:
+    """Booleans and categories, of each one that may be missing; labels that are booleans, with a name of their own.
+
+    Categories are texts, integers, and texts of which any other one counts as missing.
+    """
     flag = [("True", "False")[n % 2] for n in range(300)]
-    lines = [f"{f if n % 50 else ''},{n % 3 == 0},{n / 10},{f}" for n, f in enumerate(flag)]
-    return "\n".join(["flag,full,x,label", *lines]) + "\n"
+    kinds = ["größer", "kleiner"]
+    lines = [
+        f"{f if n % 50 else ''},{n % 3 == 0},{n / 10},{'SML'[n % 3]},{n % 4 or ''},{kinds[n // 2 % 2]},{f}"
+        for n, f in enumerate(flag)
+    ]
+    return "\n".join(["flag,full,x,size,deck,kind,is it on?", *lines]) + "\n"
 
 
 def one_feature() -> str:
@@ -327,11 +335,23 @@ def one_feature() -> str:
     return "\n".join(["x,label", *(f"{n / 10},{0.5 if n % 40 < 20 else 1.25}" for n in range(400))]) + "\n"
 
 
-@pytest.mark.parametrize("table", [odd_names, booleans, one_feature])
-def test_documents_of_other_models_are_right_too(table: Any, serve: Serve, tmp_path: Path) -> None:
+KINDS = Reading(category=("deck",), allow_unknown=("kind",))
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "reading"),
+    [
+        (odd_names, "label", Reading()),
+        (booleans_and_categories, "is it on?", KINDS),
+        (one_feature, "label", Reading()),
+    ],
+)
+def test_documents_of_other_models_are_right_too(
+    table: Any, label: str, reading: Reading, serve: Serve, tmp_path: Path
+) -> None:
     file = tmp_path / "table.csv"
     file.write_text(table(), "utf-8")
-    trained = pipeline.train(dataset.read(file, "label"), Recipe("hist-gradient-boosting", 0, 0.2), quiet)
+    trained = pipeline.train(dataset.read(file, label, reading), Recipe("hist-gradient-boosting", 0, 0.2), quiet)
     artifact.replace(tmp_path / "model", trained.files)
     with serve(MODEL_DIR=tmp_path / "model") as model:
         done, requests = try_out(

@@ -80,4 +80,4 @@ def _bar(item: Importance, x: Scale, left: float, top: float, width: int) -> Ite
     far = max(x(item.mean), x(item.mean + item.deviation), x(0.0))
     if item.deviation:
         yield rule(x(item.mean - item.deviation), middle, x(item.mean + item.deviation), middle, "whisker")
-    yield text(min(far + 6, width - 44), middle + 4, words.metric(item.mean).replace("-", "−"), "tick")
+    yield text(min(far + 6, width - 44), middle + 4, words.metric(item.mean), "tick")

@@ -218,7 +218,7 @@ def _again(card: Any) -> Iterator[Markup]:
     command = [text for text in reading.items(card, "command") if isinstance(text, str)]
     libraries, parameters = tables.libraries(card), tables.parameters(card)
     parts: list[Markup] = []
-    if "command" in card:
+    if "command" in card:  # also where it is empty
         parts.append(element("pre", shlex.join(["python", "train.py", *command])))
         parts.append(_note("With the same data, seed and libraries it makes the same model file."))
     if parts or libraries:

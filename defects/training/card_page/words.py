@@ -12,15 +12,15 @@ def metric(value: float | None) -> str:
     if value is None:
         return DASH
     if 0 < abs(value) < 0.0095:
-        return f"{value:.2g}"
+        return f"{value:.2g}".replace("-", "−", value < 0)
     if 0.9995 <= value < 1:
         return f"{min(value, 0.9999):.4f}"
-    return f"{value:,.3f}"
+    return f"{value:,.3f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
     """Return a difference with its sign."""
-    return DASH if value is None else f"{'+' if value > 0 else ''}{metric(value)}".replace("-", "−")
+    return DASH if value is None else f"{'+' if value > 0 else ''}{metric(value)}"
 
 
 def span(ends: tuple[float, float] | None) -> str:
