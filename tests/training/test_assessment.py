@@ -187,7 +187,8 @@ def test_cross_validation_knows_what_a_share_is() -> None:
 
     def answer(_: Any, tested: Any) -> Floats:
         share = next(right)
-        return np.eye(2)[labels[tested]] * share + np.eye(2)[1 - labels[tested]] * (1 - share)
+        answered: Floats = np.eye(2)[labels[tested]] * share + np.eye(2)[1 - labels[tested]] * (1 - share)
+        return answered
 
     splits = [(np.arange(40), np.arange(40))] * 3
     accuracy = cross_validation.cross_validate(answer, labels, splits)["metrics"]["accuracy"]
