@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Callable
@@ -13,30 +12,24 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
-from defects.scoring import Probabilities
-from defects.training import calibration, folds
+from defects.training import calibration, cost
 from defects.training.assessment import assess, cross_validated, held_out
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
 from defects.training.conversion import classifier_of
 from defects.training.dataset import BadData, Table
-from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
-from defects.training.fitted import Fitted
-from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.findings import Finding
 from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
+from defects.training.making import Maker, parameters_of
 from defects.training.options import Recipe
-from defects.training.parameters import set_parameters
-from defects.training.precision import exact_shift
 from defects.training.splitting import Split, split
-from defects.training.steps import shift
 from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
@@ -63,18 +56,17 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     parts = split(table, recipe.test_share, recipe.seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
-    shifts = _shifts(table) if recipe.estimator in NARROW and schema.wide else {}
-    maker = _Maker(table, recipe, schema, shifts)
+    maker = Maker(table, recipe, schema)
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {recipe.estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
-            pipeline = maker.made(parts.fitted)
-        scoring.use_one_thread(pipeline)
+        with progress(f"fitting {maker.name} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+            fitted = maker.made(parts.fitted)
+        scoring.use_one_thread(fitted.pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
-            probabilities = pipeline.predict_proba(test_x)
-            assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+            probabilities = fitted.predict_proba(test_x)
+            assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
         if recipe.calibrate:
             assessed["calibration"] = found = calibration.assessed(
-                recipe.calibrate, held_out(table, parts, recipe.seed), pipeline, test_x
+                recipe.calibrate, held_out(table, parts, recipe.seed), fitted.pipeline, test_x
             )
             assessed["warnings"] += [finding.to_json() for finding in calibration.warnings(found)]
         if gate is not None:
@@ -83,21 +75,17 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, maker.answer)
-    estimated = {"name": recipe.estimator, "seed": recipe.seed, "parameters": _parameters(pipeline), "shifts": shifts}
-    if recipe.class_weight:
-        estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
+        engine = export(fitted, test_x, fit_x)
     described = {
         "data": table.source | {"notes": list(table.notes)},
-        "estimator": estimated,
+        "estimator": maker.to_json() | {"parameters": parameters_of(fitted.pipeline)},
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
         "command": [*recipe.arguments],
     }
-    files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
-    _check_served(files, table)
-    return Trained(files, card, pipeline)
+    distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
+    return Trained(*_made(table, schema, engine, described, distribution), fitted.pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
@@ -116,6 +104,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     with progress(f"evaluating on {len(rows):,} rows"):
         probabilities = fitted.predict_proba(rows)
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:
         with progress(f"comparing with {gate.place}"):
             assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
@@ -129,22 +118,34 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
             "file": printable(loaded.path.name),
             "sha256": artifact.digest_of(content).removeprefix("sha256:"),
             "seed": recipe.seed,
-            "parameters": _parameters(model),
+            "parameters": parameters_of(model),
             "shifts": {},
         },
         "split": parts.to_json(),
         "command": [*recipe.arguments],
         **assessed,
     }
-    files, card = _artifact(schema, engine, described, reference(schema, rows, table.labels, probabilities))
-    _check_served(files, table)
-    return Trained(files, card, model)
+    distribution = reference(schema, rows, table.labels, probabilities)
+    return Trained(*_made(table, schema, engine, described, distribution), model)
 
 
 def _compared(assessed: dict[str, Any], comparison: dict[str, Any]) -> dict[str, Any]:
     """Return what was assessed with the comparison with the champion, and its warnings."""
     found = [finding.to_json() for finding in warnings(comparison)]
     return assessed | {"comparison": comparison, "warnings": [*assessed["warnings"], *found]}
+
+
+def _made(
+    table: Table, schema: Schema, engine: Engine, described: dict[str, Any], distribution: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of an artifact that can be served, and its card, which says so where that is dear."""
+    files, card = _artifact(schema, engine, described, distribution)
+    _check_served(files, table)
+    if large := cost.warning(files):
+        files, card = _artifact(
+            schema, engine, {**described, "warnings": [*described["warnings"], large]}, distribution
+        )
+    return files, card
 
 
 def _artifact(
@@ -171,49 +172,6 @@ def _artifact(
     return files, card
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Makes the model of a recipe of any rows of a table, by their numbers."""
-
-    table: Table
-    recipe: Recipe
-    schema: Schema
-    shifts: dict[str, float]
-
-    def made(self, chosen: Any) -> Pipeline:
-        """Return the model fitted on these rows, and calibrated where that is asked for."""
-        method = self.recipe.calibrate
-        if method is None:
-            return self._fitted(chosen)
-        scored = ((chosen[tested], self._fitted(chosen[known])) for known, tested in self._folds(chosen, method))
-        data = (self.table.features.astype(np.float64), self.table.labels, self.table.weights)
-        return calibration.calibrate(method, self._fitted(chosen), scored, data)
-
-    def answer(self, chosen: Any, tested: Any) -> Probabilities:
-        """Return the probabilities of some rows by a model of other ones."""
-        rows = self.table.features[tested].astype(np.float64)
-        return probabilities_of(self.made(chosen), rows, len(self.schema.classes))
-
-    def _fitted(self, chosen: Any) -> Pipeline:
-        table, recipe = self.table, self.recipe
-        classifier = ESTIMATORS[recipe.estimator](recipe.seed, self.schema)
-        set_parameters(classifier, recipe.parameters)
-        made = _pipeline(classifier, self.schema, self.shifts)
-        given = None if table.weights is None else table.weights[chosen]
-        weights = row_weights(table.labels[chosen], given, recipe.class_weight)
-        fit(made, table.features[chosen].astype(np.float64), table.labels[chosen], weights)
-        return made
-
-    def _folds(self, chosen: Any, method: str) -> Any:
-        groups, times = (None if part is None else part[chosen] for part in (self.table.groups, self.table.times))
-        try:
-            yield from folds.folds(
-                self.table.labels[chosen], calibration.FOLDS, self.recipe.seed, groups=groups, times=times
-            )
-        except folds.NotPossible as error:
-            raise BadData(f"{self.table.source['source']}: --calibrate {method}: {error}") from None
-
-
 def _unique(created: datetime, model: bytes) -> str:
     """Return what tells a model from any other that was made in the same second, also by the same command."""
     moment = f"{created.timestamp()} {os.getpid()} {os.urandom(8).hex()} ".encode()
@@ -227,37 +185,3 @@ def _check_served(files: dict[str, bytes], table: Table) -> None:
         scoring.verified(made, scoring.load(made))
     except artifact.BadArtifact as error:
         raise BadData(f"{table.source['source']}: a model of this data can't be served: {error}") from None
-
-
-def _pipeline(classifier: ClassifierMixin, schema: Schema, shifts: dict[str, float]) -> Pipeline:
-    steps = [("classifier", classifier)]
-    if shifts:
-        steps.insert(0, ("shift", shift(np.array([shifts.get(name, 0.0) for name in schema.names]))))
-    return Pipeline(steps)
-
-
-def _shifts(table: Table) -> dict[str, float]:
-    """Return what is subtracted from each wide column for an estimator that works in 32 bits; raises `BadData`."""
-    shifts = {}
-    for column, feature in enumerate(table.schema.features):
-        if not feature.wide:
-            continue
-        values = table.features[:, column].astype(np.float64)
-        found = exact_shift(values[~np.isnan(values)])
-        if found is None:
-            raise BadData(
-                f"{table.source['source']}: column {feature.name!r} has values that 32 bits can't tell apart, and this "
-                f"estimator works in 32 bits; expected --estimator {' or '.join(sorted(ESTIMATORS.keys() - NARROW))}, "
-                "or the column as differences or as several columns"
-            )
-        shifts[feature.name] = found
-    return shifts
-
-
-def _parameters(pipeline: Pipeline) -> dict[str, Any]:
-    """Return the pipeline's parameters that JSON can hold."""
-    return {name: value for name, value in sorted(pipeline.get_params().items()) if _is_json(value)}
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))
