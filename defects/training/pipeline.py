@@ -6,17 +6,18 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
+from defects.decoding import FRAME, ROWS, Decoder
 from defects.schema import Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import assess, cross_validated
@@ -33,6 +34,7 @@ from defects.training.fitting import fit, probabilities_of, row_weights
 from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
 from defects.training.options import Recipe
+from defects.training.own_pipeline import build, users_errors
 from defects.training.parameters import set_parameters
 from defects.training.precision import exact_shift
 from defects.training.splitting import Split, split
@@ -64,20 +66,23 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     parts = split(table, recipe.test_share, seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
-    shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
+    shifts = _shifts(table) if recipe.pipeline is None and estimator in NARROW and schema.wide else {}
+    classifier = _classifier(recipe, schema)
+    decode = Decoder(schema, ROWS if recipe.pipeline is None else FRAME)
 
-    def fitted(chosen: Any) -> Pipeline:
-        made = _pipeline(_classifier(recipe, schema), schema, shifts)
-        fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
-        return made
+    def fitted(chosen: Any) -> Fitted:
+        made = _pipeline(clone(classifier), schema, shifts)
+        with nullcontext() if recipe.pipeline is None else users_errors(f"--pipeline {recipe.pipeline}"):
+            fit(made, decode(rows[chosen]), labels[chosen], _weights(table, recipe, chosen))
+        return Fitted(made, decode)
 
     def answer(chosen: Any, tested: Any) -> Probabilities:
         return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
 
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+        with progress(f"fitting {recipe.pipeline or estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             pipeline = fitted(parts.fitted)
-        scoring.use_one_thread(pipeline)
+        scoring.use_one_thread(pipeline.pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
             probabilities = pipeline.predict_proba(test_x)
             assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
@@ -87,11 +92,13 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
                 assessed |= cross_validated(table, recipe, answer)
-    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
+    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline.pipeline), "shifts": shifts}
+    if recipe.pipeline is not None:
+        estimated |= {"name": type(classifier_of(classifier)).__name__, "pipeline": recipe.pipeline}
     if recipe.class_weight:
         estimated["class_weight"] = recipe.class_weight
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
+        engine = export(pipeline, test_x, fit_x)
     described = {
         "data": table.source | {"notes": list(table.notes)},
         "estimator": estimated,
@@ -101,7 +108,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     }
     files, card = _artifact(schema, engine, described, reference(schema, fit_x, labels[parts.fitted], probabilities))
     _check_served(files, table)
-    return Trained(files, card, pipeline)
+    return Trained(files, card, pipeline.pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
@@ -177,7 +184,10 @@ def _artifact(
 
 
 def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
-    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
+    if recipe.pipeline is None:
+        classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
+    else:
+        classifier = build(recipe.pipeline, recipe.seed)
     set_parameters(classifier, recipe.parameters)
     return classifier
 
