@@ -56,7 +56,13 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "check": ("check/",),
     "limits": ("limits/",),
     "podman": ("image/test_image", "loadtests/test_load_image"),
-    "browser": ("http/test_page", "loadtests/test_cluster_report", "loadtests/test_report", "loadtests/test_web_page"),
+    "browser": (
+        "http/test_page",
+        "loadtests/test_cluster_report",
+        "loadtests/test_report",
+        "loadtests/test_web_page",
+        "training/test_card_looks",
+    ),
 }
 TIMED, NICE = ("load", "cluster", "check", "limits"), 5  # what measures time goes first; all else gives way by so much
 # Files whose tests share nothing and take long.

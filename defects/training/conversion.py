@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from defects.training.boosters import LIGHTGBM, XGBOOST, ZERO, name_of, read_lightgbm, read_xgboost
+from defects.training.calibration import add_calibration, base_of
 from defects.training.ensembles import FORESTS, SINGLE_TREES, sees_32_bits, trees_of
 from defects.training.graph import Graph
 from defects.training.steps import Column, Matrix, chain
@@ -23,7 +24,8 @@ from defects.training.trees import NotConvertible, Tree, constant_tree
 
 
 def classifier_of(pipeline: Any) -> Any:
-    """Return the last step, also of pipelines in pipelines."""
+    """Return the last step, also of pipelines in pipelines; of a calibrated one, what it calibrates."""
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         pipeline = pipeline.steps[-1][1]
     return pipeline
@@ -32,6 +34,7 @@ def classifier_of(pipeline: Any) -> Any:
 def _preparation(pipeline: Any) -> list[Any]:
     """Return the steps before the classifier, and what it does to rows before its trees see them."""
     steps = []
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         *before, (_, pipeline) = pipeline.steps
         steps += [step for _, step in before if step is not None]
@@ -61,8 +64,12 @@ def to_onnx(pipeline: Any, columns: Sequence[Column], *, wide: bool) -> bytes:
     scores = converter(graph, classifier, rows)
     if sees_32_bits(classifier) and any(abs(column.scale) > 1 for column in matrix.columns):
         _without_infinite(graph, rows, scores)
-    link = ("sigmoid" if len(classifier.classes_) == 2 else "softmax") + link if link != "identity" else link
-    return graph.model(len(columns), 1 if "sigmoid" in link else len(classifier.classes_), wide=wide, link=link)
+    binary = len(classifier.classes_) == 2
+    link = ("sigmoid" if binary else "softmax") + link if link != "identity" else link
+    if base_of(pipeline) is not pipeline:
+        link = add_calibration(graph, pipeline.steps[-1][1], graph.last, link)
+    one = binary and link.startswith("sigmoid")
+    return graph.model(len(columns), 1 if one else len(classifier.classes_), wide=wide, link=link)
 
 
 def _without_infinite(graph: Graph, rows: str, scores: str) -> None:

@@ -17,12 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from defects.training.trees import Integers, Tree
+from defects.training.trees import Integers, NotConvertible, Tree
 
 OPSETS = {"": 21, "ai.onnx.ml": 5}  # the latter is the first with trees in 64 bits
 IR_VERSION = 10
 LEQ, MEMBER = 0, 6  # nodes_modes: true where the value is at most the threshold; where it is one of a set
 SUM = 1  # aggregate_function
+MAX_BYTES = (2 << 30) - 1  # of a protobuf message
 
 
 @dataclass
@@ -39,6 +40,11 @@ class Graph:
         domain = "ai.onnx.ml" if operation == "TreeEnsemble" else ""
         self.nodes.append(helper.make_node(operation, names, [output], domain=domain, **attributes))
         return output
+
+    @property
+    def last(self) -> str:
+        """The name of what the last operation gives."""
+        return str(self.nodes[-1].output[0])
 
     def _constant(self, value: Any) -> str:
         name = f"constant_{len(self.constants)}"
@@ -108,6 +114,8 @@ class Graph:
         )
         helper.set_model_props(model, {"link": link})
         content: bytes = model.SerializeToString()
+        if len(content) > MAX_BYTES:
+            raise NotConvertible(f"its graph has {len(content):,} bytes; ONNX holds at most {MAX_BYTES:,}")
         return content
 
 

@@ -63,7 +63,7 @@ def passengers() -> pd.DataFrame:
             "age": np.where(random.random(ROWS) < 0.1, np.nan, random.integers(18, 80, ROWS)),
             "fare": random.gamma(2, 15, ROWS).round(2),
             "sex": random.choice(["female", "male"], ROWS),
-            "port": pd.Series(["S", "C", "Q", None])[random.choice(4, ROWS, p=[0.5, 0.3, 0.15, 0.05])].to_numpy(),
+            "port": random.choice(np.array(["S", "C", "Q", None]), ROWS, p=[0.5, 0.3, 0.15, 0.05]),
             "pclass": random.integers(1, 4, ROWS),
             "alone": random.random(ROWS) < 0.5,
         }
@@ -195,9 +195,7 @@ def served(made: pipeline.Trained) -> tuple[artifact.Artifact, scoring.Scorer]:
 def objects(schema: Any, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of the frame as a caller sends them."""
     rows = frame[[*schema.names]].astype(object)
-    names = [*schema.names]
-    values = rows.where(rows.notna(), None).to_numpy().tolist()
-    return [dict(zip(names, row, strict=True)) for row in values]
+    return [dict(zip(schema.names, row, strict=True)) for row in rows.where(rows.notna(), None).to_numpy().tolist()]
 
 
 def check_every_row(made: pipeline.Trained, holdout: Path, model: Any) -> None:

@@ -51,13 +51,13 @@ def quantity(value: float | None) -> str:
     """Return a value of a column with about four digits: 1,234 and 0.5678 and 1.235e+12."""
     if value is None:
         return DASH
-    if value == int(value) and abs(value) < 1e7:
-        return f"{value:,.0f}".replace("-", "−")
-    return (f"{value:,.4g}" if 1e-4 <= abs(value) < 1e4 else _large(value)).replace("-", "−")
+    shown = f"{value:,.0f}" if value == int(value) and abs(value) < 1e7 else _digits(value)
+    return f"−{shown[1:]}" if shown.startswith("-") else shown
 
 
-def _large(value: float) -> str:
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+def _digits(value: float) -> str:
+    size = abs(value)
+    return f"{value:,.0f}" if 1e4 <= size < 1e7 else f"{value:,.4g}" if 1e-4 <= size < 1e4 else f"{value:.4g}"
 
 
 def listed(names: Sequence[str]) -> str:
