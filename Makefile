@@ -36,7 +36,7 @@ survey: setup $(DATASETS)  ## Train, serve and compare with scikit-learn on publ
 
 check: lint types manifests  ## Lint, check types and manifests
 
-bento: setup model  ## Build a Bento with the newest model that this checkout trained
+bento: setup model  ## Build a Bento with the champion or the newest model of this checkout
 	@tag="$$($(BIN)/python -m defects.image.choice)"; \
 	$${tag:+env -u DEFECTS_MODEL_FILE DEFECTS_MODEL=$$tag} $(BIN)/bentoml build
 

@@ -36,6 +36,11 @@ MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a 
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
 CARD_PAGE = "card.html"  # the card for people; an artifact without it is a valid one
+# What KServe's servers for scikit-learn, XGBoost and LightGBM find in a model's directory.
+PICKLES = (".joblib", ".pkl", ".pickle")
+SERVED_ELSEWHERE = (
+    "model.joblib", "model.pkl", "model.pickle", "model.skops", "model.bst", "model.json", "model.ubj", "model.txt",
+)  # fmt: skip
 REQUIRED = ("schema.json", "card.json", "reference.json", "golden.json")
 
 
@@ -192,8 +197,7 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
     try:
         content = files.read(directory / DIGESTS, MAX_DIGESTS)
     except files.Missing:
-        problem = f"has no {DIGESTS}" if directory.is_dir() else "is not a directory"
-        raise NoModel(f"no model: {directory} {problem}; expected a model artifact (train.py makes one)") from None
+        raise NoModel(f"no model: {directory} {_missing(directory)}") from None
     except files.Unreadable as problem:
         raise _unreadable(directory / DIGESTS, problem) from None
     with _reading(directory / DIGESTS, Truncated):
@@ -207,6 +211,17 @@ def load(directory: Path, expected_digest: str | None = None) -> Artifact:
         listed = _listed(document)
     missing_first = sorted(listed, key=lambda name: os.path.exists(directory / name))  # noqa: PTH110 - never raises
     return parse({name: _verified(directory, name, listed[name]) for name in missing_first}, digest, directory)
+
+
+def _missing(directory: Path) -> str:
+    """Say what is there instead of an artifact, and how one is made of it."""
+    problem = f"has no {DIGESTS}" if directory.is_dir() else "is not a directory"
+    for name in SERVED_ELSEWHERE:
+        if (directory / name).is_file():
+            trust = " --trust-pickle" if name.endswith(PICKLES) else ""
+            command = f"python train.py --model {directory / name}{trust} --data FILE --label COLUMN --output DIRECTORY"
+            return f"{problem}, but {name}, as KServe's own servers have it; make an artifact of it: {command}"
+    return f"{problem}; expected a model artifact (train.py makes one)"
 
 
 def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> Artifact:

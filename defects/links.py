@@ -53,12 +53,19 @@ def _softmax_float32(scores: Scores) -> tuple[Probabilities, bool]:
     return (powers / total.astype(np.float32)).astype(np.float64), False
 
 
+def _sigmoids(scores: Scores) -> tuple[Probabilities, bool]:
+    """Each class against the rest: the first highest probability wins, as in scikit-learn's calibration."""
+    each = 1 / (1 + np.exp(-np.maximum(scores, -700.0)))
+    each /= np.add.accumulate(each, axis=1)[:, -1:]
+    return each, False
+
+
 # Each gives the probabilities, and whether two classes may have got the same one though their scores differ: for those
 # of scikit-learn the scores decide; for LightGBM, in 64 bits, and XGBoost, in 32, the first highest probability does.
 LINKS: dict[str, Callable[[Scores], tuple[Probabilities, bool]]] = {
     "identity": _identity, "sigmoid": _sigmoid, "softmax": _softmax,
     "sigmoid_float64": _sigmoid_float64, "softmax_float64": _softmax_float64,
-    "sigmoid_float32": _sigmoid_float32, "softmax_float32": _softmax_float32,
+    "sigmoid_float32": _sigmoid_float32, "softmax_float32": _softmax_float32, "sigmoids": _sigmoids,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from defects.links import Probabilities, Scores, raise_winners
 from defects.schema import ModelRows, Rows
 
 BLOCK_ROWS = 16  # a pipeline gets rows in blocks of this size, whatever their number: a matrix product depends on it
+UNKNOWN_CATEGORIES = "Found unknown categories"  # an encoder's warning, for each block of rows
 
 # Every type that a pipeline is saved with and that skops does not trust by itself: data, and functions that only
 # compute. Pinned here: a list taken from the file would trust whatever the file declares.
@@ -64,6 +66,7 @@ def sklearn_scorer(model: bytes, decode: Callable[[Rows], Any] = lambda rows: ro
 
     pipeline = loads(model)
     use_one_thread(pipeline)
+    warnings.filterwarnings("ignore", UNKNOWN_CATEGORIES, UserWarning)
     threadpoolctl.threadpool_limits(1, "blas")  # how a product is split depends on the cores
     return BlockScorer(pipeline, decode)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from conftest import run
@@ -58,3 +59,18 @@ def test_a_scorer_that_is_given_is_verified_too(model_dir: Path, tmp_path: Path)
     )
     done = run(tmp_path, "python", "-c", code % str(model_dir))
     assert done.stdout.startswith("65 golden answers differ by "), done.stderr
+
+
+def test_a_model_of_a_time_to_come_is_said_to_hide_later_ones(model_dir: Path, tmp_path: Path) -> None:
+    code = PARTS + (
+        "from dataclasses import replace\n"
+        "for created in ('2026-01-01T00:00:00Z', '2930-01-01T00:00:00Z'):\n"
+        "    dated = replace(artifact, card=artifact.card | {'created': created})\n"
+        "    Replica.build(settings('a'), artifact=dated, scorer=healthy).log_example()\n"
+    )
+    done = run(tmp_path, "python", "-c", code % str(model_dir))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    warnings = [line for line in lines if line["level"] == "warning"]
+    assert [line["created"] for line in warnings] == ["2930-01-01T00:00:00Z"]
+    assert warnings[0]["message"] == "the model is of a time to come, so it hides later ones"

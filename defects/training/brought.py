@@ -131,10 +131,11 @@ def _unnamed(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[
 
 def _names(model: Any) -> list[str] | None:
     """Return the names of the columns that a model was fitted on; LightGBM makes some up for those without."""
-    try:
-        names = [*map(str, model.feature_names_in_)]
-    except AttributeError:
+    booster = getattr(model, "booster_", None)  # of LightGBM, which has names where its classifier has none
+    names = getattr(model, "feature_names_in_", None) if booster is None else booster.feature_name()
+    if names is None:
         return None
+    names = [*map(str, names)]
     return None if names == [f"Column_{place}" for place in range(len(names))] else names
 
 

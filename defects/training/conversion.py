@@ -16,14 +16,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from defects.training.boosters import LIGHTGBM, XGBOOST, ZERO, name_of, read_lightgbm, read_xgboost
-from defects.training.ensembles import FORESTS, SINGLE_TREES, trees_of
+from defects.training.calibration import add_calibration, base_of
+from defects.training.ensembles import FORESTS, SINGLE_TREES, sees_32_bits, trees_of
 from defects.training.graph import Graph
 from defects.training.steps import Column, Matrix, chain
 from defects.training.trees import NotConvertible, Tree, constant_tree
 
 
 def classifier_of(pipeline: Any) -> Any:
-    """Return the last step, also of pipelines in pipelines."""
+    """Return the last step, also of pipelines in pipelines; of a calibrated one, what it calibrates."""
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         pipeline = pipeline.steps[-1][1]
     return pipeline
@@ -32,6 +34,7 @@ def classifier_of(pipeline: Any) -> Any:
 def _preparation(pipeline: Any) -> list[Any]:
     """Return the steps before the classifier, and what it does to rows before its trees see them."""
     steps = []
+    pipeline = base_of(pipeline)
     while isinstance(pipeline, Pipeline):
         *before, (_, pipeline) = pipeline.steps
         steps += [step for _, step in before if step is not None]
@@ -57,9 +60,23 @@ def to_onnx(pipeline: Any, columns: Sequence[Column], *, wide: bool) -> bytes:
     if known is None:
         raise NotConvertible(type(classifier).__name__)
     converter, link = known
-    converter(graph, classifier, matrix.numbers(classifier).name)
-    link = ("sigmoid" if len(classifier.classes_) == 2 else "softmax") + link if link != "identity" else link
-    return graph.model(len(columns), 1 if "sigmoid" in link else len(classifier.classes_), wide=wide, link=link)
+    rows = matrix.numbers(classifier).name
+    scores = converter(graph, classifier, rows)
+    if sees_32_bits(classifier) and any(abs(column.scale) > 1 for column in matrix.columns):
+        _without_infinite(graph, rows, scores)
+    binary = len(classifier.classes_) == 2
+    link = ("sigmoid" if binary else "softmax") + link if link != "identity" else link
+    if base_of(pipeline) is not pipeline:
+        link = add_calibration(graph, pipeline.steps[-1][1], graph.last, link)
+    one = binary and link.startswith("sigmoid")
+    return graph.model(len(columns), 1 if one else len(classifier.classes_), wide=wide, link=link)
+
+
+def _without_infinite(graph: Graph, rows: str, scores: str) -> None:
+    """Give a row no scores that a classifier of 32 bits refuses, because a step has made it too large for them."""
+    infinite = graph.cast(graph.add("IsInf", graph.cast(rows, TensorProto.FLOAT)), TensorProto.FLOAT)
+    refused = graph.cast(graph.add("ReduceMax", infinite, np.array([1]), keepdims=1), TensorProto.BOOL)
+    graph.add("Where", refused, np.array(np.nan), scores)
 
 
 # --- classifiers: each adds its scores to the graph ----------------------------------------------------------------
@@ -119,6 +136,10 @@ def _lightgbm(graph: Graph, step: Any, rows: str) -> str:
     model = read_lightgbm(step)
     tiny = graph.add("LessOrEqual", graph.add("Abs", rows), np.array(ZERO))
     rows = graph.add("Where", tiny, np.zeros(1), rows)
+    if any(tree.members for tree in model.trees):  # it takes the whole part of a number for a category
+        split = np.isin(np.arange(step.n_features_in_), [t.feature[node] for t in model.trees for node in t.members])
+        whole = graph.add("Mul", graph.add("Sign", rows), graph.add("Floor", graph.add("Abs", rows)))
+        rows = graph.add("Where", split[np.newaxis], whole, rows)
     scores = _added(graph, rows, np.zeros(model.scores), model.trees, 1.0)
     return graph.add("Mul", scores, np.array(model.factor))
 

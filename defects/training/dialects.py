@@ -47,7 +47,8 @@ def recognise(text: str, is_tsv: bool) -> tuple[Dialect, int]:
     skipped = 1 if said else 0
     first = next((n for n, line in enumerate(lines) if n >= skipped and not _is_aside(line)), len(lines))
     below = "".join(lines[first:])
-    dialect = _with_quotes(said[1] if said else _separator(below, is_tsv), below)
+    is_true = said and len((first_rows(below, Dialect(said[1]))[0] or [[]])[0]) > 1
+    dialect = _with_quotes(said[1] if said and is_true else _separator(below, is_tsv), below)
     if first > skipped and _is_header(lines, first, dialect):
         first = max(n for n in range(first) if lines[n].startswith("#"))
     return dialect, first

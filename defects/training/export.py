@@ -153,11 +153,22 @@ def ask(fitted: Fitted, rows: Rows) -> SklearnResults:
     """Return what the pipeline itself predicts for the rows."""
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):  # of its own look for infinities
-        probabilities = np.concatenate([fitted.predict_proba(chunk) for chunk in chunks])
+        probabilities = np.concatenate([_answers(fitted, chunk) for chunk in chunks])
         classes, near = probabilities.argmax(axis=1), _margins(probabilities) <= NEAR
         if near.any():
             classes[near] = fitted.predict(rows[near])
     return SklearnResults(rows, probabilities, classes)
+
+
+def _answers(fitted: Fitted, rows: Rows) -> Probabilities:
+    """Return the pipeline's probabilities; NaN for a row that it refuses, such as one that becomes infinite in it."""
+    try:
+        return fitted.predict_proba(rows)
+    except ValueError:
+        if len(rows) == 1:
+            return np.full((1, len(fitted.schema.classes)), np.nan)
+        half = len(rows) // 2
+        return np.concatenate([_answers(fitted, rows[:half]), _answers(fitted, rows[half:])])
 
 
 def _margins(probabilities: Probabilities) -> NDArray[np.float64]:

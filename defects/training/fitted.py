@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from defects.decoding import ROWS, Decoder
 from defects.kinds import CATEGORY
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
+from defects.sklearn_engine import UNKNOWN_CATEGORIES
 from defects.training.steps import Column, numbers
 
 
@@ -45,13 +48,28 @@ class Fitted:
 
     def predict_proba(self, rows: Rows) -> Probabilities:
         """Return probabilities `[n, classes]`, float64."""
-        return np.asarray(self.pipeline.predict_proba(self.decode(rows)), np.float64)
+        with _quiet():
+            return np.asarray(self.pipeline.predict_proba(self.decode(rows)), np.float64)
 
     def predict(self, rows: Rows) -> NDArray[np.intp]:
         """Return the number of the predicted class of each row."""
-        found: NDArray[np.intp] = np.searchsorted(self.pipeline.classes_, self.pipeline.predict(self.decode(rows)))
+        with _quiet():
+            found: NDArray[np.intp] = np.searchsorted(self.pipeline.classes_, self.pipeline.predict(self.decode(rows)))
         return found
+
+    @property
+    def classes_(self) -> Any:
+        """The classes that it was fitted on, as scikit-learn has them."""
+        return self.pipeline.classes_
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what a replica needs to know of what the pipeline gets."""
         return self.decode.to_json()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what an encoder warns of that ignores unknown categories, as it was told to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", UNKNOWN_CATEGORIES, UserWarning)
+        yield

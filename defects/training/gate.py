@@ -19,7 +19,7 @@ from defects.kinds import CATEGORY, MISSING
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.training.assessment import held_out
-from defects.training.comparison import compare
+from defects.training.comparison import FEW_ROWS, compare
 from defects.training.dataset import BadData, Table
 from defects.training.findings import Finding
 from defects.training.options import Recipe
@@ -174,6 +174,10 @@ def warnings(comparison: dict[str, Any]) -> list[Finding]:
     found = [Finding("champion_saw_rows", "", SEEN["some"])] if comparison["seen"] == "some" else []
     for name in comparison["undecided"]:
         scores = comparison["classes"][name]
+        if scores["rows"] < FEW_ROWS:
+            text = f"class {name!r} has {scores['rows']} held-out rows, too few to compare it with the champion's"
+            found.append(Finding("undecided", name, text))
+            continue
         text = (
             f"class {name!r} is undecided against the champion on {scores['rows']:,} held-out rows: the differences "
             f"are between {scores['recall']['low']:+.4f} and {scores['recall']['high']:+.4f} in recall, and "

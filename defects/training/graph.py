@@ -41,6 +41,11 @@ class Graph:
         self.nodes.append(helper.make_node(operation, names, [output], domain=domain, **attributes))
         return output
 
+    @property
+    def last(self) -> str:
+        """The name of what the last operation gives."""
+        return str(self.nodes[-1].output[0])
+
     def _constant(self, value: Any) -> str:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))

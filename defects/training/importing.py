@@ -16,14 +16,13 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import check_is_fitted
 
+from defects.artifact import PICKLES, SERVED_ELSEWHERE
 from defects.sklearn_engine import UntrustedTypes, loads
 from defects.training.bad_data import BadData
 from defects.training.conversion import classifier_of
 from defects.training.estimators import missing_extra
 from defects.values import one_line
 
-PICKLES = (".joblib", ".pkl", ".pickle")
-SERVED = ("model.joblib", "model.pkl", "model.pickle", "model.bst", "model.json", "model.ubj", "model.txt")
 FILES = "a fitted classifier: .skops, .joblib or .pkl; XGBoost's .json, .ubj or .bst; or LightGBM's .txt or .bst"
 
 
@@ -31,13 +30,13 @@ FILES = "a fitted classifier: .skops, .joblib or .pkl; XGBoost's .json, .ubj or 
 class Loaded:
     """A fitted classifier from a file, and what there is to say about it.
 
-    `named` is whether its classes have the names that labels have; XGBoost and LightGBM number them.
+    `versions` says which libraries it was fitted with, where these are others than here.
     """
 
     path: Path
     model: Any
-    notes: tuple[str, ...]
-    named: bool = True
+    notes: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
 
     def bad(self, problem: str) -> BadData:
         """Return the error to raise for this model."""
@@ -49,19 +48,21 @@ def load(path: Path, *, trust_pickle: bool) -> Loaded:
     _check_place(path)
     with warnings.catch_warnings(record=True) as caught, _one_line(path):
         warnings.simplefilter("always")
-        model, named = _read(path, trust_pickle)
-    notes = tuple(dict.fromkeys(_described(warning.message) for warning in caught))
+        model = _read(path, trust_pickle)
+    older = [warning.message for warning in caught if isinstance(warning.message, InconsistentVersionWarning)]
+    others = [one_line(str(warning.message))[:300] for warning in caught if warning.message not in older]
+    notes = [f"{path}: {text}" for text in dict.fromkeys(others)]
     if hasattr(model, "best_estimator_"):
-        notes = (*notes, f"{path}: the best estimator of a {type(model).__name__} is taken")
+        notes.append(f"{path}: the best estimator of a {type(model).__name__} is taken")
         model = model.best_estimator_
-    loaded = Loaded(path, model, tuple(f"{path}: {note}" if str(path) not in note else note for note in notes), named)
+    loaded = Loaded(path, model, tuple(notes), tuple(dict.fromkeys(map(_described, older))))
     check(loaded)
     return loaded
 
 
 def _check_place(path: Path) -> None:
     if path.is_dir():
-        found = [name for name in SERVED if (path / name).is_file()]
+        found = [name for name in SERVED_ELSEWHERE if (path / name).is_file()]
         expected = f"--model {path / found[0]}" if found else FILES
         raise BadData(f"{path}: is a directory; expected {expected}")
     if not path.is_file():
@@ -83,10 +84,10 @@ def _one_line(path: Path) -> Iterator[None]:
         raise BadData(f"{path}: can't be read: {type(error).__name__}: {reason}; expected {FILES}") from None
 
 
-def _read(path: Path, trust_pickle: bool) -> tuple[Any, bool]:
+def _read(path: Path, trust_pickle: bool) -> Any:
     kind = path.suffix.lower()
     if kind == ".skops":
-        return _read_skops(path), True
+        return _read_skops(path)
     if kind in PICKLES:
         if not trust_pickle:
             raise BadData(
@@ -95,13 +96,13 @@ def _read(path: Path, trust_pickle: bool) -> tuple[Any, bool]:
             )
         import joblib
 
-        return joblib.load(path), True
+        return joblib.load(path)
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"tree\n"):
-        return _read_lightgbm(path), False
+        return _read_lightgbm(path)
     if kind in (".json", ".ubj", ".bst"):
-        return _read_xgboost(path), False
+        return _read_xgboost(path)
     raise BadData(f"{path}: is no file of a kind that is known; expected {FILES}")
 
 
@@ -152,13 +153,12 @@ def _read_lightgbm(path: Path) -> Any:
     return model
 
 
-def _described(message: Warning | str) -> str:
-    if isinstance(message, InconsistentVersionWarning):
-        return (
-            f"was fitted with scikit-learn {message.original_sklearn_version}, and this is "
-            f"{version('scikit-learn')}: it may answer otherwise here than there"
-        )
-    return one_line(str(message))[:300]
+def _described(warning: InconsistentVersionWarning) -> str:
+    here = version("scikit-learn")
+    return (
+        f"the model was fitted with scikit-learn {warning.original_sklearn_version}, and this is {here}: it may answer "
+        "otherwise here than there; expected the same version"
+    )
 
 
 # --- what a classifier has to be -----------------------------------------------------------------------------------

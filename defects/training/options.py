@@ -20,6 +20,8 @@ ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
 
+ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -137,11 +139,23 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         parser.error("--seed: expected a number from 0 to 4294967295")
     if given.data is not None and given.rows is not None:
         parser.error("--rows: is for the built-in data only; expected it without --data")
+    if given.model is not None:
+        _check_model(parser, given)
+    if given.pipeline is not None and given.calibrate is not None:
+        parser.error("--calibrate: is for --estimator; let your function return a CalibratedClassifierCV instead")
     if problem := missing_extra(given.estimator):
         parser.error(f"--estimator: {problem}")
     for name in ONLY_WITH_DATA:
         if given.data is None and getattr(given, name) not in (None, [], "."):
             parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
+
+
+def _check_model(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with a usage error where an option of training is given for a model that is fitted already."""
+    for name in ONLY_FOR_TRAINING:
+        if getattr(given, name) not in (None, [], 0):
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option}: is for training; --model is fitted already, and all rows of --data are held out")
 
 
 def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Callable
@@ -13,30 +12,24 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from defects import artifact, scoring
 from defects.schema import Schema
-from defects.scoring import Probabilities
-from defects.training import cost
-from defects.training.assessment import assess, cross_validated
+from defects.training import calibration, cost
+from defects.training.assessment import assess, cross_validated, held_out
 from defects.training.brought import Brought
 from defects.training.card_page.page import page
 from defects.training.conversion import classifier_of
 from defects.training.dataset import BadData, Table
-from defects.training.estimators import ESTIMATORS, NARROW
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
-from defects.training.fitted import Fitted
-from defects.training.fitting import fit, probabilities_of, row_weights
+from defects.training.findings import Finding
 from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
+from defects.training.making import Maker, parameters_of
 from defects.training.options import Recipe
-from defects.training.parameters import set_parameters
-from defects.training.precision import exact_shift
 from defects.training.splitting import Split, split
-from defects.training.steps import shift
 from defects.values import printable
 
 Progress = Callable[[str], AbstractContextManager[None]]
@@ -57,50 +50,42 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     The same table, recipe and library versions give the same model. Raises `BadData` where the table is too small to be
     split, or the estimator can't be fitted, and `Refused` where the model does not pass the gate.
     """
-    estimator, seed = recipe.estimator, recipe.seed
     schema = table.schema.observe(table.features)
     if gate is not None:
         gate.check(schema)
-    parts = split(table, recipe.test_share, seed)
+    parts = split(table, recipe.test_share, recipe.seed)
     rows, labels = table.features.astype(np.float64), table.labels
     fit_x, test_x = rows[parts.fitted], rows[parts.held]
-    shifts = _shifts(table) if estimator in NARROW and schema.wide else {}
-
-    def fitted(chosen: Any) -> Pipeline:
-        made = _pipeline(_classifier(recipe, schema), schema, shifts)
-        fit(made, rows[chosen], labels[chosen], _weights(table, recipe, chosen))
-        return made
-
-    def answer(chosen: Any, tested: Any) -> Probabilities:
-        return probabilities_of(fitted(chosen), rows[tested], len(schema.classes))
-
+    maker = Maker(table, recipe, schema)
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
-        with progress(f"fitting {estimator} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
-            pipeline = fitted(parts.fitted)
-        scoring.use_one_thread(pipeline)
+        with progress(f"fitting {maker.name} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
+            fitted = maker.made(parts.fitted)
+        scoring.use_one_thread(fitted.pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
-            probabilities = pipeline.predict_proba(test_x)
-            assessed = assess(table, parts, probabilities, pipeline.predict_proba, recipe)
+            probabilities = fitted.predict_proba(test_x)
+            assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+        if recipe.calibrate:
+            assessed["calibration"] = found = calibration.assessed(
+                recipe.calibrate, held_out(table, parts, recipe.seed), fitted.pipeline, test_x
+            )
+            assessed["warnings"] += [finding.to_json() for finding in calibration.warnings(found)]
         if gate is not None:
             with progress(f"comparing with {gate.place}"):
                 assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
         if recipe.folds:
             with progress(f"cross-validating: fitting {recipe.folds} times"):
-                assessed |= cross_validated(table, recipe, answer)
-    estimated = {"name": estimator, "seed": seed, "parameters": _parameters(pipeline), "shifts": shifts}
-    if recipe.class_weight:
-        estimated["class_weight"] = recipe.class_weight
+                assessed |= cross_validated(table, recipe, maker.answer)
     with progress("exporting to ONNX and comparing with scikit-learn"):
-        engine = export(Fitted.on_rows(pipeline, schema), test_x, fit_x)
+        engine = export(fitted, test_x, fit_x)
     described = {
         "data": table.source | {"notes": list(table.notes)},
-        "estimator": estimated,
+        "estimator": maker.to_json() | {"parameters": parameters_of(fitted.pipeline)},
         "split": parts.to_json() | {"test_share": recipe.test_share},
         **assessed,
         "command": [*recipe.arguments],
     }
     distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
-    return Trained(*_made(table, schema, engine, described, distribution), pipeline)
+    return Trained(*_made(table, schema, engine, described, distribution), fitted.pipeline)
 
 
 def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, gate: Gate | None = None) -> Trained:
@@ -119,6 +104,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     with progress(f"evaluating on {len(rows):,} rows"):
         probabilities = fitted.predict_proba(rows)
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
+    assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:
         with progress(f"comparing with {gate.place}"):
             assessed = _compared(assessed, gate.judge(table, parts, probabilities, recipe))
@@ -132,7 +118,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
             "file": printable(loaded.path.name),
             "sha256": artifact.digest_of(content).removeprefix("sha256:"),
             "seed": recipe.seed,
-            "parameters": _parameters(model),
+            "parameters": parameters_of(model),
             "shifts": {},
         },
         "split": parts.to_json(),
@@ -186,17 +172,6 @@ def _artifact(
     return files, card
 
 
-def _classifier(recipe: Recipe, schema: Schema) -> ClassifierMixin:
-    classifier = ESTIMATORS[recipe.estimator](recipe.seed, schema)
-    set_parameters(classifier, recipe.parameters)
-    return classifier
-
-
-def _weights(table: Table, recipe: Recipe, chosen: Any) -> Any:
-    given = None if table.weights is None else table.weights[chosen]
-    return row_weights(table.labels[chosen], given, recipe.class_weight)
-
-
 def _unique(created: datetime, model: bytes) -> str:
     """Return what tells a model from any other that was made in the same second, also by the same command."""
     moment = f"{created.timestamp()} {os.getpid()} {os.urandom(8).hex()} ".encode()
@@ -210,37 +185,3 @@ def _check_served(files: dict[str, bytes], table: Table) -> None:
         scoring.verified(made, scoring.load(made))
     except artifact.BadArtifact as error:
         raise BadData(f"{table.source['source']}: a model of this data can't be served: {error}") from None
-
-
-def _pipeline(classifier: ClassifierMixin, schema: Schema, shifts: dict[str, float]) -> Pipeline:
-    steps = [("classifier", classifier)]
-    if shifts:
-        steps.insert(0, ("shift", shift(np.array([shifts.get(name, 0.0) for name in schema.names]))))
-    return Pipeline(steps)
-
-
-def _shifts(table: Table) -> dict[str, float]:
-    """Return what is subtracted from each wide column for an estimator that works in 32 bits; raises `BadData`."""
-    shifts = {}
-    for column, feature in enumerate(table.schema.features):
-        if not feature.wide:
-            continue
-        values = table.features[:, column].astype(np.float64)
-        found = exact_shift(values[~np.isnan(values)])
-        if found is None:
-            raise BadData(
-                f"{table.source['source']}: column {feature.name!r} has values that 32 bits can't tell apart, and this "
-                f"estimator works in 32 bits; expected --estimator {' or '.join(sorted(ESTIMATORS.keys() - NARROW))}, "
-                "or the column as differences or as several columns"
-            )
-        shifts[feature.name] = found
-    return shifts
-
-
-def _parameters(pipeline: Pipeline) -> dict[str, Any]:
-    """Return the pipeline's parameters that JSON can hold."""
-    return {name: value for name, value in sorted(pipeline.get_params().items()) if _is_json(value)}
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))

@@ -30,7 +30,7 @@ def report(card: Mapping[str, Any], place: Place, digest: str) -> str:
     """Return the report: warnings first, then how good the model is, how it is served, and what is next."""
     return "\n".join(
         [
-            *_warnings(card), "", *_metrics(card), "", *_classes(card), "", *_notes(card), *_engine(card),
+            *_warnings(card), "", *_metrics(card), *_more(card), "", *_classes(card), "", *_notes(card), *_engine(card),
             f"model   {_line(place.name)}",
             f"digest  {digest}",
             f"card    {_line(str(place.directory / artifact.CARD_PAGE))}",
@@ -78,6 +78,31 @@ def _metrics(card: Mapping[str, Any]) -> Iterator[str]:
             ends = reading.interval(metrics, "intervals", key)
             span = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "-"
             yield f"{name:17}  {value:8.4f}   {span:>16}   {_number(base):>9}"
+
+
+def _more(card: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what cross-validation, calibration and the comparison with the champion have found, where there is one."""
+    validated = reading.mapping(card, "cross_validation")
+    for key, name in tables.METRICS.items():
+        mean, low, high = (reading.number(validated, "metrics", key, part) for part in ("mean", "low", "high"))
+        if mean is not None:
+            span = "-" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+            yield f"{name:17}  {mean:8.4f}   {span:>16}   over {reading.number(validated, 'folds') or 0:.0f} folds"
+    for key, name in {"log_loss": "log loss", "error": "calibration error"}.items():
+        before, after = (reading.number(card, "calibration", when, key) for when in ("before", "after"))
+        if before is not None and after is not None:
+            method = reading.text(card, "calibration", "method")
+            yield f"{name:17}  {after:8.4f}   before {method} calibration {before:.4f}"
+    for key in ("log_loss", "macro_f1"):
+        compared = reading.mapping(card, "comparison", key)
+        candidate, champion, low, high = (
+            reading.number(compared, part) for part in ("candidate", "champion", "low", "high")
+        )
+        if candidate is not None and champion is not None:
+            yield (
+                f"{tables.METRICS[key]:17}  {candidate:8.4f}   the champion {champion:.4f}, a difference between "
+                f"{low or 0:+.4f} and {high or 0:+.4f}"
+            )
 
 
 def _number(value: float | None) -> str:

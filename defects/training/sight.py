@@ -62,8 +62,11 @@ class Sight:
         """Return values of a row's column, `[values, 2]`, each with what an encoder makes of it: all that it knows, and
         one that it does not know, where there is one. Without encoder, a category is what it is."""
         if not column.encoded:
-            codes = np.arange(self.schema.features[column.source].limits[1] + 1)
-            return np.column_stack([codes, codes * column.scale + column.offset])
+            feature = self.schema.features[column.source]
+            codes = np.arange(feature.limits[1] + 1 if feature.discrete else CODES)
+            parts = np.array([-0.5, 0.5, 1.5, -1.0] if not feature.discrete else [])  # of which a whole part is left
+            given = np.concatenate([codes, parts])
+            return np.column_stack([given, np.trunc(given) * column.scale + column.offset])
         known = [pair for pair in column.encoded if not np.isnan(pair[0])]
         return np.array([*known, *((value, column.other) for value in self._others(column))]).reshape(-1, 2)
 

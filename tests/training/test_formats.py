@@ -60,6 +60,8 @@ COMMAS = SEMICOLONS.replace(".", ",")
         (CSV.replace(",", "|"), {}, {"separator": "|"}, "with bars (|) between columns"),
         (COMMAS, {"decimal": ","}, {"separator": ";", "decimal": ","}, "with a decimal comma"),
         (f"sep=;\r\n{SEMICOLONS}", {}, {"separator": ";", "skipped_lines": 1}, "from line 2 on"),
+        (f"sep=;\n{CSV}", {}, {"separator": ","}, "from line 2 on"),
+        (f"sep=^\n{CSV.replace(',', '^')}", {}, {"separator": "^"}, "with '^' between columns"),
         (f'"sep=,"\n{CSV}', {}, {"separator": ","}, "from line 2 on"),
         (f"# made, by; a tool\n#\n\n{CSV}", {}, {"skipped_lines": 3}, "from line 4 on"),
         (f"\n\n{CSV}", {}, {"skipped_lines": 2}, ""),
