@@ -31,7 +31,11 @@ def cross_validate(
             values[name].append(value)
         shares.append(len(tested) / len(fitted))
     share = float(np.mean(shares))
-    return {"folds": len(shares), "metrics": {name: corrected(found, share) for name, found in values.items()}}
+    found = {name: corrected(each, share) for name, each in values.items()}
+    for name, metric in found.items():  # an interval of Student's t knows no limits
+        metric["low"] = max(0.0, metric["low"])
+        metric["high"] = metric["high"] if name == "log_loss" else min(1.0, metric["high"])
+    return {"folds": len(shares), "metrics": found}
 
 
 def corrected(values: list[float], tested_to_fitted: float) -> dict[str, Any]:

@@ -19,7 +19,6 @@ CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
-
 ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight")
 
 
@@ -141,13 +140,20 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         parser.error("--rows: is for the built-in data only; expected it without --data")
     if given.model is not None:
         _check_model(parser, given)
+    _check_recipe(parser, given)
+    for name in ONLY_WITH_DATA:
+        if given.data is None and getattr(given, name) not in (None, [], "."):
+            parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
+
+
+def _check_recipe(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with a usage error where options of training don't go together, or a library is missing."""
     if given.pipeline is not None and given.calibrate is not None:
         parser.error("--calibrate: is for --estimator; let your function return a CalibratedClassifierCV instead")
     if problem := missing_extra(given.estimator):
         parser.error(f"--estimator: {problem}")
-    for name in ONLY_WITH_DATA:
-        if given.data is None and getattr(given, name) not in (None, [], "."):
-            parser.error(f"--{name.replace('_', '-')}: expected --data and --label too")
+    if given.group is not None and given.time is not None:
+        parser.error("--group and --time: expected one of them; each splits the rows in its own way")
 
 
 def _check_model(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

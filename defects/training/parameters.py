@@ -25,11 +25,11 @@ def set_parameters(estimator: Any, parameters: Mapping[str, Any]) -> None:
     """Set parameters of an estimator, or of the last step of a pipeline; raises `BadData` for an unknown one."""
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[-1][1]
-    known = estimator.get_params(deep=False)
+    known = sorted(estimator.get_params(deep=False).keys() - ELSEWHERE.keys())
     for name, value in parameters.items():
         if name in ELSEWHERE:
             raise BadData(f"--set {name}: {ELSEWHERE[name]}")
         if name not in known:
             kind = type(estimator).__name__
-            raise BadData(f"--set {name}: {kind} has no such parameter; expected {among(name, sorted(known))}")
+            raise BadData(f"--set {name}: {kind} has no such parameter; expected one {among(name, known)}")
         estimator.set_params(**{name: value})

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from test_docs import blocks, difference
 from wrong_server import Damage, Exchange, wrong_server
 
 from conftest import CI, MODULE, ROOT, RUN_SECONDS, WAIT_SECONDS, Serve, Server, quiet
@@ -167,6 +168,18 @@ def test_an_unknown_text_is_refused_or_missing_as_the_schema_says(species: Speci
     assert missing["probabilities"] == unknown["probabilities"]
     as_number, as_text = (httpx.post(url, json=scan | {"deck": deck}).json() for deck in (2, "2"))
     assert as_number["probabilities"] == as_text["probabilities"]
+
+
+def test_the_documentation_of_categories_is_right(species: Species) -> None:
+    page = "docs/http-api.md"
+    (heading,) = {block.heading for block in blocks(page) if "127.0.0.1:3001" in block.text}
+    section = [block for block in blocks(page) if block.heading == heading]
+    assert [block.language for block in section] == ["sh", "json"] * 3
+    for command, shown in zip(section[::2], section[1::2], strict=True):
+        text = command.text.replace("http://127.0.0.1:3001", species.server.url)
+        done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=RUN_SECONDS, check=True)
+        came = json.loads(done.stdout.replace(species.loaded.version, "…"))
+        assert difference(json.loads(shown.text), came) is None, f"{shown.place}: {done.stdout}"
 
 
 # --- a server that reads categories wrongly ---------------------------------------------------------------------------
