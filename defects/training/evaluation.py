@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.features import Feature
+from defects.kinds import CATEGORY
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.training.bootstrap import SMALLEST, Answers, Bootstrap, Floats, Labels, Sums, total
@@ -149,7 +151,7 @@ def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabiliti
     confidence, edges = np.histogram(probabilities.max(axis=1), bins=REFERENCE_BINS, range=(0, 1))
     return {
         "rows": len(rows),
-        "features": {name: _distribution(rows[:, i]) for i, name in enumerate(schema.names)},
+        "features": {feature.name: _distribution(feature, rows[:, i]) for i, feature in enumerate(schema.features)},
         "classes": dict(zip(schema.class_names, np.bincount(labels, minlength=count).tolist(), strict=True)),
         "answers": {
             "rows": len(probabilities),
@@ -165,17 +167,26 @@ def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabiliti
     }
 
 
-def _distribution(column: NDArray[np.float64]) -> dict[str, Any]:
-    """Bin a column with about equal counts (fewer bins where values repeat): each bin carries the same evidence."""
+def _distribution(feature: Feature, column: NDArray[np.float64]) -> dict[str, Any]:
+    """Bin a column with about equal counts (fewer bins where values repeat): each bin carries the same evidence.
+
+    Of a category, count each text.
+    """
     values = column[~np.isnan(column)]
+    if feature.kind == CATEGORY:
+        counts = np.bincount(values.astype(np.int64), minlength=len(feature.categories)).tolist()
+        return {
+            "missing": int(len(column) - len(values)),
+            "categories": dict(zip(feature.categories, counts, strict=True)),
+        }
     edges = np.unique(np.quantile(values, np.linspace(0, 1, REFERENCE_BINS + 1)))
     if len(edges) == 1:
         edges = np.repeat(edges, 2)
-    counts, _ = np.histogram(values, bins=edges)
+    binned, _ = np.histogram(values, bins=edges)
     return {
         "missing": int(len(column) - len(values)),
         "mean": float(values.mean()),
         "standard_deviation": float(values.std()),
         "edges": edges.tolist(),
-        "counts": counts.tolist(),
+        "counts": binned.tolist(),
     }
