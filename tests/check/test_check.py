@@ -490,9 +490,16 @@ def test_garbage_fails_rows(server: Server, loaded: artifact.Artifact, garbage: 
         rows = checked(url)
         assert {state for state, _ in rows.values()} == {"FAILED", "skipped", "ok"}, rows
         assert {name for name, (state, _) in rows.items() if state == "ok"} <= HEADERS
-    with wrong_server(server.url, on("/[^m].*|/metrics", as_it_is)) as url:
+    with wrong_server(server.url, on("/(?!model$|card$).*", as_it_is)) as url:
         rows = checked(url, loaded)
     assert {name for name, (state, _) in rows.items() if state == "ok"} == {"model", "artifact"} | HEADERS, rows
+
+
+def test_another_card_than_the_artifacts_fails_its_row(server: Server, loaded: artifact.Artifact) -> None:
+    with wrong_server(server.url, on("/card", page(200))) as url:
+        assert failed(checked(url, loaded)) == {"artifact"}
+    with wrong_server(server.url, on("/card", page(403))) as url:  # an ingress may keep it to itself
+        assert failed(checked(url, loaded)) == set()
 
 
 def test_a_server_that_only_hangs_up_fails_rows(server: Server) -> None:
