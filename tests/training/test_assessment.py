@@ -270,3 +270,14 @@ def test_sums_agree_with_a_plain_count() -> None:
     sums = total(labels, Answers.of(probabilities, labels), 3)
     assert sums.true.tolist() == np.bincount(labels).tolist()
     assert sums.right.sum() == (probabilities.argmax(axis=1) == labels).sum()
+
+
+def test_the_figures_of_many_classes_stay_small() -> None:
+    """A matrix of two thousand classes would have four million numbers."""
+    labels = np.arange(4_000) % 2_000
+    probabilities = np.full((4_000, 2_000), 1 / 2_000)
+    found = evaluate(held_out(labels, 2_000), probabilities)
+    assert "confusion" not in found
+    assert "scores" not in found
+    assert len(found["classes"]) == 2_000
+    assert found["classes"]["class 7"]["log_loss"] == pytest.approx(np.log(2_000))

@@ -22,7 +22,12 @@ from defects.training.estimators import ESTIMATORS
 from defects.training.options import Recipe
 from defects.training.splitting import split
 
-FEW = {"hist-gradient-boosting": {"max_iter": 15}, "random-forest": {"n_estimators": 10}, "logistic-regression": {}}
+FEW = {
+    "hist-gradient-boosting": {"max_iter": 15},
+    "random-forest": {"n_estimators": 10},
+    "logistic-regression": {},
+    "lightgbm": {"n_estimators": 5},
+}
 
 
 def table(classes: int, rows: int = 300, **more: Any) -> Table:
@@ -51,6 +56,8 @@ def sklearns(data: Table, recipe: Recipe, fitted: NDArray[np.int64]) -> Calibrat
         ("logistic-regression", "sigmoid"),
         ("logistic-regression", "temperature"),
         ("random-forest", "sigmoid"),
+        ("lightgbm", "sigmoid"),
+        ("lightgbm", "temperature"),
     ],
 )
 def test_calibration_is_that_of_scikit_learn_and_served_exactly(estimator: str, method: str, classes: int) -> None:
