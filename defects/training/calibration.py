@@ -140,8 +140,9 @@ def add_calibration(graph: Graph, model: CalibratedClassifierCV, scores: str, li
     made = model.calibrated_classifiers_[0]
     binary = len(model.classes_) == 2
     has_scores = hasattr(made.estimator, "decision_function")
+    link = link.removesuffix("_float64")  # of LightGBM, whose scores are as scikit-learn's
     if link not in ("sigmoid", "softmax", "identity") or has_scores == (link == "identity"):
-        raise NotConvertible(f"{made.method} calibration of {type(made.estimator).__name__} without scores")
+        raise NotConvertible(f"{made.method} calibration of probabilities that are no shares of leaves")
     if made.method == "temperature":
         if not has_scores:
             raise NotConvertible("temperature calibration of probabilities")

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defects.features import Feature
+from defects.kinds import CATEGORY
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
-from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, total
+from defects.training.bootstrap import SMALLEST, Answers, Bootstrap, Floats, Labels, Sums, total
 
 REFERENCE_BINS = 10
 CONFIDENCE_BINS = 10  # of a reliability diagram
 SCORE_BINS = 20
+MAX_PICTURED = 100  # classes; the matrix of more would be larger than the model
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -41,7 +44,8 @@ class HeldOut:
     @cached_property
     def majority(self) -> Answers:
         """The answers of a model that knows no features: always the most frequent class, with the classes' shares."""
-        return self.answers(np.tile(self.shares, (len(self.labels), 1)))
+        losses = -np.log(np.clip(self.shares, SMALLEST, 1.0))
+        return Answers(np.full(len(self.labels), self.shares.argmax()), losses[self.labels])
 
 
 def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
@@ -59,8 +63,15 @@ def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
             **metrics_of(held.total(held.majority)),
         },
         "classes": _by_class(held, answers, sums),
-        "confusion": confusion(labels, answers.predicted, len(held.names)),
         "reliability": reliability(labels, probabilities),
+    } | (_pictured(held, probabilities) if len(held.names) <= MAX_PICTURED else {})
+
+
+def _pictured(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
+    """Return what only a picture of few classes can show."""
+    predicted = probabilities.argmax(axis=1)
+    return {
+        "confusion": confusion(held.labels, predicted, len(held.names)),
         "scores": _scores(held, probabilities),
     }
 
@@ -73,12 +84,13 @@ def metrics_of(sums: Sums) -> dict[str, float]:
 def _by_class(held: HeldOut, answers: Answers, sums: Sums) -> dict[str, Any]:
     precision = np.divide(sums.right, sums.predicted, out=np.zeros_like(sums.right), where=sums.predicted > 0)
     recall, f1 = np.nan_to_num(sums.recall()), np.nan_to_num(sums.f1())
+    losses = np.bincount(held.labels, answers.losses, minlength=len(held.names)) / np.maximum(sums.true, 1)
     return {
         name: {
             "precision": float(precision[i]),
             "recall": float(recall[i]),
             "f1": float(f1[i]),
-            "log_loss": float(answers.losses[held.labels == i].mean()) if sums.true[i] else None,
+            "log_loss": float(losses[i]) if sums.true[i] else None,
             "rows": int(sums.true[i]),
             "predicted": int(sums.predicted[i]),
         }
@@ -139,7 +151,7 @@ def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabiliti
     confidence, edges = np.histogram(probabilities.max(axis=1), bins=REFERENCE_BINS, range=(0, 1))
     return {
         "rows": len(rows),
-        "features": {name: _distribution(rows[:, i]) for i, name in enumerate(schema.names)},
+        "features": {feature.name: _distribution(feature, rows[:, i]) for i, feature in enumerate(schema.features)},
         "classes": dict(zip(schema.class_names, np.bincount(labels, minlength=count).tolist(), strict=True)),
         "answers": {
             "rows": len(probabilities),
@@ -155,17 +167,26 @@ def reference(schema: Schema, rows: Rows, labels: NDArray[np.int64], probabiliti
     }
 
 
-def _distribution(column: NDArray[np.float64]) -> dict[str, Any]:
-    """Bin a column with about equal counts (fewer bins where values repeat): each bin carries the same evidence."""
+def _distribution(feature: Feature, column: NDArray[np.float64]) -> dict[str, Any]:
+    """Bin a column with about equal counts (fewer bins where values repeat): each bin carries the same evidence.
+
+    Of a category, count each text.
+    """
     values = column[~np.isnan(column)]
+    if feature.kind == CATEGORY:
+        counts = np.bincount(values.astype(np.int64), minlength=len(feature.categories)).tolist()
+        return {
+            "missing": int(len(column) - len(values)),
+            "categories": dict(zip(feature.categories, counts, strict=True)),
+        }
     edges = np.unique(np.quantile(values, np.linspace(0, 1, REFERENCE_BINS + 1)))
     if len(edges) == 1:
         edges = np.repeat(edges, 2)
-    counts, _ = np.histogram(values, bins=edges)
+    binned, _ = np.histogram(values, bins=edges)
     return {
         "missing": int(len(column) - len(values)),
         "mean": float(values.mean()),
         "standard_deviation": float(values.std()),
         "edges": edges.tolist(),
-        "counts": counts.tolist(),
+        "counts": binned.tolist(),
     }

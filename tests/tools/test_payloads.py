@@ -120,6 +120,25 @@ def test_a_table_that_can_not_be_sent_is_refused_as_training_does(content: str, 
     assert problem in refused(write(tmp_path, "t.csv", content))
 
 
+COLOURED = Schema(
+    (Feature("colour", kind="category", categories=("blue", "red"), optional=True), Feature("x")), CLASSES
+)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_text_of_a_table_is_sent_as_categories(separator: str, tmp_path: Path) -> None:
+    content = "id,colour,x\nn1, red ,1\nn2,,2\nn3,blue,3\n".replace(",", separator)
+    rows = rows_from_file(write(tmp_path, "t.csv", content), COLOURED)
+    np.testing.assert_array_equal(rows, [[1, 1], [math.nan, 2], [0, 3]])
+    assert [value[0] for value in payloads.values_of(COLOURED, rows)] == ["red", None, "blue"]
+
+
+def test_an_unknown_category_in_a_table_is_refused(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, "t.csv", "colour,x\nred,1\nBlue,2\n"), COLOURED)
+    assert "column 'colour', row 2: 'Blue' is unknown; expected one of 'blue', 'red'" in message
+    assert message.endswith("did you mean 'blue'?")
+
+
 def test_limits_hold_in_a_table(tmp_path: Path) -> None:
     schema = Schema((Feature("f", "g", "", 0, 100),), CLASSES)
     file = write(tmp_path, "t.csv", "f\n1\n101\n")

@@ -174,7 +174,14 @@ def with_everything(example: Example) -> Example:
             "log_loss": {"candidate": 0.31, "champion": 0.33, "difference": -0.02, "low": -0.04, "high": -0.001},
             "macro_f1": {"candidate": 0.91, "champion": 0.9, "difference": 0.01, "low": -0.01, "high": 0.03},
             "mcnemar": {"only_candidate": 21, "only_champion": 12, "p": 0.16},
-            "classes": {name: {"candidate": 0.9, "champion": 0.88, "difference": 0.02} for name in names},
+            "classes": {
+                name: {
+                    "rows": 200, "verdict": "no worse",
+                    "recall": {"candidate": 0.9, "champion": 0.88, "difference": 0.02, "low": 0.0, "high": 0.04},
+                    "f1": {"candidate": 0.9, "champion": 0.91, "difference": -0.01, "low": -0.02, "high": 0.0},
+                }
+                for name in names
+            },
         },
     }  # fmt: skip
     return card | more, schema, found

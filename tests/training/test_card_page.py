@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from example_cards import Example, example, with_everything
 
@@ -16,6 +17,7 @@ from defects import artifact
 from defects.features import DefectClass, Feature
 from defects.kinds import CATEGORY
 from defects.schema import Schema
+from defects.training import evaluation
 from defects.training.card_page import confusion, features, importances, reading, scores, tables, words
 from defects.training.card_page.page import page
 from defects.training.pipeline import Trained
@@ -145,6 +147,14 @@ def test_the_real_page_of_a_trained_model_agrees_with_its_card(trained: Trained)
     for name in ("classes", "data", "proof", "libraries"):
         assert len(found.tables[name]) > 1, name
     assert {"Score by class", "Whether its probabilities hold", "What the model looks at"} <= {*found.headings}
+
+
+def test_the_reference_counts_the_texts_of_a_category() -> None:
+    _, schema, _ = example(2, 4)
+    rows = np.array([[1.0, 2.0, 0.0, 1.0], [2.0, 2.0, 2.0, 0.0], [3.0, 3.0, 2.0, np.nan], [3.0, 3.0, np.nan, 1.0]])
+    found = evaluation.reference(schema, rows, np.array([0, 1, 1, 0]), np.full((4, 2), 0.5))
+    assert found["features"]["measurement_2"] == {"missing": 1, "categories": {"blue": 1, "green": 0, "red": 2}}
+    assert found["features"]["measurement_3"]["mean"] == pytest.approx(2 / 3)
 
 
 # --- texts from outside ----------------------------------------------------------------------------------------------

@@ -98,17 +98,20 @@ def comparison(card: Any) -> Table | None:
 
 
 def compared_classes(card: Any) -> Table | None:
-    """Return the classes of the comparison, whatever numbers it has of them."""
+    """Return how each class compares with the champion's."""
     found = reading.mapping(card, "comparison", "classes")
-    heads = [
-        *dict.fromkeys(
-            key for of in found.values() for key in reading.mapping(of) if reading.number(of, key) is not None
-        )
-    ]
-    rows = [[name_of(name), *(_number(value, metric(value)) for key in heads for value in [reading.number(of, key)])]
-            for name, of in found.items()]  # fmt: skip
-    shown = ("class", *(key.replace("_", " ") for key in heads))
-    return Table("compared", "Against the champion, by class", shown, rows) if rows and heads else None
+    rows = [[name_of(name), *_compared(of)] for name, of in [*found.items()][:FOLDED_CLASSES]]
+    heads = ("class", "rows", *(f"{key}{of}" for key in ("recall", "F1") for of in ("", ", champion", ", difference")))
+    return Table("compared", "Against the champion, by class", (*heads, "verdict"), rows) if rows else None
+
+
+def _compared(of: Any) -> Iterator[Cell]:
+    rows = reading.number(of, "rows")
+    yield _number(rows, count(rows))
+    for key in ("recall", "f1"):
+        mine, other, difference = (reading.number(of, key, part) for part in ("candidate", "champion", "difference"))
+        yield from (_number(mine, metric(mine)), _number(other, metric(other)), _number(difference, signed(difference)))
+    yield Cell(reading.text(of, "verdict") or words.DASH)
 
 
 def data(card: Any) -> Table:
