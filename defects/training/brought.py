@@ -29,7 +29,7 @@ from defects.training.ensembles import sees_32_bits
 from defects.training.fitted import Fitted
 from defects.training.given_labels import GivenLabels, given_labels
 from defects.training.importing import Loaded
-from defects.training.inferring import infer
+from defects.training.inferring import all_missing, infer
 from defects.training.reading import Reading
 from defects.training.tables import Choice, Column, Contents
 
@@ -150,6 +150,8 @@ def _part(column: Column, known: tuple[Any, ...] | None) -> _Part:
 
     It is optional as yet, and has one category more, which no model knows.
     """
+    if all_missing(column):
+        raise column.bad(None, "is empty in every row, and the model takes it; expected at least one value", [])
     if known and all(type(value) is str for value in known):
         return _category(column, known)
     found = infer(column)

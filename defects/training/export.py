@@ -98,6 +98,7 @@ def export(fitted: Fitted, held_out: Rows, known: Rows) -> Engine:
     """
     schema = fitted.schema
     held = ask(fitted, held_out)
+    _check_decision(fitted, held)
     parity: dict[str, Any] = {}
     try:
         model = to_onnx(fitted.pipeline, fitted.columns, wide=schema.wide)
@@ -158,6 +159,18 @@ def ask(fitted: Fitted, rows: Rows) -> SklearnResults:
         if near.any():
             classes[near] = fitted.predict(rows[near])
     return SklearnResults(rows, probabilities, classes)
+
+
+def _check_decision(fitted: Fitted, held: SklearnResults) -> None:
+    """Raise `BadData` where a model predicts another class than the one that it says is most probable."""
+    other = (fitted.predict(held.rows) != held.classes) & (_margins(held.probabilities) > NEAR)
+    if other.any():
+        name = type(classifier_of(fitted.pipeline)).__name__
+        raise BadData(
+            f"{name} predicts another class than the most probable one, on {other.sum():,} of {len(other):,} rows; "
+            "expected a classifier that decides by its probabilities: without a threshold of its own, and a "
+            "CalibratedClassifierCV of an SVC instead of its probability=True"
+        )
 
 
 def _answers(fitted: Fitted, rows: Rows) -> Probabilities:

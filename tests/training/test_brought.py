@@ -28,7 +28,7 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -407,6 +407,10 @@ REFUSED: dict[str, tuple[Fit, str]] = {
     ),
     "rows that it can't answer": (lambda: fit(LogisticRegression(), ["fare"]).fit(
         known()[["age"]].fillna(0), known().survived), "can't answer the rows of .*: ValueError: Input X contains NaN"),
+    "a threshold of its own": (
+        lambda: fit(FixedThresholdClassifier(DecisionTreeClassifier(), threshold=1.5, pos_label="yes"), NUMBERS),
+        "predicts another class than the most probable one, on .* rows; expected a classifier that decides by its prob",
+    ),
     "columns without names": (
         lambda: DecisionTreeClassifier().fit(known()[NUMBERS].to_numpy(), known().survived),
         "has 7 columns besides the label, and the model was fitted on 3, without their names",
@@ -420,6 +424,12 @@ def test_what_is_no_fitted_classifier_is_refused_in_one_line(name: str, holdout:
     with pytest.raises(BadData, match=problem) as raised:
         bring(saved(make(), tmp_path), holdout)
     assert "\n" not in str(raised.value)
+
+
+def test_a_column_without_any_value_is_refused(holdout: Path, tmp_path: Path) -> None:
+    pd.read_csv(holdout).assign(age=np.nan, port=None).to_csv(tmp_path / "empty.csv", index=False)
+    with pytest.raises(BadData, match=r"2 columns can't be used\n.*'age' is empty in every row, .*\n.*'port' is empty"):
+        bring(saved(CONVERTED["one-hot and linear"](), tmp_path), tmp_path / "empty.csv")
 
 
 @pytest.mark.parametrize(
