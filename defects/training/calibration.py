@@ -23,6 +23,7 @@ from defects.training.bootstrap import Floats, Labels
 from defects.training.dataset import BadData
 from defects.training.evaluation import HeldOut, calibration_error, reliability
 from defects.training.findings import Finding
+from defects.training.fitted import Fitted
 from defects.training.graph import Graph
 from defects.training.trees import NotConvertible
 
@@ -63,18 +64,18 @@ class _KnownShares(_Known):
 def calibrate(
     method: str,
     base: Pipeline,
-    scored: Iterable[tuple[Any, Pipeline]],
+    scored: Iterable[tuple[Any, Fitted]],
     data: tuple[Rows, Labels, Floats | None],
 ) -> Pipeline:
     """Return a pipeline of a fitted one and its calibration.
 
-    `scored` yields the numbers of rows, and a pipeline that was fitted on others. `data` are all rows, their labels and
+    `scored` yields the numbers of rows, and a model that was fitted on others. `data` are all rows, their labels and
     what each counts. Raises `BadData`.
     """
     rows, labels, weights = data
     if method == "temperature" and not hasattr(base, "decision_function"):
         raise BadData("--calibrate temperature: this estimator has no scores; expected --calibrate sigmoid")
-    parts = [(tested, _scores(pipeline, rows[tested])) for tested, pipeline in scored]
+    parts = [(tested, _scores(model.pipeline, model.decode(rows[tested]))) for tested, model in scored]
     tested = np.concatenate([part for part, _ in parts])
     scores = np.concatenate([found for _, found in parts])
     if scores.shape[1:] not in ((), (len(base.classes_),)) or len(np.unique(labels[tested])) < len(base.classes_):
@@ -90,7 +91,7 @@ def calibrate(
     return Pipeline([(STEP, made)])
 
 
-def _scores(pipeline: Pipeline, rows: Rows) -> Floats:
+def _scores(pipeline: Pipeline, rows: Any) -> Floats:
     found: Floats = (
         pipeline.decision_function(rows) if hasattr(pipeline, "decision_function") else pipeline.predict_proba(rows)
     )
@@ -106,9 +107,10 @@ def base_of(pipeline: Any) -> Any:
     return pipeline
 
 
-def assessed(method: str, held: HeldOut, pipeline: Pipeline, rows: Rows) -> dict[str, Any]:
+def assessed(method: str, held: HeldOut, fitted: Fitted, rows: Rows) -> dict[str, Any]:
     """Return the card's `calibration`: how reliable held-out `rows` are, before and after."""
-    before, after = (_reliable(held, model.predict_proba(rows)) for model in (base_of(pipeline), pipeline))
+    base = Fitted(base_of(fitted.pipeline), fitted.decode)
+    before, after = (_reliable(held, model.predict_proba(rows)) for model in (base, fitted))
     return {"method": method, "before": before, "after": after}
 
 
@@ -138,8 +140,9 @@ def add_calibration(graph: Graph, model: CalibratedClassifierCV, scores: str, li
     made = model.calibrated_classifiers_[0]
     binary = len(model.classes_) == 2
     has_scores = hasattr(made.estimator, "decision_function")
+    link = link.removesuffix("_float64")  # of LightGBM, whose scores are as scikit-learn's
     if link not in ("sigmoid", "softmax", "identity") or has_scores == (link == "identity"):
-        raise NotConvertible(f"{made.method} calibration of {type(made.estimator).__name__} without scores")
+        raise NotConvertible(f"{made.method} calibration of probabilities that are no shares of leaves")
     if made.method == "temperature":
         if not has_scores:
             raise NotConvertible("temperature calibration of probabilities")

@@ -14,11 +14,12 @@ from defects.features import Feature
 from defects.kinds import CATEGORY
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
-from defects.training.bootstrap import Answers, Bootstrap, Floats, Labels, Sums, total
+from defects.training.bootstrap import SMALLEST, Answers, Bootstrap, Floats, Labels, Sums, total
 
 REFERENCE_BINS = 10
 CONFIDENCE_BINS = 10  # of a reliability diagram
 SCORE_BINS = 20
+MAX_PICTURED = 100  # classes; the matrix of more would be larger than the model
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -43,7 +44,8 @@ class HeldOut:
     @cached_property
     def majority(self) -> Answers:
         """The answers of a model that knows no features: always the most frequent class, with the classes' shares."""
-        return self.answers(np.tile(self.shares, (len(self.labels), 1)))
+        losses = -np.log(np.clip(self.shares, SMALLEST, 1.0))
+        return Answers(np.full(len(self.labels), self.shares.argmax()), losses[self.labels])
 
 
 def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
@@ -61,8 +63,15 @@ def evaluate(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
             **metrics_of(held.total(held.majority)),
         },
         "classes": _by_class(held, answers, sums),
-        "confusion": confusion(labels, answers.predicted, len(held.names)),
         "reliability": reliability(labels, probabilities),
+    } | (_pictured(held, probabilities) if len(held.names) <= MAX_PICTURED else {})
+
+
+def _pictured(held: HeldOut, probabilities: Probabilities) -> dict[str, Any]:
+    """Return what only a picture of few classes can show."""
+    predicted = probabilities.argmax(axis=1)
+    return {
+        "confusion": confusion(held.labels, predicted, len(held.names)),
         "scores": _scores(held, probabilities),
     }
 
@@ -75,12 +84,13 @@ def metrics_of(sums: Sums) -> dict[str, float]:
 def _by_class(held: HeldOut, answers: Answers, sums: Sums) -> dict[str, Any]:
     precision = np.divide(sums.right, sums.predicted, out=np.zeros_like(sums.right), where=sums.predicted > 0)
     recall, f1 = np.nan_to_num(sums.recall()), np.nan_to_num(sums.f1())
+    losses = np.bincount(held.labels, answers.losses, minlength=len(held.names)) / np.maximum(sums.true, 1)
     return {
         name: {
             "precision": float(precision[i]),
             "recall": float(recall[i]),
             "f1": float(f1[i]),
-            "log_loss": float(answers.losses[held.labels == i].mean()) if sums.true[i] else None,
+            "log_loss": float(losses[i]) if sums.true[i] else None,
             "rows": int(sums.true[i]),
             "predicted": int(sums.predicted[i]),
         }

@@ -47,9 +47,7 @@ class Maker:
         method, fitted = self.recipe.calibrate, self._fitted(chosen)
         if method is None:
             return fitted
-        scored = (
-            (chosen[tested], self._fitted(chosen[known]).pipeline) for known, tested in self._folds(chosen, method)
-        )
+        scored = ((chosen[tested], self._fitted(chosen[known])) for known, tested in self._folds(chosen, method))
         data = (self._rows, self.table.labels, self.table.weights)
         return Fitted(calibration.calibrate(method, fitted.pipeline, scored, data), self._decode)
 

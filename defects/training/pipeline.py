@@ -66,7 +66,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
             assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
         if recipe.calibrate:
             assessed["calibration"] = found = calibration.assessed(
-                recipe.calibrate, held_out(table, parts, recipe.seed), fitted.pipeline, test_x
+                recipe.calibrate, held_out(table, parts, recipe.seed), fitted, test_x
             )
             assessed["warnings"] += [finding.to_json() for finding in calibration.warnings(found)]
         if gate is not None:

@@ -65,12 +65,13 @@ def _identifier(feature: Feature, column: Column) -> list[Finding]:
 
 
 def _what_identifies(feature: Feature, column: Column) -> str | None:
-    steps, distinct = np.diff(column), len(np.unique(column))
+    steps = np.diff(column)
     if feature.discrete:
+        distinct = len(np.unique(column))
         return f"has {distinct:,} texts in {len(column):,} rows" if 2 * distinct > len(column) else None
     if (steps > 0).all() or (steps < 0).all():
         return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next, as a row number or a time does"
-    if distinct < len(column) or (column != np.rint(column)).any():
+    if (column != np.rint(column)).any() or len(np.unique(column)) < len(column):
         return None
     if np.ptp(column) < DENSE * len(column) or IDENTIFIER.search(feature.name):
         return "has another whole number in every row, as an identifier has"
@@ -157,7 +158,7 @@ def duplicates(rows: Rows, labels: Labels, fitted: NDArray[Any], held: NDArray[A
 
     None where the columns have so few values that different things have the same row.
     """
-    if _log_of_possible_rows(rows) <= np.log(COARSE * len(rows)):
+    if _is_coarse(rows):
         return []
     known: dict[bytes, set[int]] = {}
     for key, label in zip(_keys(rows[fitted]), labels[fitted].tolist(), strict=True):
@@ -174,9 +175,14 @@ def duplicates(rows: Rows, labels: Labels, fitted: NDArray[Any], held: NDArray[A
     return [Finding("duplicates", "", text)]
 
 
-def _log_of_possible_rows(rows: Rows) -> float:
-    """Return the logarithm of how many different rows the values of the columns could make."""
-    return float(sum(np.log(len(np.unique(column))) for column in rows.T))
+def _is_coarse(rows: Rows) -> bool:
+    """Whether the values of the columns can make so few different rows that rows are the same by chance."""
+    possible = 1.0
+    for column in rows.T:
+        possible *= len(np.unique(column))
+        if possible > COARSE * len(rows):
+            return False
+    return True
 
 
 def _keys(rows: Rows) -> list[bytes]:

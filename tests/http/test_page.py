@@ -23,6 +23,7 @@ from defects.features import DefectClass, Feature
 from defects.http import openapi, page
 from defects.http.router import PredictionRoute
 from defects.kinds import BOOLEAN, INTEGER
+from defects.pydantic_models import answer_model
 from defects.replica import Replica
 from defects.schema import Schema
 from defects.serving.metrics import Metrics
@@ -200,6 +201,7 @@ def test_names_stay_readable_whatever_they_are() -> None:
     assert "&lt;script&gt;alert(1)" in shown
     (answered,) = prediction_objects(ServedModel(hostile, "m", "1", "e", {}), np.array([[0.5, 0.5]], np.float32), [0])
     assert answered[hostile.label_name] == "a"  # an answer has it as it is
+    assert answer_model(hostile)(**answered).model_dump() == answered
 
 
 def test_the_card_is_linked_where_there_is_one(server: Server) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from defects.artifact import Golden
 from defects.features import DefectClass, Feature
+from defects.http import verification
 from defects.http.messages import Request, read_json
 from defects.problems import InvalidInput
 from defects.protocols import v1, v2
 from defects.schema import Rows, Schema
+from defects.serving.metrics import Metrics
+from defects.serving.model import ServedModel, body_bytes
 
 SIZE = Feature("size", kind="category", categories=("L", "M", "S", "größer"), example=1)
 DECK = Feature("deck", kind="category", categories=("1", "2", "3"), optional=True)
@@ -196,3 +200,37 @@ def test_the_metadata_is_enough_to_make_a_request() -> None:
     codes = [len(c["categories"]) - 1 if c["kind"] == "category" else 7 for c in columns]
     matrix = texts(described["name"], *codes, datatype=described["datatype"], shape=[1, 4])
     np.testing.assert_array_equal(infer(SCHEMA, matrix), [[3, 7, 2, 1]])
+
+
+# --- before a port is opened ------------------------------------------------------------------------------------------
+
+ODD = ("'", '"', "\\", "a\tb", "a\nb", " a ", "a\u2028b", "null", "NaN", "1e999", "😀" * 500, "{", ",", "a")
+
+
+def verified(schema: Schema) -> str | None:
+    """Return what is wrong with the answers of a model of this schema, for two rows."""
+    rows = np.array([[feature.limits[1] for feature in schema.features], [0.0] * len(schema.features)], np.float32)
+    golden = Golden(rows, np.array([[0.7, 0.3], [0.2, 0.8]]), 1e-6, np.array([0, 1]))
+    model = ServedModel(schema, "m", "1", "e", {})
+    return verification.problem_with_answers(model, Metrics("1", "none", "e", schema.class_names), golden)
+
+
+def test_any_text_can_be_a_category_and_a_label() -> None:
+    odd = Feature("odd", kind="category", categories=tuple(sorted(ODD)))
+    for name in ODD:
+        if name.strip():
+            assert verified(Schema((odd, PORT), CLASSES, label_name=name)) is None
+
+
+def test_a_codec_that_reads_other_categories_is_found_before_a_port_is_opened() -> None:
+    schema = Schema((SIZE, DECK), CLASSES)
+    assert verified(schema) is None
+    codes = schema.codes[0]
+    codes.by_element = {**codes.by_element, "L": 1.0, "M": 0.0}
+    assert verified(schema) == "V2 can't be answered: a golden row is another one once it was read; expected the same"
+
+
+def test_a_body_of_the_longest_texts_fits_however_they_are_escaped() -> None:
+    for text in ("ü" * 1000, "😀" * 1000, '"' * 1000, "a"):
+        schema = Schema((Feature("x", kind="category", categories=(text,)),), CLASSES)
+        assert body_bytes(schema) > len(json.dumps([{"x": text}] * 1024))

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import joblib
 import lightgbm
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import skops.io
 import xgboost
+from hypothesis import settings
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -41,7 +43,7 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from conftest import quiet
+from conftest import WAIT_SECONDS, Serve, quiet, run
 from defects import artifact, scoring
 from defects.kinds import BOOLEAN, CATEGORY, MISSING, NUMBER, REFUSE
 from defects.training import brought, importing, options, pipeline
@@ -49,7 +51,7 @@ from defects.training.bad_data import BadData
 from defects.training.options import Recipe
 from defects.training.reading import Reading
 
-ROWS, FITTED = 260, 140
+ROWS, FITTED = 200, 120
 NUMBERS = ["age", "fare", "pclass"]
 TEXTS = ["sex", "port"]
 
@@ -158,6 +160,14 @@ ASKED: dict[str, Fit] = {
 }
 
 
+ALL = settings.get_current_profile_name() == "thousands"  # `make test-long`; here, one of each kind
+CONVERTED_HERE = [*CONVERTED] if ALL else [
+    "one-hot and linear", "one-hot and forest", "selectors and what remains", "columns by number", "native categories",
+    "numbers that are categories", "xgboost",
+]  # fmt: skip
+ASKED_HERE = [*ASKED] if ALL else ["neighbours, of text", "lightgbm, averaged"]
+
+
 @pytest.fixture(scope="module")
 def holdout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rows that were not fitted on, as a CSV file; one more column, and another order."""
@@ -203,7 +213,7 @@ def check_every_row(made: pipeline.Trained, holdout: Path, model: Any) -> None:
     np.testing.assert_array_equal(names[answered.argmax(axis=1)], predicted)
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", CONVERTED_HERE)
 def test_a_fitted_pipeline_is_converted_exactly(name: str, holdout: Path, tmp_path: Path) -> None:
     model = CONVERTED[name]()
     made = bring(saved(model, tmp_path), holdout)
@@ -213,13 +223,43 @@ def test_a_fitted_pipeline_is_converted_exactly(name: str, holdout: Path, tmp_pa
     check_every_row(made, holdout, model)
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", ASKED_HERE)
 def test_what_can_not_be_converted_is_asked_itself(name: str, holdout: Path, tmp_path: Path) -> None:
     model = ASKED[name]()
     made = bring(saved(model, tmp_path), holdout)
     assert made.card["engine"]["name"] == "scikit-learn", made.card["engine"]
     assert made.card["engine"]["input"] == "frame"
     check_every_row(made, holdout, model)
+
+
+def test_a_pipeline_of_a_skops_file_is_served_with_text_as_it_answers_itself(
+    serve: Serve, holdout: Path, tmp_path: Path
+) -> None:
+    """The command, a server in a process of its own, and every row: as JSON, and as BYTES tensors of V2."""
+    model = CONVERTED["one-hot, a missing text as its own category"]()
+    command = ("--model", saved(model, tmp_path), "--data", holdout, "--label", "survived", "--output", tmp_path / "m")
+    made = run(tmp_path, "python", "train.py", *command)
+    assert made.returncode == 0, made.stderr
+    assert "left out, as the model was fitted without them: ticket" in made.stdout
+    schema = artifact.load(tmp_path / "m").schema
+    frame = pd.read_csv(holdout)[[*schema.names]]
+    rows = objects(schema, frame)
+    tensors = [
+        {"name": feature.name, "datatype": datatype, "shape": [len(rows)], "data": [row[feature.name] for row in rows]}
+        for feature in schema.features
+        for datatype in [{CATEGORY: "BYTES", BOOLEAN: "BOOL"}.get(feature.kind, "FP64")]
+    ]
+    with serve(MODEL_DIR=tmp_path / "m") as server:
+        predictions = httpx.post(f"{server.url}/classify_batch", json=rows, timeout=WAIT_SECONDS).json()
+        infer = f"{server.url}/v2/models/defect-classifier/infer"
+        outputs = httpx.post(infer, json={"inputs": tensors}, timeout=WAIT_SECONDS).json()["outputs"]
+    expected, classes = model.predict_proba(frame), model.predict(frame).tolist()
+    assert [prediction["survived"] for prediction in predictions] == classes
+    answered = [[prediction["probabilities"][name] for name in schema.class_names] for prediction in predictions]
+    np.testing.assert_allclose(answered, expected, rtol=0, atol=1e-6)
+    by_name = {output["name"]: output["data"] for output in outputs}
+    assert by_name["label"] == classes
+    np.testing.assert_allclose(np.reshape(by_name["probabilities"], expected.shape), expected, rtol=0, atol=1e-6)
 
 
 # --- what the model takes ------------------------------------------------------------------------------------------
@@ -491,6 +531,13 @@ def test_a_function_of_the_user_s_makes_the_pipeline_that_is_fitted_on_a_data_fr
     assert made.card["estimator"]["pipeline"] == "notebook:good"
     assert made.card["estimator"]["parameters"]["classifier__logisticregression__random_state"] == 7
     assert served(made)[0].schema.label_name == "survived"
+
+
+@pytest.mark.usefixtures("notebook")
+def test_the_user_s_pipeline_is_calibrated_on_data_frames_too(table: Any) -> None:
+    made = pipeline.train(table, Recipe(pipeline="notebook:good", calibrate="sigmoid"), quiet)
+    assert made.card["calibration"]["method"] == "sigmoid"
+    assert made.card["engine"]["name"] == "onnxruntime", made.card["engine"]
 
 
 @pytest.mark.usefixtures("notebook")
