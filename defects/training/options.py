@@ -161,7 +161,7 @@ def _check_model(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
     for name in ONLY_FOR_TRAINING:
         if getattr(given, name) not in (None, [], 0):
             option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option}: is for training; --model is fitted already, and all rows of --data are held out")
+            parser.error(f"{option}: is for a model that is fitted here; expected it without --model")
 
 
 def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:

@@ -451,7 +451,7 @@ def test_options_of_training_are_refused_for_a_fitted_model(option: str, capsys:
     with pytest.raises(SystemExit):
         options.parse(["--model", "m.skops", "--data", "d.csv", "--label", "y", option], "")
     last = capsys.readouterr().err.splitlines()[-1]
-    assert f"{option.split('=', maxsplit=1)[0]}: is for training; --model is fitted already" in last
+    assert f"{option.split('=', maxsplit=1)[0]}: is for a model that is fitted here" in last
 
 
 # --- a function of the user's own ----------------------------------------------------------------------------------

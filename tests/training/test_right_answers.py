@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 # Of each estimator; some are refused before they are fitted.
-MODELS = settings().max_examples if settings.get_current_profile_name() == "thousands" else 70
+MODELS = settings().max_examples if settings.get_current_profile_name() == "thousands" else 24
 QUERIES, ALONE = 32, 6  # rows asked of a model; of which each is also asked alone, by every protocol
 counted: Counter[str] = Counter()
 

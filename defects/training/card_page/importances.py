@@ -62,7 +62,7 @@ def _axis(shown: Sequence[Importance], left: float, right: float, most: int) -> 
     """Return the axis of all bars, which has 0; below it only where a bar can be seen there."""
     high = max(0.0, *(item.mean + item.deviation for item in shown))
     low = min(item.mean for item in shown)
-    if low > -0.02 * high:
+    if low >= -0.02 * high:
         return axes.even([high], left, right, most=most)
     x = axes.even([high - low], left, right, most=most)
     step = x.ticks(most)[1] - x.ticks(most)[0]
