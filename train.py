@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (saving.BadPlace, OSError) as error:
         sys.exit(f"train.py: {one_line(str(error))}")
     except KeyboardInterrupt:
-        sys.exit("train.py: interrupted; nothing was saved")
+        sys.exit("train.py: interrupted")
     report.write(report.report(trained.card, place, artifact.digest_of(artifact.listing(trained.files))))
     if options.output is None:
         for note in store.notes(place.name, datetime.now(UTC)):
@@ -62,7 +62,7 @@ def _train(options: Options) -> tuple[pipeline.Trained, saving.Place]:
 def _has_model() -> bool:
     """Whether the BentoML model store has a model, and say where the newest is another checkout's.
 
-    Ends the process where the store has a damaged one.
+    Ends the process where the store has a damaged one, or can't be opened.
     """
     try:
         directory, tag = store.locate(None, None, Path())
@@ -71,7 +71,7 @@ def _has_model() -> bool:
             _say(f"the newest model was not trained by this checkout: {tag}, {about}; make train trains one here")
     except artifact.NoModel:
         return False
-    except artifact.BadArtifact as error:
+    except Fatal as error:
         error.exit()
     return True
 

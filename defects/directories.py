@@ -88,12 +88,22 @@ def put(new: Path, place: Path) -> None:
                 raise
         try:
             if not _exchange(new, place):
-                place.rename(new.with_name("old"))
-                new.rename(place)
+                _swap(new, place)
             return
         except FileNotFoundError:  # another process has moved it away
             continue
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(place))
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Let a directory take the place of another one, in two steps; where the second fails, the first is undone."""
+    old = new.with_name("old")
+    place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        old.rename(place)
+        raise
 
 
 def put_new(new: Path, place: Path) -> None:

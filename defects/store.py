@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from defects import artifact, directories, files
 from defects.artifact import SLACK, BadArtifact, NoModel
+from defects.settings import Fatal
 
 CHECKOUT = "checkout"  # the label of a model in the store that says who trained it
 CHAMPION = "champion"  # the label of one that passed a comparison; its value counts up, so that the last one is known
@@ -42,21 +43,46 @@ def newest_trained_here() -> str | None:
     return str(max(ours, key=lambda model: model.creation_time).tag) if ours else None
 
 
-def check() -> None:
-    """Raise `OSError` where no model can be put into the BentoML model store, `BadArtifact` where one is damaged."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
+class BadStore(Fatal):
+    """The BentoML model store can't be opened, or written to: BENTOML_HOME is wrong."""
 
-    home = BentoMLContainer.bentoml_home.get()
-    if not home:
-        raise OSError("BENTOML_HOME is empty; expected a directory, or no BENTOML_HOME")
-    models = Path(BentoMLContainer.model_store_dir.get())
-    for folder in (models, models / artifact.NAME):  # nothing is tried in them: who lists models would stumble over it
+    exit_code = 78
+
+
+def check() -> None:
+    """Raise `BadStore` or `OSError` where no model can be put into the store, `BadArtifact` where one is damaged."""
+    models = _models()
+    for folder in (models.parent, models):  # nothing is tried in them: who lists models would stumble over it
         if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise OSError(f"{folder} can't be written to; expected a directory for models, or another BENTOML_HOME")
+            raise BadStore(f"{folder} can't be written to; expected a directory for models, or another BENTOML_HOME")
     tempfile.gettempdir()  # BentoML writes there first
     directories.check(directories.place_of(_scratch() / "model"))
     if damaged := _damaged_models():
         raise damaged
+
+
+def _models() -> Path:
+    """Return the directory of our models in the store; raises `BadStore`."""
+    try:
+        from bentoml._internal.configuration.containers import BentoMLContainer
+
+        home = BentoMLContainer.bentoml_home.get()
+        models = Path(BentoMLContainer.model_store_dir.get())
+    except Exception as error:  # of the file system, or of BentoML's own configuration
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+        at = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        raise BadStore(f"the BentoML model store: {at}{problem}; expected BENTOML_HOME to be a directory") from None
+    if not home:
+        raise BadStore("BENTOML_HOME is empty; expected a directory, or no BENTOML_HOME")
+    return models / artifact.NAME
+
+
+def _scratch() -> Path:
+    """Return a directory for unfinished models, on the same disk as the store and where nobody looks for models."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    models, scratch = _models().parent, Path(BentoMLContainer.tmp_bento_store_dir.get())
+    return scratch if scratch.stat().st_dev == models.stat().st_dev else models
 
 
 def put(contents: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
@@ -97,10 +123,8 @@ class _Whole:
     def register(self, tag: Any) -> Iterator[str]:
         """Give a directory for a model's files, and move it into the store when they are all there."""
         import bentoml
-        from bentoml._internal.configuration.containers import BentoMLContainer
 
-        models = Path(BentoMLContainer.model_store_dir.get())
-        place, latest = models / tag.path(), models / tag.latest_path()
+        place, latest = _models() / tag.version, _models() / "latest"
         with directories.scratch(_scratch()) as scratch:
             yield str(scratch / "new")
             directories.sync(scratch / "new")
@@ -117,19 +141,12 @@ def _created(model: Any) -> datetime:
     return created
 
 
-def _scratch() -> Path:
-    """Return the directory for unfinished models, on the same disk as the store."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    return Path(BentoMLContainer.tmp_bento_store_dir.get())
-
-
 def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, str | None]:
     """Return the directory of the artifact to serve, and its exact tag where it comes from a model store.
 
     In this order: `model_dir`; `tag` in the BentoML model store; the model that the Bento at `bento` was built with
-    (a store holds newer ones too); the champion of the store; the newest in it. Raises `NoModel`, or `BadArtifact` for
-    a damaged one.
+    (a store holds newer ones too); the champion of the store; the newest in it. Raises `NoModel`, `BadStore`, or
+    `BadArtifact` for a damaged one.
     """
     if model_dir is not None:
         return model_dir, None
@@ -138,6 +155,7 @@ def locate(model_dir: Path | None, tag: str | None, bento: Path) -> tuple[Path, 
         directory = bento / "models" / packed.replace(":", "/")
         if directory.is_dir():  # in a container the model lies inside the Bento
             return directory, packed
+    _models()
     import bentoml
 
     tag = tag or packed or champion() or LATEST
@@ -250,12 +268,6 @@ def newest_is_ahead(now: datetime) -> str | None:
         "wrong. Later models are not the newest while it is there; expected --champion, which decides what is served, "
         f"or bentoml models delete {model.tag}"
     )
-
-
-def _models() -> Path:
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    return Path(BentoMLContainer.model_store_dir.get()) / artifact.NAME
 
 
 def _damaged_models() -> BadArtifact | None:

@@ -54,6 +54,8 @@ def _naming(output: Path | None) -> Iterator[None]:
     """Raise `BadPlace`, which names the place, where the operating system refuses something."""
     try:
         yield
+    except store.BadStore as problem:
+        raise BadPlace(str(problem)) from None
     except OSError as error:
         raise BadPlace(_problem(error, output)) from None
 

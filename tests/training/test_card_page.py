@@ -128,6 +128,16 @@ def test_features_have_kinds_ranges_and_missing_shares() -> None:
     assert rows["measurement_3"][:3] == ["boolean", "true in 37 %", "1.3 %"]
 
 
+def test_a_model_that_was_brought_says_so() -> None:
+    card, schema, reference = example()
+    card["split"] = {"how": "given", "fitted_rows": 0, "held_out_rows": 600, "held_out_share": 1.0}
+    card["estimator"] |= {"file": "pipeline.skops", "sha256": "cd" * 32}
+    found = shown((card, schema, reference))
+    assert "On 600 rows that came with the model, so it may have been fitted on some." in found.text
+    assert ["model file", "pipeline.skops"] in found.tables["data"]
+    assert ["split", "none: the model was fitted elsewhere; all rows are held out"] in found.tables["data"]
+
+
 def test_many_categories_are_a_few_and_how_many_more() -> None:
     card, schema, reference = example(features=1)
     names = tuple(f"town {number:03}" for number in range(400))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -137,6 +138,23 @@ def test_a_disk_that_gets_full_leaves_the_earlier_model(place: Path) -> None:
     assert (place / "model" / artifact.ONNX).is_file()
 
 
+def test_without_a_way_to_exchange_directories_nothing_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "_exchange", lambda *_: False)
+    saving.save(MODEL, {}, Path("model"))
+    assert (place / "model" / artifact.ONNX).stat().st_size == 300_000
+    rename = Path.rename
+
+    def refuse(path: Path, to: Path) -> Path:
+        if path.name == "new":
+            raise OSError(errno.ENOTEMPTY if to.exists() else errno.EIO, "no", str(to))
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(saving.BadPlace):
+        saving.save(FILES, {}, Path("model"))
+    assert (place / "model" / artifact.ONNX).stat().st_size == 300_000
+
+
 MOUNTS = """
 import sys
 from pathlib import Path
@@ -180,7 +198,8 @@ def test_train_refuses_before_it_reads_anything(tmp_path: Path) -> None:
 
 
 def test_two_at_the_same_place_at_once_both_end_well(place: Path) -> None:
-    """There is a whole model at any moment, and at the end one of the two."""
+    """There is a whole model at any moment, where the system can exchange directories; at the end one of the two."""
+    can_exchange = directories._exchange(place / "full", place / "empty")
     problems, over = list[object](), threading.Event()
 
     def replace(content: bytes) -> None:
@@ -192,7 +211,7 @@ def test_two_at_the_same_place_at_once_both_end_well(place: Path) -> None:
 
     def look() -> None:
         while not over.is_set():
-            if not Path("model", artifact.DIGESTS).is_file():
+            if can_exchange and not Path("model", artifact.DIGESTS).is_file():
                 problems.append("no model")
 
     threads = [threading.Thread(target=replace, args=(content,)) for content in (b"one", b"other")]
@@ -260,26 +279,41 @@ def printed(home: Path, script: str, *arguments: object, cwd: Path = ROOT) -> li
     return done.stdout.splitlines()
 
 
+EXPECTED = "expected BENTOML_HOME to be a directory"
+
+
 def test_a_store_that_can_not_be_written_to_is_one_line(place: Path) -> None:
     for name in ("a", "b", "c"):
         (place / name).mkdir()
     (place / "a" / "models").touch()
     (place / "b" / "models").mkdir()
     (place / "b" / "models" / artifact.NAME).touch()
-    (place / "c" / "tmp").symlink_to("/proc")
+    (place / "c" / "tmp").symlink_to("/proc")  # another disk, from which nothing can be moved into the store
     homes = ["file", "/proc/home", "loop", "x" * 300, "", "a", "b", "c", "new/home", "empty"]
-    file, proc, loop, long, empty, models, versions, scratch, *good = printed(place, HOMES, *homes, cwd=place)
-    assert file == "the BentoML model store: file is not a directory; expected a place to write to"
-    assert proc == "the BentoML model store: /proc/home: No such file or directory; expected a place to write to"
-    assert loop == "the BentoML model store: loop: File exists; expected a place to write to"
-    assert long.endswith("File name too long; expected a place to write to")
+    file, proc, loop, long, empty, models, versions, *good = printed(place, HOMES, *homes, cwd=place)
+    assert file == f"the BentoML model store: file is not a directory; {EXPECTED}"
+    assert proc == f"the BentoML model store: /proc/home: No such file or directory; {EXPECTED}"
+    assert loop == f"the BentoML model store: loop: File exists; {EXPECTED}"
+    assert long.endswith(f": File name too long; {EXPECTED}")
     assert empty == "BENTOML_HOME is empty; expected a directory, or no BENTOML_HOME"
-    assert models == "the BentoML model store: a/models is not a directory; expected a place to write to"
+    assert models == f"the BentoML model store: a/models is not a directory; {EXPECTED}"
     assert versions == (
         f"b/models/{artifact.NAME} can't be written to; expected a directory for models, or another BENTOML_HOME"
     )
-    assert scratch.startswith("the BentoML model store: /proc")
-    assert good == ["good", "good"]
+    assert good == ["good"] * 3
+
+
+@pytest.mark.parametrize("command", [["train.py", "--if-missing"], ["-m", "defects.serve"]], ids=str)
+def test_a_store_that_can_not_be_opened_is_one_line_for_whoever_looks_for_a_model(
+    command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "home").touch()
+    done = run(tmp_path / "home", "python", *command)
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1] == (
+        f"defects: the BentoML model store: {tmp_path}/home is not a directory; {EXPECTED}"
+    )
+    assert "Traceback" not in done.stderr
 
 
 FAILING = f"""{IN_A_PROCESS}

@@ -109,5 +109,7 @@ def explained(card: Any) -> str:
     rows = reading.number(card, "split", "held_out_rows")
     kept = reading.text(card, "metrics", "baseline", "class")
     base = f"The baseline always says “{kept[:NAME]}”, the most frequent class: the upright line. " if kept else ""
-    on = f"On {words.plural(rows, 'row')} that the model was not fitted on. " if rows is not None else ""
+    given = reading.text(card, "split", "how") == "given"
+    which = "that came with the model, so it may have been fitted on some" if given else "that it was not fitted on"
+    on = f"On {words.plural(rows, 'row')} {which}. " if rows is not None else ""
     return f"{on}{base}Log loss: the lower, the better; of the others, the higher."

@@ -117,7 +117,8 @@ def _compared(of: Any) -> Iterator[Cell]:
 def data(card: Any) -> Table:
     """Return where the rows came from, and how they were split."""
     split, source = reading.mapping(card, "split"), reading.mapping(card, "data")
-    rows = [[Cell(label), outside(value)] for label, value in (*_source(source), *_split(split)) if value]
+    found = (*_source(source), *_split(split), *_brought(reading.mapping(card, "estimator")))
+    rows = [[Cell(label), outside(value)] for label, value in found if value]
     return Table("data", "Data and split", ("", ""), rows, left=2)
 
 
@@ -134,6 +135,13 @@ def _source(source: Any) -> Iterator[tuple[str, str]]:
 def _count(value: Any, key: str) -> str:
     found = reading.number(value, key)
     return "" if found is None else count(found)
+
+
+def _brought(estimator: Any) -> Iterator[tuple[str, str]]:
+    """Yield where the model itself comes from, where it was not fitted here."""
+    yield "pipeline", reading.text(estimator, "pipeline")
+    yield "model file", reading.text(estimator, "file")
+    yield "its SHA-256", reading.text(estimator, "sha256")
 
 
 HOW = {
