@@ -1,5 +1,5 @@
-"""Train with `train.py`, serve with a real server, ask for every held-out row as a client would, and compare the answers
-with scikit-learn's."""
+"""Train with `train.py`, serve with a real server, ask for every held-out row as a client would, and compare with
+scikit-learn."""
 
 from __future__ import annotations
 
