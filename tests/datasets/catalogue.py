@@ -141,6 +141,10 @@ class Brought:
     def set(self) -> PublicSet:
         return next(one for one in SETS if one.name == self.table)
 
+    @property
+    def title(self) -> str:
+        return self.notebook.replace("_", " ")
+
 
 BROUGHT: tuple[Brought, ...] = (
     Brought("penguins", "one_hot_and_logistic", ".skops"),

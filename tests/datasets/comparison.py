@@ -1,8 +1,5 @@
-"""Train on a file with the real `train.py`, serve the model with a real server, ask for every held-out row as a client
-would, and compare with scikit-learn.
-
-The same training runs once more in this process, for the fitted pipeline; that it gives the same files is checked.
-"""
+"""Train with `train.py`, serve with a real server, ask for every held-out row as a client would, and compare with
+scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,20 +11,21 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import pytest
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 import notebooks
 import train
 from catalogue import Brought, PublicSet
-from conftest import Serve, quiet, run
+from conftest import Serve
 from defects import artifact
 from defects.features import Feature
 from defects.kinds import BOOLEAN, CATEGORY, NUMBER
 from defects.schema import Schema
 from defects.training import dataset, pipeline
 from defects.training.columns import MISSING, TRUTHS
-from defects.training.options import parse
+from defects.training.options import Recipe
 from defects.training.splitting import split
 
 Floats = NDArray[np.float64]
@@ -129,20 +127,37 @@ def compare(one: PublicSet, file: Path, directory: Path, serve: Serve) -> Outcom
 
     Where `train.py` refuses the file, its message is all that comes back.
     """
-    arguments = ["--data", str(file), "--label", one.label, *one.option]
-    done = run(directory, "python", "train.py", *arguments, "--output", directory / "model")
-    assert "Traceback" not in done.stderr, done.stderr
-    if done.returncode:
-        return Outcome(one, refused=said(done.stderr))
-    files = artifact.load(directory / "model").files
-    table, trained, held_out = in_process(arguments)
-    model = next(name for name in trained.files if name in (artifact.ONNX, artifact.SKOPS))
-    assert trained.files[model] == files[model], "the same training gave another model"
-    outcome = outcome_of(one, table, trained)
+    try:
+        table, trained, held_out = train_by_command(
+            ["--data", str(file), "--label", one.label, *one.option, "--output", str(directory / "model")]
+        )
+    except SystemExit as refusal:
+        return Outcome(one, refused=str(refusal.code))
+    outcome = outcome_of(one, table.schema, trained.card, len(table.labels))
     rows = objects(table.schema, cells(one, file), held_out, one.decimal)
     expected = trained.pipeline.predict_proba(table.features[held_out].astype(np.float64))
     ask_all(outcome, table.schema, directory / "model", rows, expected, serve)
     return outcome
+
+
+def train_by_command(arguments: list[str]) -> tuple[dataset.Table, pipeline.Trained, NDArray[np.int64]]:
+    """Run `train.py` in this process; return the table, what was trained, and the places of the held-out rows.
+
+    Raises what ends it: `SystemExit`, with the message of a refusal.
+    """
+    seen: list[tuple[dataset.Table, Recipe, pipeline.Trained]] = []
+    original = pipeline.train
+
+    def watched(table: dataset.Table, recipe: Recipe, *more: Any) -> pipeline.Trained:
+        trained = original(table, recipe, *more)
+        seen.append((table, recipe, trained))
+        return trained
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "train", watched)
+        train.main(arguments)
+    ((table, recipe, trained),) = seen
+    return table, trained, split(table, recipe.test_share, recipe.seed).held
 
 
 def ask_all(
@@ -163,28 +178,26 @@ def compare_brought(brought: Brought, file: Path, directory: Path, serve: Serve)
     frame = pd.read_csv(file, **READING.get(one.form, {})).drop(columns=[*brought.without])
     fitted_part, rest = train_test_split(frame, test_size=0.3, random_state=0, stratify=frame[one.label])
     model = notebooks.fitted(getattr(notebooks, brought.notebook), fitted_part, one.label)
-    notebooks.save(model, directory / f"model{brought.suffix}")
-    rest.to_csv(directory / "holdout.csv", index=False)
-    option = ("--model", f"model{brought.suffix}")
-    arguments = ["--model", str(directory / option[1]), "--data", str(directory / "holdout.csv"), "--label", one.label]
-    done = run(directory, "python", "train.py", *arguments, "--output", directory / "served")
-    assert "Traceback" not in done.stderr, done.stderr
-    one = replace(one, name=f"{one.name}, {brought.notebook.replace('_', ' ')}", form="csv", option=option)
-    if done.returncode:
-        return Outcome(one, refused=said(done.stderr))
+    saved, holdout = directory / f"model{brought.suffix}", directory / "holdout.csv"
+    notebooks.save(model, saved)
+    rest[rest.columns[::-1]].to_csv(holdout, index=False)  # names say which is which, whatever their order
+    one = replace(one, name=f"{one.name}, {brought.title}", form="csv", option=("--model", saved.name))
+    arguments = ["--model", str(saved), "--data", str(holdout), "--label", one.label]
+    try:
+        train.main([*arguments, "--output", str(directory / "served")])
+    except SystemExit as refusal:
+        return Outcome(one, refused=str(refusal.code))
     loaded = artifact.load(directory / "served")
-    kinds = Counter(feature.kind for feature in loaded.schema.features)
-    outcome = Outcome(one, "", len(rest), kinds, len(loaded.schema.classes), loaded.card)
-    rows = objects(loaded.schema, cells(one, directory / "holdout.csv"), np.arange(len(rest)), one.decimal)
+    outcome = outcome_of(one, loaded.schema, loaded.card, len(rest))
+    rows = objects(loaded.schema, cells(one, holdout), np.arange(len(rest)), one.decimal)
     expected = model.predict_proba(rest.drop(columns=one.label))
     ask_all(outcome, loaded.schema, directory / "served", rows, expected, serve)
     return outcome
 
 
-def outcome_of(one: PublicSet, table: dataset.Table, trained: pipeline.Trained) -> Outcome:
+def outcome_of(one: PublicSet, schema: Schema, card: dict[str, Any], rows: int) -> Outcome:
     """Return what is known of a training before anything is asked."""
-    kinds = Counter(feature.kind for feature in table.schema.features)
-    return Outcome(one, "", len(table.labels), kinds, len(table.schema.classes), trained.card)
+    return Outcome(one, "", rows, Counter(feature.kind for feature in schema.features), len(schema.classes), card)
 
 
 def judge(outcome: Outcome, schema: Schema, answers: Answers, expected: Floats) -> None:
@@ -198,17 +211,3 @@ def judge(outcome: Outcome, schema: Schema, answers: Answers, expected: Floats) 
 def name_of(schema: Schema, label: Any) -> str:
     """Return the name of the class that an answer has: V2 has names, and JSON labels of the data's own type."""
     return str(label) if label in schema.class_names else schema.class_names[schema.labels.index(label)]
-
-
-def said(errors: str) -> str:
-    """Return the message of a refusal, without what was being done."""
-    return "\n".join(line for line in errors.splitlines() if not line.startswith("["))
-
-
-def in_process(arguments: list[str]) -> tuple[dataset.Table, pipeline.Trained, NDArray[np.int64]]:
-    """Train here as `train.py` does; return the table, what was trained, and the places of the held-out rows."""
-    options = parse(arguments, "")
-    table = train._table(options)
-    held_out = split(table, options.recipe.test_share, options.recipe.seed).held
-    trained = pipeline.train(table, options.recipe, quiet)
-    return table, trained, held_out

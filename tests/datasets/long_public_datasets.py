@@ -54,7 +54,7 @@ def row(outcome: Outcome) -> list[str]:
     option = f"`{' '.join(outcome.set.option)}`" if outcome.set.option else ""
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
-        message = " ".join(outcome.refused.replace(f"{TABLES}/", "").split()).replace("|", "\\|")
+        message = "; ".join(outcome.refused.replace(f"{TABLES}/", "").splitlines()).replace("|", "\\|")
         return [name, "", "", "", option, f"refused: {message}", *[""] * 7]
     metrics = outcome.card["metrics"]
     return [

@@ -14,7 +14,7 @@ import sklearn.datasets
 
 import train
 from catalogue import PublicSet
-from comparison import ask_all, cells, in_process, objects, outcome_of
+from comparison import compare
 from conftest import Serve
 from defects import artifact
 
@@ -28,15 +28,9 @@ def test_a_text_column_is_served_as_scikit_learn_answers(name: str, column: str,
     one = PublicSet(name, f"sklearn:{name}", "target")
     file = tmp_path / one.file
     frame.to_csv(file, index=False)
-    table, trained, held_out = in_process(["--data", str(file), "--label", one.label])
-    artifact.replace(tmp_path / "model", trained.files)
-    rows = objects(table.schema, cells(one, file), held_out, one.decimal)
-    assert {row[column] for row in rows} <= {"tiny", "small", "medium", "large"}
-    outcome = outcome_of(one, table, trained)
-    expected = trained.pipeline.predict_proba(table.features[held_out].astype(np.float64))
-    ask_all(outcome, table.schema, tmp_path / "model", rows, expected, serve)
+    outcome = compare(one, file, tmp_path, serve)
     assert outcome.kinds == {"number": frame.shape[1] - 2, "category": 1}
-    assert outcome.compared == len(held_out) == round(len(frame) / 5)
+    assert outcome.compared == round(len(frame) / 5)
     assert (outcome.largest_difference < 1e-6, outcome.other_class) == (True, 0)
 
 
