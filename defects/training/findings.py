@@ -14,6 +14,10 @@ NOTHING = 1.01  # times the majority's log loss: a model that has learnt nothing
 IMBALANCED = 0.9  # share of the most frequent class, from which on accuracy says little
 
 
+FIRST = ("no_better", "leakage", "probabilities", "never_predicted")
+LAST = ("few_rows", "constant")
+
+
 @dataclass(frozen=True)
 class Finding:
     """A warning: its kind, the column's or class's name (empty where it is about the whole), and what to do."""
@@ -25,6 +29,11 @@ class Finding:
     def to_json(self) -> dict[str, str]:
         """Return it as the card has it."""
         return asdict(self)
+
+    @property
+    def rank(self) -> int:
+        """Where it stands among others: first what makes a model useless, last what many classes or columns have."""
+        return FIRST.index(self.kind) if self.kind in FIRST else len(FIRST) + (self.kind in LAST)
 
 
 def of_model(
