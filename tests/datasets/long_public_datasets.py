@@ -55,7 +55,8 @@ def row(outcome: Outcome) -> list[str]:
     option = f"`{' '.join(outcome.set.option)}`" if outcome.set.option else ""
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
-        message = "; ".join(outcome.refused.replace(f"{TABLES}/", "").splitlines()).replace("|", "\\|")
+        message = outcome.refused.partition(f"{outcome.set.file}: ")[2] or outcome.refused
+        message = "; ".join(map(str.strip, message.splitlines())).replace("|", "\\|")
         return [name, "", "", "", option, f"refused: {message}", *[""] * 7]
     metrics = outcome.card["metrics"]
     return [
