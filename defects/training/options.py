@@ -19,7 +19,9 @@ CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
-ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight")
+ONLY_FOR_TRAINING = (
+    "estimator", "pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight", "allow_unknown",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
-    group.add_argument("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR)
+    group.add_argument("--estimator", choices=ESTIMATORS, help=f"what is fitted (default: {DEFAULT_ESTIMATOR})")
     group.add_argument("--pipeline", metavar="MODULE:FUNCTION", help="what returns a scikit-learn classifier to fit")
     group.add_argument("--model", type=Path, metavar="FILE", help="a fitted model instead of training one")
     group.add_argument("--trust-pickle", action="store_true", help="load a pickle, which runs code of whoever made it")
@@ -150,7 +152,9 @@ def _check_recipe(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     """End with a usage error where options of training don't go together, or a library is missing."""
     if given.pipeline is not None and given.calibrate is not None:
         parser.error("--calibrate: is for --estimator; let your function return a CalibratedClassifierCV instead")
-    if problem := missing_extra(given.estimator):
+    if given.pipeline is not None and given.estimator is not None:
+        parser.error("--pipeline and --estimator: expected one of them; each says what is fitted")
+    if given.estimator is not None and (problem := missing_extra(given.estimator)):
         parser.error(f"--estimator: {problem}")
     if given.group is not None and given.time is not None:
         parser.error("--group and --time: expected one of them; each splits the rows in its own way")
@@ -182,7 +186,7 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
             na=tuple(given.na),
         ),
         recipe=Recipe(
-            estimator=given.estimator,
+            estimator=given.estimator or DEFAULT_ESTIMATOR,
             seed=given.seed,
             test_share=given.test_share,
             pipeline=given.pipeline,
