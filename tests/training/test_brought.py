@@ -330,6 +330,22 @@ def test_a_class_without_rows_is_said_and_one_that_the_model_does_not_know_is_re
         bring(path, tmp_path / "more.csv")
 
 
+def test_false_and_true_are_no_numbers_of_sorted_labels(holdout: Path, tmp_path: Path) -> None:
+    """A model of `survived == "no"` would be turned around; of 0 and 1 it is known which is which."""
+    model = DecisionTreeClassifier(max_depth=2).fit(known()[NUMBERS].fillna(0), known().survived == "no")
+    path = saved(model, tmp_path)
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].fillna(0)
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    with pytest.raises(BadData, match="is no class of the model; expected one among 'False', 'True'"):
+        bring(path, tmp_path / "texts.csv")
+    frame.survived = (frame.survived == "no").astype(int)
+    frame.to_csv(tmp_path / "numbers.csv", index=False)
+    made = bring(path, tmp_path / "numbers.csv")
+    assert served(made)[0].schema.labels == (False, True)
+    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], frame.survived == 1))
+
+
 # --- own files of XGBoost and LightGBM, pickles --------------------------------------------------------------------
 
 
