@@ -119,6 +119,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
         "--champion",
+        type=_model,
         metavar="MODEL",
         help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
@@ -213,6 +214,13 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _model(text: str) -> str:
+    """Read the name of a model; not none, as of a variable that is not set: the gate would stand open."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; expected a model")
+    return text
 
 
 def _encoding(text: str) -> str:
