@@ -315,6 +315,18 @@ def test_text_with_spaces_around_it_is_what_the_encoder_knows(holdout: Path, tmp
     np.testing.assert_allclose(score(ours.schema.held(rows)), expected, rtol=0, atol=1e-12)
 
 
+def test_classes_with_spaces_around_them_are_the_labels_of_the_same_file(holdout: Path, tmp_path: Path) -> None:
+    """The classes of the census data are " <=50K" and " >50K", as pandas reads them."""
+    model = fit(DecisionTreeClassifier(max_depth=2), NUMBERS).fit(known()[NUMBERS], " " + known().survived)
+    spaced = pd.read_csv(holdout)
+    spaced.assign(survived=" " + spaced.survived).to_csv(tmp_path / "spaced.csv", index=False)
+    for data in (holdout, tmp_path / "spaced.csv"):
+        made = bring(saved(model, tmp_path), data)
+        assert served(made)[0].schema.class_names == ("no", "yes")
+        predicted = pd.Series(model.predict(spaced[NUMBERS])).str.strip()
+        assert made.card["metrics"]["accuracy"] == pytest.approx((predicted == spaced.survived).mean())
+
+
 def test_a_class_without_rows_is_said_and_one_that_the_model_does_not_know_is_refused(
     holdout: Path, tmp_path: Path
 ) -> None:
