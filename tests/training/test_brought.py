@@ -360,6 +360,19 @@ def test_own_files_are_taken_with_the_sorted_labels_as_classes(file: str, holdou
     check_every_row(made, holdout, model)
 
 
+@pytest.mark.parametrize("file", ["m.ubj", "m.txt"])
+def test_categories_of_pandas_are_refused_for_boosters_with_what_to_do(
+    file: str, holdout: Path, tmp_path: Path
+) -> None:
+    frame, codes = known()[[*NUMBERS, "sex"]].astype({"sex": "category"}), (known().survived == "yes").astype(int)
+    if file == "m.ubj":
+        xgboost.XGBClassifier(n_estimators=2, enable_categorical=True).fit(frame, codes).save_model(tmp_path / file)
+    else:
+        lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(frame, codes).booster_.save_model(tmp_path / file)
+    with pytest.raises(BadData, match=r"categorical columns of pandas, .* OrdinalEncoder or OneHotEncoder before the"):
+        bring(tmp_path / file, holdout)
+
+
 def test_a_pickle_is_only_loaded_where_its_maker_is_trusted(holdout: Path, tmp_path: Path) -> None:
     """Loading it would make a file: what a pickle can do."""
 
