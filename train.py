@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _train(options: Options) -> tuple[pipeline.Trained, saving.Place]:
     saving.check(options.output)
-    gate = open_gate(options.champion, options.margin) if options.champion else None
+    gate = open_gate(options.champion, options.margin) if options.champion is not None else None
     trained = _trained(options, gate)
     with progress("saving"):
         place = saving.save(trained.files, trained.card, options.output)

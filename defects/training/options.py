@@ -117,6 +117,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
         "--champion",
+        type=_champion,
         metavar="MODEL",
         help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
@@ -217,6 +218,13 @@ def _encoding(text: str) -> str:
         return encoding_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _champion(text: str) -> str:
+    """Read the name of a model; an empty one, of a variable that is not set, would leave the comparison out."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; expected champion, latest, a tag or a directory")
+    return text
 
 
 def folds(text: str) -> int:

@@ -20,6 +20,7 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
     [
         ((*DATA, "--rows", "10"), "--rows: is for the built-in data only"),
         (("--data", "t.csv"), "--data and --label go together"),
+        ((*DATA, "--champion", ""), "argument --champion: is empty; expected champion, latest, a tag or a directory"),
         (("--label", "d"), "--data and --label go together"),
         *(
             ((f"--{name}", value), f"--{name}: expected --data and --label too")
