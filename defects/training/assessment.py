@@ -48,7 +48,10 @@ def assess(
     uncalibrated = recipe.class_weight is not None and recipe.calibrate is None
     found = of_model(held, probabilities, metrics, balanced=uncalibrated)
     found += suspects.of_table(schema, rows, table.labels, parts.fitted, parts.held)
-    card: dict[str, Any] = {"metrics": metrics, "warnings": [finding.to_json() for finding in found]}
+    card: dict[str, Any] = {
+        "metrics": metrics,
+        "warnings": [finding.to_json() for finding in sorted(found, key=lambda finding: finding.rank)],
+    }
     card["importances"] = importances(predict, rows[parts.held], held.labels, schema.names, recipe.seed)
     if len(schema.names) > MAX_FEATURES:
         card["importances_left_out"] = f"{len(schema.names):,} features; they are computed for up to {MAX_FEATURES}"

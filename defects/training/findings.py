@@ -14,6 +14,10 @@ NOTHING = 1.01  # times the majority's log loss: a model that has learnt nothing
 IMBALANCED = 0.9  # share of the most frequent class, from which on accuracy says little
 
 
+FIRST = ("no_better", "leakage", "probabilities", "never_predicted")
+LAST = ("few_rows", "constant")
+
+
 @dataclass(frozen=True)
 class Finding:
     """A warning: its kind, the column's or class's name (empty where it is about the whole), and what to do."""
@@ -25,6 +29,11 @@ class Finding:
     def to_json(self) -> dict[str, str]:
         """Return it as the card has it."""
         return asdict(self)
+
+    @property
+    def rank(self) -> int:
+        """Where it stands among others: first what makes a model useless, last what many classes or columns have."""
+        return FIRST.index(self.kind) if self.kind in FIRST else len(FIRST) + (self.kind in LAST)
 
 
 def of_model(
@@ -52,27 +61,45 @@ def _rows(count: int) -> str:
 
 
 def no_better(held: HeldOut, model: Answers, metrics: dict[str, Any], *, balanced: bool = False) -> list[Finding]:
-    """Return a warning where the model is not shown to be better than always answering the most frequent class.
+    """Return a warning where the model, or only its probabilities, is not shown to be better than the majority class.
 
-    It is better where the 95 % interval of the difference in log loss is below 0, and that in accuracy is not.
+    All is well where the 95 % interval of the difference in log loss is below 0, and that in accuracy is not. If not,
+    the model still tells classes apart where accuracy or balanced accuracy is shown to be better, and accuracy is not
+    shown to be worse.
     """
     one, other = (sums.metrics() for sums in held.bootstrap.sums(model, held.majority))
     loss, accuracy = (interval(one[name] - other[name]) for name in ("log_loss", "accuracy"))
     if loss[1] < 0 and not accuracy[1] < 0:
         return []
     baseline = metrics["baseline"]
+    losses = (
+        f"log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f} "
+        f"(a difference between {loss[0]:+.4f} and {loss[1]:+.4f})"
+    )
+    apart = accuracy[0] > 0 or metrics["intervals"]["balanced_accuracy"][0] > baseline["balanced_accuracy"]
+    if apart and (balanced or not accuracy[1] < 0):
+        return [Finding("probabilities", "", _only_apart(metrics, losses, balanced=balanced))]
     worse = metrics["log_loss"] > NOTHING * baseline["log_loss"] or accuracy[1] < 0
     text = (
         f"the model is {'worse than' if worse else 'no better than'} always answering "
-        f"{baseline['class']!r}, the majority: log loss {metrics['log_loss']:.4f} against {baseline['log_loss']:.4f} "
-        f"(a difference between {loss[0]:+.4f} and {loss[1]:+.4f}), "
+        f"{baseline['class']!r}, the majority, on the held-out rows: {losses}, "
         f"accuracy {metrics['accuracy']:.4f} against {baseline['accuracy']:.4f}"
     )
-    if balanced:
-        text += "; --class-weight balanced makes rare classes more probable than they are, --calibrate corrects that"
-    elif metrics["intervals"]["balanced_accuracy"][0] > baseline["balanced_accuracy"]:
-        text += "; it does tell classes apart, so --calibrate may make its probabilities useful"
     return [Finding("no_better", baseline["class"], text)]
+
+
+def _only_apart(metrics: dict[str, Any], losses: str, *, balanced: bool) -> str:
+    """Say that a model finds classes, but not how probable they are."""
+    way = (
+        "--class-weight balanced makes rare classes more probable than they are, --calibrate corrects that"
+        if balanced
+        else "--calibrate may make them useful"
+    )
+    return (
+        f"the model tells the classes apart (balanced accuracy {metrics['balanced_accuracy']:.4f} against "
+        f"{metrics['baseline']['balanced_accuracy']:.4f}), but its probabilities are not shown to be better than the "
+        f"classes' shares: {losses}; {way}"
+    )
 
 
 def _imbalance(share: float, metrics: dict[str, Any]) -> list[Finding]:

@@ -7,12 +7,14 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from defects import artifact
 from defects.training.card_page import reading, tables
 from defects.training.saving import Place
-from defects.values import one_line
+from defects.values import one_line, shown
 
 METRICS = {
     "accuracy": "accuracy",
@@ -22,6 +24,7 @@ METRICS = {
 }
 MAX_CLASSES, MAX_WARNINGS, MAX_NOTES = 30, 30, 30  # that are printed
 MAX_NAME = 40  # columns of a class's name
+MAX_ALIKE, MAX_NAMES = 2, 10  # warnings of one kind that have lines of their own; names in one line
 MAX_LINE = 2_000  # characters of a warning or a note
 TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # they turn a line around
 
@@ -55,13 +58,28 @@ def _line(text: str, most: int = MAX_LINE) -> str:
 
 
 def _warnings(card: Mapping[str, Any]) -> Iterator[str]:
-    found = [text for item in reading.items(card, "warnings") if (text := reading.text(item, "text"))]
+    found = [
+        (reading.text(item, "kind"), reading.text(item, "name"), text)
+        for item in reading.items(card, "warnings")
+        if (text := reading.text(item, "text"))
+    ]
     if not found:
         return
     yield ""
-    yield from (f"WARNING {_line(text)}" for text in found[:MAX_WARNINGS])
-    if len(found) > MAX_WARNINGS:
-        yield f"WARNING and {len(found) - MAX_WARNINGS:,} more, which the card has"
+    lines = [line for _, same in groupby(found, key=itemgetter(0)) for line in _of_one_kind([*same])]
+    yield from (f"WARNING {_line(line)}" for line in lines[:MAX_WARNINGS])
+    if len(lines) > MAX_WARNINGS:
+        yield f"WARNING and {len(lines) - MAX_WARNINGS:,} more, which the card has"
+
+
+def _of_one_kind(found: Sequence[tuple[str | None, str | None, str]]) -> Iterator[str]:
+    """Yield the texts of warnings of one kind: of many, the first, and the names of the others."""
+    if len(found) <= MAX_ALIKE or not all(name for _, name, _ in found):
+        yield from (text for _, _, text in found)
+        return
+    names = [shown(str(name), MAX_NAME) for _, name, _ in found[1:]]
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    yield f"{found[0][2]} (likewise: {', '.join(names[:MAX_NAMES])}{more})"
 
 
 def _metrics(card: Mapping[str, Any]) -> Iterator[str]:

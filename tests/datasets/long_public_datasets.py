@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ TABLES = ROOT / "build" / "datasets"
 OUTCOMES: list[Outcome] = []
 TITLES = (
     "data set", "rows", "numbers / booleans / categories", "classes", "option", "engine", "held-out rows compared",
-    "largest difference", "another class", "accuracy", "majority class", "warnings", "left out",
+    "largest difference", "another class", "accuracy", "majority class", "warnings", "notes",
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def row(outcome: Outcome) -> list[str]:
     option = f"`{' '.join(outcome.set.option)}`" if outcome.set.option else ""
     name = f"{outcome.set.name} ({outcome.set.source.partition(':')[0]})"
     if outcome.refused:
-        message = "; ".join(outcome.refused.replace(f"{TABLES}/", "").splitlines()).replace("|", "\\|")
+        message = outcome.refused.partition(f"{outcome.set.file}: ")[2] or outcome.refused
+        message = "; ".join(map(str.strip, message.splitlines())).replace("|", "\\|")
         return [name, "", "", "", option, f"refused: {message}", *[""] * 7]
     metrics = outcome.card["metrics"]
     return [
@@ -69,6 +71,19 @@ def row(outcome: Outcome) -> list[str]:
         str(outcome.other_class),
         f"{metrics['accuracy']:.3f}",
         f"{metrics['baseline']['accuracy']:.3f}",
-        ", ".join(f"{warning['kind']} {warning['name']}".strip() for warning in outcome.card["warnings"]),
+        warnings(outcome.card),
         "; ".join(outcome.card["data"]["notes"]).replace("|", "\\|"),
     ]
+
+
+def warnings(card: dict[str, Any]) -> str:
+    """Return the kinds of a card's warnings, each with the names of its columns or classes."""
+    names: dict[str, list[str]] = {}
+    for warning in card["warnings"]:
+        names.setdefault(warning["kind"], []).append(warning["name"])
+    return ", ".join(
+        f"{kind} ({', '.join(found[:2])}{f' and {len(found) - 2} more' if len(found) > 2 else ''})"
+        if any(found)
+        else kind
+        for kind, found in names.items()
+    )

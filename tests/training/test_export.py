@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from defects.features import DefectClass, Feature
 from defects.schema import Schema
 from defects.training import conversion, dataset, ensembles, export, pipeline, precision, probes, sight, steps, trees
 from defects.training.dataset import BadData, Table
-from defects.training.estimators import ESTIMATORS, NARROW
+from defects.training.estimators import ESTIMATORS, EXTRAS, NARROW
 from defects.training.options import Recipe
 
 
@@ -141,9 +142,11 @@ def random_table(seed: int, classes: int) -> Table:
     return table(x, labels)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 12])
+@pytest.mark.parametrize(
+    ("estimator", "classes"),
+    [*product([name for name in ESTIMATORS if name not in EXTRAS], [2, 3, 12]), *product(EXTRAS, [3])],
+)
 @pytest.mark.parametrize("engine", ["onnxruntime", "scikit-learn"])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.filterwarnings(  # scikit-learn's threads, which a server does not use, take each other's filters away
     "ignore:`sklearn.utils.parallel.delayed` should be used:UserWarning"
 )

@@ -30,7 +30,7 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
             }.items()
         ),
         *(
-            ((*DATA, "--model", "m.skops", f"--{name}", value), f"--{name}: is for training")
+            ((*DATA, "--model", "m.skops", f"--{name}", value), f"--{name}: is for a model that is fitted here")
             for name, value in {
                 "set": "a=1", "class-weight": "balanced", "calibrate": "sigmoid", "cv": "5", "pipeline": "a:b",
                 "group": "a", "time": "a", "weight": "a",
