@@ -223,7 +223,17 @@ class Codes:
             return None
         if type(value) not in self._kinds:  # true is equal to 1, and NaN of JSON to a text
             raise KeyError(value)
-        return self._codes.get(value) if self._unknown_is_missing else self._codes[value]
+        found = self._codes.get(value)
+        if found is None and not self._unknown_is_missing:
+            raise KeyError(value)
+        return self.stripped(value) if found is None and type(value) is str else found
+
+    def stripped(self, text: str) -> float | None:
+        """Return the code of a text without the spaces around it, as training reads it; `None` if it has none.
+
+        Only for a feature that takes an unknown text for a missing value; others refuse it, and say which is meant.
+        """
+        return self._codes.get(text.strip())
 
 
 @dataclass(frozen=True, slots=True)

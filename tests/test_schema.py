@@ -142,6 +142,7 @@ CATEGORIES = Schema((SIZES, Feature("mass"), DECK), (DefectClass("a"), DefectCla
         ({"size": "S", "mass": 2, "deck": None}, [2, 2, math.nan]),
         ({"size": "S", "mass": 2}, [2, 2, math.nan]),
         ({"size": "S", "mass": 2, "deck": "4"}, [2, 2, math.nan]),  # an unknown one counts as missing
+        ({"size": "S", "mass": 2, "deck": " 3\n"}, [2, 2, 2]),  # and not one with spaces around it, as files have them
         ({"size": "S", "mass": 2, "deck": NAN}, [2, 2, math.nan]),
     ],
 )

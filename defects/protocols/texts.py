@@ -44,7 +44,7 @@ def codes(
     else:
         found = [reader.by_element.get(element) for element, reader in zip(elements, cycle(readers), strict=False)]
     if None in found:
-        _resolve(tensor, features, elements, found)
+        _resolve(tensor, features, readers, elements, found)
     return np.array(found, np.float64), binary
 
 
@@ -103,7 +103,10 @@ def _cut_off(tensor: Tensor, found: int, left: int, count: int) -> InvalidInput:
     return tensors.miscounted(tensor, found, count)
 
 
-def _resolve(tensor: Tensor, features: Sequence[Feature], elements: list[Any], found: list[float | None]) -> None:
+def _resolve(
+    tensor: Tensor, features: Sequence[Feature], readers: Sequence[Codes], elements: list[Any],
+    found: list[float | None],
+) -> None:  # fmt: skip
     """Make the unknown texts missing where they count as that; raises `InvalidInput` for the others."""
     problems: list[Problem] = []
     for position, element in enumerate(elements):
@@ -112,7 +115,8 @@ def _resolve(tensor: Tensor, features: Sequence[Feature], elements: list[Any], f
         row, column = divmod(position, len(features))
         text, feature = _decoded(tensor, position, element), features[column]
         if feature.unknown == MISSING:
-            found[position] = math.nan
+            code = readers[column].stripped(text)
+            found[position] = math.nan if code is None else code
             continue
         place = field_name(row, feature.name, single=False)
         problems.append(feature.problem_with_category(text, place, suggest=not problems))

@@ -28,7 +28,7 @@ from defects.training.encoders import categories_of
 from defects.training.ensembles import sees_32_bits
 from defects.training.fitted import Fitted
 from defects.training.given_labels import GivenLabels, given_labels
-from defects.training.importing import Loaded
+from defects.training.importing import PANDAS_CATEGORIES, Loaded, takes_pandas_categories
 from defects.training.inferring import all_missing, infer
 from defects.training.reading import Reading
 from defects.training.tables import Choice, Column, Contents
@@ -87,6 +87,8 @@ def _asked(loaded: Loaded, labels: GivenLabels, parts: Sequence[_Part], data: Pa
     try:
         _answer(fitted, rows)
     except Exception as error:  # what a model raises is its own affair
+        if takes_pandas_categories(loaded.model):
+            raise loaded.bad(PANDAS_CATEGORIES) from None
         reason = (str(error).splitlines() or [""])[0][:300]
         raise loaded.bad(f"can't answer the rows of {data}: {type(error).__name__}: {reason}") from None
     complete = np.isnan(rows).sum(axis=1).argsort(kind="stable")[:ASKED]

@@ -89,6 +89,8 @@ def open_gate(named: str, margin: float) -> Gate:
                 "--champion champion: no model of the store has passed a comparison yet; expected latest, a tag or a "
                 "directory"
             )
+    elif "/" in named:
+        raise NoModel(f"--champion {named}: no such directory; expected one with a model, champion, latest or a tag")
     else:
         tag = named if ":" in named else f"{artifact.NAME}:{named}"
     try:

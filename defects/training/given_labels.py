@@ -49,8 +49,15 @@ def given_labels(loaded: Loaded, column: Column) -> GivenLabels:
     without = [str(classes[i]) for i in range(len(classes)) if i not in places]
     if without:
         notes = (*notes, f"{column.path}: has no row of {', '.join(map(repr, without))}, which the model knows")
-    named = tuple(DefectClass(str(name)) for name in classes)
+    named = tuple(map(DefectClass, _names(classes)))
     return GivenLabels(places[codes], named, kind, notes)
+
+
+def _names(classes: Sequence[Any]) -> list[str]:
+    """Return the classes as text, without spaces around it, as labels are read; with them where only these differ."""
+    names = [str(value) for value in classes]
+    stripped = [name.strip() for name in names]
+    return stripped if len(set(stripped)) == len(names) and all(stripped) else names
 
 
 def _are_numbers_of(classes: Sequence[Any]) -> bool:
@@ -67,7 +74,7 @@ def _kind(classes: Sequence[Any]) -> str:
 
 def _place(column: Column, codes: NDArray[np.int64], place: int, label: Any, classes: Sequence[Any]) -> int:
     """Return the number of a label's class; raises `BadData`."""
-    texts = [str(value) for value in classes]
+    texts = _names(classes)
     for text in (str(label), str(TRUTHS.get(str(label), label))):
         if text in texts:
             return texts.index(text)

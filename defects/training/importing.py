@@ -185,3 +185,14 @@ def check(loaded: Loaded) -> None:
 NO_PROBABILITIES = (
     "without predict_proba; expected a classifier that gives probabilities, such as a CalibratedClassifierCV of it"
 )
+PANDAS_CATEGORIES = (
+    "was fitted on categorical columns of pandas, which are not supported for LightGBM and XGBoost; expected a "
+    "pipeline that encodes text itself: fit it with an OrdinalEncoder or OneHotEncoder before the classifier"
+)
+
+
+def takes_pandas_categories(model: Any) -> bool:
+    """Whether a classifier of LightGBM or XGBoost was fitted on columns of the type `category`."""
+    if booster := getattr(model, "booster_", None):
+        return bool(booster.pandas_categorical)
+    return hasattr(model, "get_booster") and "c" in (model.get_booster().feature_types or ())

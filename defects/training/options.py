@@ -119,7 +119,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the result")
     group.add_argument(
         "--champion",
-        type=_model,
+        type=_champion,
         metavar="MODEL",
         help="store nothing if it may be worse than this model: champion or latest of the store, a tag, or a directory",
     )
@@ -216,19 +216,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _model(text: str) -> str:
-    """Read the name of a model; not none, as of a variable that is not set: the gate would stand open."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; expected a model")
-    return text
-
-
 def _encoding(text: str) -> str:
     """Read the name of an encoding."""
     try:
         return encoding_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _champion(text: str) -> str:
+    """Read the name of a model; an empty one, of a variable that is not set, would leave the comparison out."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; expected champion, latest, a tag or a directory")
+    return text
 
 
 def folds(text: str) -> int:

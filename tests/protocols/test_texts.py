@@ -67,6 +67,9 @@ TAKEN: list[tuple[Schema, list[Any], bytes, list[list[float]]]] = [
     (SCHEMA, [texts("size", "S", "L"), MASS, texts("deck", "3", "")], b"", [[2, 1.5, 2, NAN], [0, 2, NAN, NAN]]),
     (SCHEMA, [texts("size", "S", "L"), MASS, texts("deck", None, NAN)], b"", [[2, 1.5, NAN, NAN], [0, 2, NAN, NAN]]),
     (SCHEMA, [texts("size", "S", "L"), MASS, texts("port", "Q", "X")], b"", [[2, 1.5, NAN, 1], [0, 2, NAN, NAN]]),
+    (SCHEMA, [texts("size", "S", "L"), MASS, texts("port", " Q", "C\n")], b"", [[2, 1.5, NAN, 1], [0, 2, NAN, 0]]),
+    (SCHEMA, [texts("size", "S"), texts("mass", 2, datatype="FP32"), binary("port", framed(" Q"), [1])], framed(" Q"),
+     [[2, 2, NAN, 1]]),
     (SCHEMA, [binary("size", SIZE_RAW, [2]), MASS], SIZE_RAW, [[2, 1.5, NAN, NAN], [3, 2, NAN, NAN]]),
     (
         SCHEMA,  # binary, in JSON, binary, binary

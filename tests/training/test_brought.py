@@ -315,6 +315,18 @@ def test_text_with_spaces_around_it_is_what_the_encoder_knows(holdout: Path, tmp
     np.testing.assert_allclose(score(ours.schema.held(rows)), expected, rtol=0, atol=1e-12)
 
 
+def test_classes_with_spaces_around_them_are_the_labels_of_the_same_file(holdout: Path, tmp_path: Path) -> None:
+    """The classes of the census data are " <=50K" and " >50K", as pandas reads them."""
+    model = fit(DecisionTreeClassifier(max_depth=2), NUMBERS).fit(known()[NUMBERS], " " + known().survived)
+    spaced = pd.read_csv(holdout)
+    spaced.assign(survived=" " + spaced.survived).to_csv(tmp_path / "spaced.csv", index=False)
+    for data in (holdout, tmp_path / "spaced.csv"):
+        made = bring(saved(model, tmp_path), data)
+        assert served(made)[0].schema.class_names == ("no", "yes")
+        predicted = pd.Series(model.predict(spaced[NUMBERS])).str.strip()
+        assert made.card["metrics"]["accuracy"] == pytest.approx((predicted == spaced.survived).mean())
+
+
 def test_a_class_without_rows_is_said_and_one_that_the_model_does_not_know_is_refused(
     holdout: Path, tmp_path: Path
 ) -> None:
@@ -362,6 +374,19 @@ def test_own_files_are_taken_with_the_sorted_labels_as_classes(file: str, holdou
     assert made.card["engine"]["name"] == "onnxruntime", made.card["engine"]
     assert "0, 1, … are taken for the sorted labels: no, yes" in str(made.card["data"]["notes"])
     check_every_row(made, holdout, model)
+
+
+@pytest.mark.parametrize("file", ["m.ubj", "m.txt"])
+def test_categories_of_pandas_are_refused_for_boosters_with_what_to_do(
+    file: str, holdout: Path, tmp_path: Path
+) -> None:
+    frame, codes = known()[[*NUMBERS, "sex"]].astype({"sex": "category"}), (known().survived == "yes").astype(int)
+    if file == "m.ubj":
+        xgboost.XGBClassifier(n_estimators=2, enable_categorical=True).fit(frame, codes).save_model(tmp_path / file)
+    else:
+        lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(frame, codes).booster_.save_model(tmp_path / file)
+    with pytest.raises(BadData, match=r"categorical columns of pandas, .* OrdinalEncoder or OneHotEncoder before the"):
+        bring(tmp_path / file, holdout)
 
 
 def test_a_pickle_is_only_loaded_where_its_maker_is_trusted(holdout: Path, tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def gate(champion: Path, margin: float = 0.02) -> Gate:
     return open_gate(str(champion), margin)
 
 
+def test_a_directory_that_is_not_there_is_named_as_one(tmp_path: Path) -> None:
+    with pytest.raises(artifact.NoModel, match=r"--champion .*/parcels: no such directory; expected one with a model"):
+        gate(tmp_path / "parcels")
+
+
 def test_the_same_model_passes_and_its_card_keeps_the_comparison(champion: Path) -> None:
     card = pipeline.train(table(), FAST, quiet, gate(champion, 0.0)).card
     found = card["comparison"]

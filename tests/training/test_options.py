@@ -20,6 +20,7 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
     [
         ((*DATA, "--rows", "10"), "--rows: is for the built-in data only"),
         (("--data", "t.csv"), "--data and --label go together"),
+        ((*DATA, "--champion", ""), "argument --champion: is empty; expected champion, latest, a tag or a directory"),
         (("--label", "d"), "--data and --label go together"),
         *(
             ((f"--{name}", value), f"--{name}: expected --data and --label too")
@@ -39,7 +40,6 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
         ((*DATA, "--group", "a", "--time", "b"), "--group and --time: expected one of them"),
         (("--cv", "1"), "--cv: '1' is not a whole number from 2 to 50"),
         (("--set", "=3"), "--set: '=3' is not NAME=VALUE"),
-        (("--champion", ""), "--champion: is empty; expected a model"),
         (("--margin", "-1"), "--margin: '-1' is not a number from 0"),
         ((*DATA, "--encoding", "latin-17"), "--encoding: 'latin-17' is no encoding; expected one such as utf-8"),
         ((*DATA, "--encoding", "base64"), "--encoding: 'base64' is no encoding"),
