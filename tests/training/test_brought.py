@@ -339,11 +339,11 @@ def test_false_and_true_are_no_numbers_of_sorted_labels(holdout: Path, tmp_path:
     frame.to_csv(tmp_path / "texts.csv", index=False)
     with pytest.raises(BadData, match="is no class of the model; expected one among 'False', 'True'"):
         bring(path, tmp_path / "texts.csv")
-    frame.survived = (frame.survived == "no").astype(int)
-    frame.to_csv(tmp_path / "numbers.csv", index=False)
+    answers = frame["survived"] == "no"
+    frame.assign(survived=answers.astype(int)).to_csv(tmp_path / "numbers.csv", index=False)
     made = bring(path, tmp_path / "numbers.csv")
     assert served(made)[0].schema.labels == (False, True)
-    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], frame.survived == 1))
+    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], answers))
 
 
 # --- own files of XGBoost and LightGBM, pickles --------------------------------------------------------------------
