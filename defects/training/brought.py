@@ -104,6 +104,8 @@ def _columns(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[
     header = tables.read_contents(data, Choice(names=[label]), reading).header
     there = {name.replace(" ", "_"): name for name in header} | {name: name for name in header}  # as LightGBM has them
     wanted = [there.get(name, name) for name in names]
+    if ignored := [name for name in wanted if name in reading.ignore]:
+        raise loaded.bad(f"was fitted on a column {ignored[0]!r}; expected it, and not --ignore")
     if label in wanted:
         raise loaded.bad(f"was fitted on a column {label!r}, which is the label here; expected another label")
     contents = tables.read_contents(data, Choice(names=[*wanted, label]), reading)

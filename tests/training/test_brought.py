@@ -442,6 +442,12 @@ def test_what_is_no_fitted_classifier_is_refused_in_one_line(name: str, holdout:
     assert "\n" not in str(raised.value)
 
 
+def test_a_column_that_the_model_takes_can_not_be_ignored(holdout: Path, tmp_path: Path) -> None:
+    loaded = importing.load(saved(fit(DecisionTreeClassifier(max_depth=2), NUMBERS), tmp_path), trust_pickle=False)
+    with pytest.raises(BadData, match=f"was fitted on a column '{NUMBERS[0]}'; expected it, and not --ignore"):
+        brought.read(loaded, holdout, "survived", Reading(ignore=(NUMBERS[0], "ticket")))
+
+
 def test_a_column_without_any_value_is_refused(holdout: Path, tmp_path: Path) -> None:
     pd.read_csv(holdout).assign(age=np.nan, port=None).to_csv(tmp_path / "empty.csv", index=False)
     with pytest.raises(BadData, match=r"2 columns can't be used\n.*'age' is empty in every row, .*\n.*'port' is empty"):
