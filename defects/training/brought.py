@@ -60,9 +60,9 @@ def read(loaded: Loaded, data: Path, label: str, reading: Reading) -> Brought:
     """Read the rows for a fitted model; raises `BadData`."""
     contents, columns = _columns(loaded, data, label, reading)
     known = categories_of(loaded.model, len(columns))
-    problems, parts = Problems(str(data)), []
+    problems, parts, needed = Problems(str(data)), [], _names(loaded.model) is not None
     for place, column in enumerate(columns):
-        with problems.collected():
+        with problems.collected(needed=needed):
             parts.append(_part(column, known.get(place)))
     problems.refuse()
     labels = given_labels(loaded, contents.columns[label])

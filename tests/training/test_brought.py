@@ -446,6 +446,15 @@ def test_a_column_that_the_model_takes_can_not_be_ignored(holdout: Path, tmp_pat
     loaded = importing.load(saved(fit(DecisionTreeClassifier(max_depth=2), NUMBERS), tmp_path), trust_pickle=False)
     with pytest.raises(BadData, match=f"was fitted on a column '{NUMBERS[0]}'; expected it, and not --ignore"):
         brought.read(loaded, holdout, "survived", Reading(ignore=(NUMBERS[0], "ticket")))
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].astype(object)
+    frame.loc[3, NUMBERS[0]] = "?"
+    frame.loc[4, NUMBERS[1]] = "2026-01-31"
+    frame.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.raises(BadData) as raised:
+        brought.read(loaded, tmp_path / "wrong.csv", "survived", Reading())
+    assert "--na '?'" in str(raised.value)
+    assert "--ignore" not in str(raised.value)
 
 
 def test_a_column_without_any_value_is_refused(holdout: Path, tmp_path: Path) -> None:
