@@ -351,11 +351,11 @@ def test_false_and_true_are_no_numbers_of_sorted_labels(holdout: Path, tmp_path:
     frame.to_csv(tmp_path / "texts.csv", index=False)
     with pytest.raises(BadData, match="is no class of the model; expected one among 'False', 'True'"):
         bring(path, tmp_path / "texts.csv")
-    frame.survived = (frame.survived == "no").astype(int)
-    frame.to_csv(tmp_path / "numbers.csv", index=False)
+    answers = frame["survived"] == "no"
+    frame.assign(survived=answers.astype(int)).to_csv(tmp_path / "numbers.csv", index=False)
     made = bring(path, tmp_path / "numbers.csv")
     assert served(made)[0].schema.labels == (False, True)
-    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], frame.survived == 1))
+    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], answers))
 
 
 # --- own files of XGBoost and LightGBM, pickles --------------------------------------------------------------------
@@ -465,6 +465,21 @@ def test_what_is_no_fitted_classifier_is_refused_in_one_line(name: str, holdout:
     with pytest.raises(BadData, match=problem) as raised:
         bring(saved(make(), tmp_path), holdout)
     assert "\n" not in str(raised.value)
+
+
+def test_a_column_that_the_model_takes_can_not_be_ignored(holdout: Path, tmp_path: Path) -> None:
+    loaded = importing.load(saved(fit(DecisionTreeClassifier(max_depth=2), NUMBERS), tmp_path), trust_pickle=False)
+    with pytest.raises(BadData, match=f"was fitted on a column '{NUMBERS[0]}'; expected it, and not --ignore"):
+        brought.read(loaded, holdout, "survived", Reading(ignore=(NUMBERS[0], "ticket")))
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].astype(object)
+    frame.loc[3, NUMBERS[0]] = "?"
+    frame.loc[4, NUMBERS[1]] = "2026-01-31"
+    frame.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.raises(BadData) as raised:
+        brought.read(loaded, tmp_path / "wrong.csv", "survived", Reading())
+    assert "--na '?'" in str(raised.value)
+    assert "--ignore" not in str(raised.value)
 
 
 def test_a_column_without_any_value_is_refused(holdout: Path, tmp_path: Path) -> None:
