@@ -20,14 +20,14 @@ from defects.kinds import BOOLEAN, CATEGORY, MISSING, NUMBER, REFUSE
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.training import tables
-from defects.training.bad_data import BadData, Problems
+from defects.training.bad_data import BadData, Problems, shown
 from defects.training.categories import category_texts
 from defects.training.conversion import classifier_of
 from defects.training.dataset import Table, source_of, title_of
 from defects.training.encoders import categories_of
 from defects.training.ensembles import sees_32_bits
 from defects.training.fitted import Fitted
-from defects.training.given_labels import GivenLabels, given_labels
+from defects.training.given_labels import GivenLabels, better_order, given_labels
 from defects.training.importing import PANDAS_CATEGORIES, Loaded, takes_pandas_categories
 from defects.training.inferring import all_missing, infer
 from defects.training.reading import Reading
@@ -74,7 +74,23 @@ def read(loaded: Loaded, data: Path, label: str, reading: Reading) -> Brought:
     notes = (*loaded.notes, *contents.notes, *labels.notes)
     held = settled.schema.held(np.column_stack([part.values for part in parts]))
     table = Table(held, labels.indices, settled.schema, source_of(contents, label, len(held)), notes=notes)
+    if labels.sorted:
+        _check_order(loaded, settled, table)
     return Brought(settled, table)
+
+
+def _check_order(loaded: Loaded, fitted: Fitted, table: Table) -> None:
+    """Raise `BadData` where a model that numbers its classes seems to number the labels in another order."""
+    names = fitted.schema.class_names
+    predicted = fitted.predict(table.features.astype(np.float64))
+    order = better_order(table.labels, predicted, len(names))
+    if order is not None:
+        said, better = (", ".join(shown(name) for name in kind) for kind in (names, [names[place] for place in order]))
+        raise loaded.bad(
+            f"numbers its classes, and its answers agree with far more rows if 0, 1, … are {better} than if they are "
+            f"the sorted labels, {said}; expected labels in the file that are the model's own numbers, or a model that "
+            "was fitted on the labels"
+        )
 
 
 def _asked(loaded: Loaded, labels: GivenLabels, parts: Sequence[_Part], data: Path, label: str) -> _Asked:

@@ -20,12 +20,16 @@ from defects.training.tables import Column
 
 @dataclass(frozen=True)
 class GivenLabels:
-    """The class of each row `[rows]`, by number, the model's classes in its order, and their type."""
+    """The class of each row `[rows]`, by number, the model's classes in its order, and their type.
+
+    `sorted`: the model has no names of classes, so that the labels, sorted, are taken for them.
+    """
 
     indices: NDArray[np.int64]
     classes: tuple[DefectClass, ...]
     type: str
     notes: tuple[str, ...] = ()
+    sorted: bool = False
 
 
 def given_labels(loaded: Loaded, column: Column) -> GivenLabels:
@@ -36,7 +40,8 @@ def given_labels(loaded: Loaded, column: Column) -> GivenLabels:
         raise column.bad(int(missing.argmax()), "has no label; expected one for every row", [])
     classes: list[Any] = [value.item() if hasattr(value, "item") else value for value in loaded.model.classes_]
     notes: tuple[str, ...] = ()
-    if _are_numbers_of(classes) and not {str(label) for label in found} <= {str(name) for name in classes}:
+    numbered = _are_numbers_of(classes) and not {str(label) for label in found} <= {str(name) for name in classes}
+    if numbered:
         if len(found) != len(classes):
             problem = f"has {len(found)} classes, and the model numbers {len(classes)}, without their names"
             raise column.bad(None, f"{problem}; expected rows of each class, to sort their labels", [])
@@ -50,7 +55,25 @@ def given_labels(loaded: Loaded, column: Column) -> GivenLabels:
     if without:
         notes = (*notes, f"{column.path}: has no row of {', '.join(map(repr, without))}, which the model knows")
     named = tuple(map(DefectClass, _names(classes)))
-    return GivenLabels(places[codes], named, kind, notes)
+    return GivenLabels(places[codes], named, kind, notes, numbered)
+
+
+def better_order(indices: NDArray[np.int64], predicted: NDArray[np.int64], count: int) -> list[int] | None:
+    """Return the order of labels in which a model's answers agree with far more rows; `None` where they are in it.
+
+    `indices` and `predicted` `[rows]` number the true classes as sorted, and the model's answers. The best assignment
+    is that of the Hungarian method. It has to be better than the sorted one, and than one answer for all rows, by more
+    than chance makes it.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    agreement = np.zeros((count, count))
+    np.add.at(agreement, (predicted, indices), 1)
+    _, order = linear_sum_assignment(-agreement)
+    best = agreement[np.arange(count), order].sum()
+    usual = max(np.trace(agreement), agreement.sum(axis=0).max())
+    rows = len(indices)
+    return [int(place) for place in order] if best - usual > max(0.05 * rows, 2 * np.sqrt(rows)) else None
 
 
 def _names(classes: Sequence[Any]) -> list[str]:

@@ -127,12 +127,12 @@ def probabilities(answer: httpx.Response) -> list[list[float]]:
 def test_a_value_at_a_threshold_is_on_the_side_where_scikit_learn_has_it(models: Models) -> None:
     model = models("half_steps")
     answer = model.client.post("/classify", json={"x": 1.95}).json()
-    assert answer["defect"] == "high"
+    assert answer["label"] == "high"
     assert answer["confidence"] > 0.999
     steps = np.arange(80) / 20
     expected = model.trained.pipeline.predict(steps.astype(np.float32).reshape(-1, 1).astype(np.float64))
     answered = model.client.post("/classify_batch", json=[{"x": step} for step in steps.tolist()]).json()
-    assert [a["defect"] for a in answered] == [("high", "low")[c] for c in expected]
+    assert [a["label"] for a in answered] == [("high", "low")[c] for c in expected]
 
 
 def test_a_tie_has_one_answer_however_it_comes_and_on_any_number_of_cores(models: Models, serve: Serve) -> None:
@@ -144,7 +144,7 @@ def test_a_tie_has_one_answer_however_it_comes_and_on_any_number_of_cores(models
 
     def ask(client: httpx.Client) -> tuple[str, float]:
         answer = client.post("/classify", json=scan).json()
-        return answer["defect"], answer["confidence"]
+        return answer["label"], answer["confidence"]
 
     with ThreadPoolExecutor(30) as pool:
         seen = Counter(pool.map(lambda _: ask(model.client), range(300)))
@@ -195,8 +195,8 @@ def test_epochs_are_told_apart_by_every_protocol(models: Models) -> None:
     names = [("even", "odd")[index] for index in expected]
     assert set(names) == {"even", "odd"}
     scans = [{"epoch_s": second} for second in at.tolist()]
-    assert [a["defect"] for a in model.client.post("/classify_batch", json=scans).json()] == names
-    assert [a["defect"] for a in model.v1(*([s] for s in at.tolist())).json()["predictions"]] == names
+    assert [a["label"] for a in model.client.post("/classify_batch", json=scans).json()] == names
+    assert [a["label"] for a in model.v1(*([s] for s in at.tolist())).json()["predictions"]] == names
     for datatype in ("FP64", "INT64", "UINT32"):
         answer = model.infer(matrix(at.reshape(-1, 1), datatype)).json()
         assert {o["name"]: o["data"] for o in answer["outputs"]}["label"] == names
@@ -215,14 +215,14 @@ def test_integer_labels_are_integers_in_their_order(models: Models) -> None:
     model = models("twelve")
     assert model.table.schema.class_names == tuple(map(str, range(12)))
     answers = model.client.post("/classify_batch", json=[{"x": n} for n in range(12)]).json()
-    assert [a["defect"] for a in answers] == list(range(12))
-    assert [p["defect"] for p in model.v1(*([n] for n in range(12))).json()["predictions"]] == list(range(12))
+    assert [a["label"] for a in answers] == list(range(12))
+    assert [p["label"] for p in model.v1(*([n] for n in range(12))).json()["predictions"]] == list(range(12))
     outputs = {o["name"]: o["data"] for o in model.infer(matrix(np.arange(12).reshape(-1, 1))).json()["outputs"]}
     assert outputs["class_index"] == list(range(12))
     assert outputs["label"] == list(map(str, range(12)))
     prediction = model.client.get("/docs.json").json()["components"]["schemas"]["Prediction"]
-    assert prediction["properties"]["defect"]["type"] == "integer"
-    assert prediction["properties"]["defect"]["enum"] == list(range(12))
+    assert prediction["properties"]["label"]["type"] == "integer"
+    assert prediction["properties"]["label"]["enum"] == list(range(12))
 
 
 def test_booleans_are_booleans(models: Models) -> None:
@@ -231,8 +231,8 @@ def test_booleans_are_booleans(models: Models) -> None:
     assert (flag.kind, flag.optional, flag.limits) == ("boolean", True, (0, 1))
     for given in (True, 1, 1.0):
         answer = model.client.post("/classify", json={"flag": given, "x": 5})
-        assert answer.json()["defect"] is True, answer.text
-    assert model.client.post("/classify", json={"flag": False, "x": 5}).json()["defect"] is False
+        assert answer.json()["label"] is True, answer.text
+    assert model.client.post("/classify", json={"flag": False, "x": 5}).json()["label"] is False
     assert model.client.post("/classify", json={"flag": None, "x": 5}).status_code == 200
     for wrong in (0.5, 2, -1, "true"):
         answer = model.client.post("/classify", json={"flag": wrong, "x": 5})
@@ -244,7 +244,7 @@ def test_booleans_are_booleans(models: Models) -> None:
     ]
     outputs = {o["name"]: o["data"] for o in model.infer(*columns).json()["outputs"]}
     assert outputs["label"] == ["True", "False"]
-    assert model.v1([True, 5], [0, 5]).json()["predictions"][1]["defect"] is False
+    assert model.v1([True, 5], [0, 5]).json()["predictions"][1]["label"] is False
 
 
 @pytest.mark.parametrize("name", TABLES)

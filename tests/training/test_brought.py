@@ -48,6 +48,7 @@ from defects import artifact, scoring
 from defects.kinds import BOOLEAN, CATEGORY, MISSING, NUMBER, REFUSE
 from defects.training import brought, importing, options, pipeline
 from defects.training.bad_data import BadData
+from defects.training.given_labels import better_order
 from defects.training.options import Recipe
 from defects.training.reading import Reading
 
@@ -356,6 +357,33 @@ def test_false_and_true_are_no_numbers_of_sorted_labels(holdout: Path, tmp_path:
     made = bring(path, tmp_path / "numbers.csv")
     assert served(made)[0].schema.labels == (False, True)
     assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], answers))
+
+
+def test_numbers_of_classes_in_another_order_are_not_served_turned_around(holdout: Path, tmp_path: Path) -> None:
+    """A model of `(survived == "no")` as 0 and 1 says 1 where the sorted labels say 0."""
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].fillna(0)
+    frame["survived"] = np.where(frame["fare"] > frame["fare"].median(), "yes", "no")
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    for turned, taken in ((False, True), (True, False)):
+        numbers = (frame["survived"] == ("no" if turned else "yes")).astype(int)
+        path = saved(DecisionTreeClassifier(max_depth=2).fit(frame[NUMBERS], numbers), tmp_path)
+        if taken:
+            assert bring(path, tmp_path / "texts.csv").card["metrics"]["accuracy"] == 1
+        else:
+            with pytest.raises(BadData, match=r"if 0, 1, … are yes, no than if they are the sorted labels, no, yes"):
+                bring(path, tmp_path / "texts.csv")
+
+
+@pytest.mark.parametrize(("classes", "share"), [(2, 0.5), (2, 0.9), (10, 0.1)])
+def test_a_model_that_knows_nothing_is_not_said_to_have_another_order(classes: int, share: float) -> None:
+    random = np.random.default_rng(7)
+    for rows in (30, 200, 5_000):
+        shares = np.append(share, np.full(classes - 1, (1 - share) / (classes - 1)))
+        labels = random.choice(classes, rows, p=shares)
+        assert better_order(labels, random.choice(classes, rows, p=shares), classes) is None
+        assert better_order(labels, np.full(rows, classes - 1), classes) is None
+        assert better_order(labels, labels, classes) is None
 
 
 # --- own files of XGBoost and LightGBM, pickles --------------------------------------------------------------------
