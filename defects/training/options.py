@@ -99,7 +99,7 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model")
-    group.add_argument("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR)
+    group.add_argument("--estimator", choices=ESTIMATORS, help=f"what is fitted (default: {DEFAULT_ESTIMATOR})")
     group.add_argument("--pipeline", metavar="MODULE:FUNCTION", help="what returns a scikit-learn classifier to fit")
     group.add_argument("--model", type=Path, metavar="FILE", help="a fitted model instead of training one")
     group.add_argument("--trust-pickle", action="store_true", help="load a pickle, which runs code of whoever made it")
@@ -151,8 +151,12 @@ def _check_recipe(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     """End with a usage error where options of training don't go together, or a library is missing."""
     if given.pipeline is not None and given.calibrate is not None:
         parser.error("--calibrate: is for --estimator; let your function return a CalibratedClassifierCV instead")
-    if problem := missing_extra(given.estimator):
-        parser.error(f"--estimator: {problem}")
+    if given.estimator is not None:
+        for other in ("pipeline", "model"):
+            if getattr(given, other) is not None:
+                parser.error(f"--estimator and --{other}: expected one of them; each says what answers")
+        if problem := missing_extra(given.estimator):
+            parser.error(f"--estimator: {problem}")
     if given.group is not None and given.time is not None:
         parser.error("--group and --time: expected one of them; each splits the rows in its own way")
 
@@ -183,7 +187,7 @@ def _options(given: argparse.Namespace, arguments: Sequence[str]) -> Options:
             na=tuple(given.na),
         ),
         recipe=Recipe(
-            estimator=given.estimator,
+            estimator=given.estimator or DEFAULT_ESTIMATOR,
             seed=given.seed,
             test_share=given.test_share,
             pipeline=given.pipeline,

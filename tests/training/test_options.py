@@ -36,6 +36,10 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
                 "group": "a", "time": "a", "weight": "a",
             }.items()
         ),
+        *(
+            ((*DATA, f"--{name}", "a:b", "--estimator", "random-forest"), f"--estimator and --{name}: expected one")
+            for name in ("pipeline", "model")
+        ),
         ((*DATA, "--group", "a", "--time", "b"), "--group and --time: expected one of them"),
         (("--cv", "1"), "--cv: '1' is not a whole number from 2 to 50"),
         (("--set", "=3"), "--set: '=3' is not NAME=VALUE"),
