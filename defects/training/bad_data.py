@@ -43,6 +43,10 @@ def option(name: str, value: str) -> str:
     return f"{name}{between}{shlex.quote(value)}"
 
 
+def _ignores(option: str) -> bool:
+    return option.startswith("--ignore")
+
+
 class Problems:
     """What is wrong with a table's columns, to be said at once."""
 
@@ -51,12 +55,15 @@ class Problems:
         self._found: list[BadData] = []
 
     @contextmanager
-    def collected(self, *, by_option: bool = True) -> Iterator[None]:
-        """Keep the error that is raised within; without its options where none would help."""
+    def collected(self, *, by_option: bool = True, needed: bool = False) -> Iterator[None]:
+        """Keep the error that is raised within; without its options where none would help, and without `--ignore`
+        where the column is `needed`.
+        """
         try:
             yield
         except BadData as error:
-            self._found.append(error if by_option else BadData(*error.lines))
+            options = [option for option in error.options if by_option and not (needed and _ignores(option))]
+            self._found.append(BadData(*error.lines, options=options))
 
     def refuse(self) -> None:
         """Raise what was collected: one problem in one line; of more, a line for each of the first, and the options

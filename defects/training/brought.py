@@ -60,9 +60,9 @@ def read(loaded: Loaded, data: Path, label: str, reading: Reading) -> Brought:
     """Read the rows for a fitted model; raises `BadData`."""
     contents, columns = _columns(loaded, data, label, reading)
     known = categories_of(loaded.model, len(columns))
-    problems, parts = Problems(str(data)), []
+    problems, parts, needed = Problems(str(data)), [], _names(loaded.model) is not None
     for place, column in enumerate(columns):
-        with problems.collected():
+        with problems.collected(needed=needed):
             parts.append(_part(column, known.get(place)))
     problems.refuse()
     labels = given_labels(loaded, contents.columns[label])
@@ -107,6 +107,8 @@ def _columns(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[
     refuse_unknown(data, reading.said(label), header)
     there = {name.replace(" ", "_"): name for name in header} | {name: name for name in header}  # as LightGBM has them
     wanted = [there.get(name, name) for name in names]
+    if ignored := [name for name in wanted if name in reading.ignore]:
+        raise loaded.bad(f"was fitted on a column {ignored[0]!r}; expected it, and not --ignore")
     if label in wanted:
         raise loaded.bad(f"was fitted on a column {label!r}, which is the label here; expected another label")
     contents = tables.read_contents(data, Choice(names=[*wanted, label]), reading)

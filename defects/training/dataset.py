@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,8 @@ from defects.training.reading import AS_WRITTEN, Reading
 from defects.training.tables import Choice, Column, Contents
 from defects.values import printable
 
-__all__ = ["BadData", "Table", "builtin", "read", "read_columns", "table_of"]
+__all__ = ["BadData", "Table", "builtin", "read"]
 
-NOTHING: Mapping[str, Sequence[str]] = {}
 ROLES: dict[str, Callable[[Column], Any]] = {"groups": roles.groups, "times": roles.times, "weights": roles.weights}
 
 
@@ -61,10 +60,10 @@ def read(path: Path, label: str, reading: Reading = AS_WRITTEN) -> Table:
     Kinds, ranges, missingness and classes are inferred, but for what `reading` says. Rows are counted from 1, the
     header not included. Raises `BadData`, which names all columns that can't be used.
     """
-    return table_of(read_columns(path, label, reading), label)
+    return _table_of(_read_columns(path, label, reading), label)
 
 
-def read_columns(path: Path, label: str, reading: Reading = AS_WRITTEN) -> Contents:
+def _read_columns(path: Path, label: str, reading: Reading) -> Contents:
     """Read the columns that are not ignored, with those left out that are no features; raises `BadData`."""
     said = reading.said(label)
     _refuse_twice(path, said)
@@ -99,12 +98,8 @@ def _refuse_twice(path: Path, said: Sequence[tuple[str, str]]) -> None:
             raise BadData(f"{path}: column {name!r} is given to {found[name]} and to {role}; expected one of them")
 
 
-def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] = NOTHING) -> Table:
-    """Return the labelled table that the columns are; raises `BadData`, which names all that can't be used.
-
-    `known` has the categories of columns where they are known before, from a fitted model. A text that is none of them
-    is refused, or missing where the command allows it.
-    """
+def _table_of(contents: Contents, label: str) -> Table:
+    """Return the labelled table that the columns are; raises `BadData`, which names all that can't be used."""
     columns = dict(contents.columns)
     labelled = columns.pop(label)
     reading = labelled.reading
@@ -119,7 +114,7 @@ def table_of(contents: Contents, label: str, known: Mapping[str, Sequence[str]] 
     features: list[Feature] = []
     for column in columns.values():
         with problems.collected():
-            one = infer(column, known.get(column.name))
+            one = infer(column)
             features.append(_feature(column, one))
             values.append(one.values)
     problems.refuse()

@@ -107,7 +107,9 @@ def folds(
         yield from _following(times, count)
         return
     if np.bincount(labels).min() < count and groups is None:
-        raise NotPossible(f"the rarest class has fewer rows than there are folds ({count}); expected fewer folds")
+        raise NotPossible(
+            f"the rarest class has fewer rows than there are folds ({count}); expected more rows of it, or fewer folds"
+        )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     try:
         yield from kind(count, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, groups)

@@ -166,8 +166,8 @@ def _refused(feature: Feature, count: int, problem: str) -> BadData:
 SEEN = {
     "some": "the champion was fitted on some of these held-out rows (the same data, split in another way), so it looks "
     "better than it is; expected the same --seed and --test-share",
-    "unknown": "whether the champion was fitted on some of these held-out rows is not known: it was trained on other "
-    "data",
+    "unknown": "whether the champion was fitted on some of these held-out rows is not known: it was fitted elsewhere, "
+    "or on other data",
 }
 
 
@@ -197,6 +197,8 @@ def _seen(card: dict[str, Any], source: dict[str, Any], parts: Split, recipe: Re
     if "seed" in source and "sha256" not in source and data.get("source") != source["source"]:
         return "unknown"
     theirs, ours = card.get("split", {}), parts.to_json()
+    if theirs.get("how") == "given":  # its card tells the rows on which it was assessed, and not where it was fitted
+        return "unknown"
     same = data.get("rows") == source.get("rows") and theirs.get("how", "stratified") == ours["how"]
     same = same and theirs.get("column") == ours.get("column")
     same = same and theirs.get("test_share", theirs.get("held_out_share")) == recipe.test_share

@@ -61,7 +61,8 @@ def _names(classes: Sequence[Any]) -> list[str]:
 
 
 def _are_numbers_of(classes: Sequence[Any]) -> bool:
-    return classes == [*range(len(classes))]
+    """Whether classes may be the numbers of sorted labels. False and true are not: who compares sorts nothing."""
+    return classes == [*range(len(classes))] and not any(type(value) is bool for value in classes)
 
 
 def _kind(classes: Sequence[Any]) -> str:

@@ -7,18 +7,17 @@ rows, that is nearly a number, or whose type has no values that a model takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from defects.features import MAX_CATEGORIES, Feature
-from defects.kinds import BOOLEAN, CATEGORY, MISSING, NUMBER, REFUSE
+from defects.features import MAX_CATEGORIES
+from defects.kinds import BOOLEAN, CATEGORY, NUMBER
 from defects.training import written_numbers
 from defects.training.bad_data import BadData, option, shown
-from defects.training.categories import category_texts, codes, in_order, known_codes
+from defects.training.categories import category_texts, codes, in_order
 from defects.training.columns import (
     NO_DATE,
     TRUTHS,
@@ -53,15 +52,8 @@ class Values:
     categories: tuple[str, ...] = ()
 
 
-def infer(column: Column, known: Sequence[str] | None = None) -> Values:
-    """Return the column's values, of the kind that the command says or that its cells show; raises `BadData`.
-
-    `known` are its categories where they are known before.
-    """
-    if known is not None:
-        unknown = MISSING if column.name in column.reading.allow_unknown else REFUSE
-        feature = Feature(column.name, kind=CATEGORY, categories=tuple(known), unknown=unknown, optional=True)
-        return Values(known_codes(column, feature), CATEGORY, feature.categories)
+def infer(column: Column) -> Values:
+    """Return the column's values, of the kind that the command says or that its cells show; raises `BadData`."""
     said_number = column.name in column.reading.number
     if column.name in column.reading.category:
         return _categories(column, MAX_CATEGORIES)

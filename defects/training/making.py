@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,8 +89,10 @@ class Maker:
         return classifier
 
     def _errors(self) -> AbstractContextManager[None]:
-        pipeline = self.recipe.pipeline
-        return nullcontext() if pipeline is None else users_errors(f"--pipeline {pipeline}")
+        """Make one line of whatever a library, or the user's own code, raises."""
+        recipe = self.recipe
+        own = f"--estimator {recipe.estimator}" if recipe.pipeline is None else f"--pipeline {recipe.pipeline}"
+        return users_errors(own)
 
     def _fitted(self, chosen: Any) -> Fitted:
         table = self.table

@@ -19,7 +19,9 @@ CALIBRATIONS = ("sigmoid", "temperature")
 ONLY_WITH_DATA = (
     "category", "number", "ignore", "allow_unknown", "encoding", "decimal", "na", "group", "time", "weight", "model",
 )  # fmt: skip
-ONLY_FOR_TRAINING = ("pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight")
+ONLY_FOR_TRAINING = (
+    "estimator", "pipeline", "set", "class_weight", "calibrate", "cv", "group", "time", "weight", "allow_unknown",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,10 @@ def _check_recipe(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     """End with a usage error where options of training don't go together, or a library is missing."""
     if given.pipeline is not None and given.calibrate is not None:
         parser.error("--calibrate: is for --estimator; let your function return a CalibratedClassifierCV instead")
-    if given.estimator is not None:
-        for other in ("pipeline", "model"):
-            if getattr(given, other) is not None:
-                parser.error(f"--estimator and --{other}: expected one of them; each says what answers")
-        if problem := missing_extra(given.estimator):
-            parser.error(f"--estimator: {problem}")
+    if given.pipeline is not None and given.estimator is not None:
+        parser.error("--pipeline and --estimator: expected one of them; each says what is fitted")
+    if given.estimator is not None and (problem := missing_extra(given.estimator)):
+        parser.error(f"--estimator: {problem}")
     if given.group is not None and given.time is not None:
         parser.error("--group and --time: expected one of them; each splits the rows in its own way")
 

@@ -81,7 +81,7 @@ def _checked(given: str, made: Any) -> Any:
 
 @contextmanager
 def users_errors(what: str) -> Iterator[None]:
-    """Raise `BadData` with the place in the user's own code for whatever is raised within."""
+    """Raise `BadData` for whatever is raised within, with its place in the user's own code if it is from there."""
     try:
         yield
     except BadData:

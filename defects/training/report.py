@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +13,12 @@ from typing import Any
 from defects import artifact
 from defects.training.card_page import reading, tables
 from defects.training.saving import Place
-from defects.values import one_line, shown
+from defects.values import TURNING, one_line, shown
 
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "log_loss": "log loss",
-}
 MAX_CLASSES, MAX_WARNINGS, MAX_NOTES = 30, 30, 30  # that are printed
 MAX_NAME = 40  # columns of a class's name
 MAX_ALIKE, MAX_NAMES = 2, 10  # warnings of one kind that have lines of their own; names in one line
 MAX_LINE = 2_000  # characters of a warning or a note
-TURNING = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # they turn a line around
 
 
 def report(card: Mapping[str, Any], place: Place, digest: str) -> str:

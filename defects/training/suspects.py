@@ -88,6 +88,8 @@ def leaks(schema: Schema, rows: Rows, labels: Labels) -> list[Finding]:
     ranks, labels = _sample(rows, labels)
     counts = np.bincount(labels)
     frequent = int(len(labels) - counts.max())  # errors of the most frequent class
+    if not frequent:  # a class so rare that no row of it is looked at: every column gives all of these answers
+        return []
     tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES, random_state=SEED)
     found = []
     for place, name in enumerate(schema.names):
@@ -114,7 +116,7 @@ def _percent(share: float) -> str:
 
 
 def _sample(rows: Rows, labels: Labels) -> tuple[Rows, Labels]:
-    """Return at most so many rows, chosen by class, with each column's values replaced by their ranks.
+    """Return at most so many rows, chosen by chance, with each column's values replaced by their ranks.
 
     Trees work in 32 bits; ranks are exact in them.
     """

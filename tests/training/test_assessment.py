@@ -265,6 +265,12 @@ def test_wrong_parameters_are_named(parameters: dict[str, Any], message: str) ->
         pipeline.train(table(rows, labels), Recipe(parameters=parameters), quiet)
 
 
+def test_what_a_library_raises_with_an_error_of_its_own_is_one_line() -> None:
+    labels, rows = answered(60, 2)
+    with pytest.raises(BadData, match=r"^--estimator lightgbm: LightGBMError: .*num_leaves.*$"):
+        pipeline.train(table(rows, labels), Recipe("lightgbm", parameters={"num_leaves": 1}), quiet)
+
+
 def test_sums_agree_with_a_plain_count() -> None:
     labels, probabilities = answered(50, 3)
     sums = total(labels, Answers.of(probabilities, labels), 3)

@@ -342,6 +342,22 @@ def test_a_class_without_rows_is_said_and_one_that_the_model_does_not_know_is_re
         bring(path, tmp_path / "more.csv")
 
 
+def test_false_and_true_are_no_numbers_of_sorted_labels(holdout: Path, tmp_path: Path) -> None:
+    """A model of `survived == "no"` would be turned around; of 0 and 1 it is known which is which."""
+    model = DecisionTreeClassifier(max_depth=2).fit(known()[NUMBERS].fillna(0), known().survived == "no")
+    path = saved(model, tmp_path)
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].fillna(0)
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    with pytest.raises(BadData, match="is no class of the model; expected one among 'False', 'True'"):
+        bring(path, tmp_path / "texts.csv")
+    answers = frame["survived"] == "no"
+    frame.assign(survived=answers.astype(int)).to_csv(tmp_path / "numbers.csv", index=False)
+    made = bring(path, tmp_path / "numbers.csv")
+    assert served(made)[0].schema.labels == (False, True)
+    assert made.card["metrics"]["accuracy"] == pytest.approx(model.score(frame[NUMBERS], answers))
+
+
 # --- own files of XGBoost and LightGBM, pickles --------------------------------------------------------------------
 
 
@@ -460,6 +476,21 @@ def test_an_option_that_names_no_column_is_refused(names: list[str] | None, hold
         brought.read(loaded, holdout, "survived", Reading(ignore=("tickets",)))
     with pytest.raises(BadData, match=r"column 'survive'.*; expected .* did you mean 'survived'\?"):
         brought.read(loaded, holdout, "survive", Reading())
+
+
+def test_a_column_that_the_model_takes_can_not_be_ignored(holdout: Path, tmp_path: Path) -> None:
+    loaded = importing.load(saved(fit(DecisionTreeClassifier(max_depth=2), NUMBERS), tmp_path), trust_pickle=False)
+    with pytest.raises(BadData, match=f"was fitted on a column '{NUMBERS[0]}'; expected it, and not --ignore"):
+        brought.read(loaded, holdout, "survived", Reading(ignore=(NUMBERS[0], "ticket")))
+    frame = pd.read_csv(holdout)
+    frame[NUMBERS] = frame[NUMBERS].astype(object)
+    frame.loc[3, NUMBERS[0]] = "?"
+    frame.loc[4, NUMBERS[1]] = "2026-01-31"
+    frame.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.raises(BadData) as raised:
+        brought.read(loaded, tmp_path / "wrong.csv", "survived", Reading())
+    assert "--na '?'" in str(raised.value)
+    assert "--ignore" not in str(raised.value)
 
 
 def test_a_column_without_any_value_is_refused(holdout: Path, tmp_path: Path) -> None:

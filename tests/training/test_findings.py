@@ -97,6 +97,13 @@ def test_a_leak_is_seen_where_one_class_is_rare() -> None:
     assert of_table(noise(4_000)[0], labels) == []
 
 
+def test_no_column_is_a_leak_where_no_row_of_the_rare_class_is_looked_at() -> None:
+    rows, labels = noise(60_000, 2)
+    labels[:] = 0
+    labels[:3] = 1
+    assert suspects.leaks(schema(2), rows, labels) == []
+
+
 def test_values_that_32_bits_do_not_tell_apart_leak_too() -> None:
     rows, labels = noise(300)
     rows[:, 0] = 1.7e15 + labels

@@ -138,6 +138,16 @@ def test_a_champion_that_may_know_the_rows_is_said_to(
     assert ("champion_saw_rows" in kinds) == (seen == "some")
 
 
+def test_a_champion_that_was_fitted_elsewhere_is_not_said_to_know_the_rows_on_which_it_was_assessed(
+    champion: Path,
+) -> None:
+    brought = artifact.load(champion)
+    brought.card["split"] = {"how": "given", "fitted_rows": 0, "held_out_rows": 600, "held_out_share": 1.0}
+    card = pipeline.train(table(), FAST, quiet, Gate(brought, "champion", 0.5)).card
+    assert card["comparison"]["seen"] == "unknown"
+    assert "champion_saw_rows" not in [finding["kind"] for finding in card["warnings"]]
+
+
 IN_ONE_PROCESS = """
 import contextlib, io, json, sys
 from datetime import UTC, datetime, timedelta

@@ -302,19 +302,6 @@ def test_what_is_ignored_is_not_looked_at(tmp_path: Path) -> None:
     assert dataset.read(file, "d", Reading(ignore=("id",))).schema.names == ("c",)
 
 
-def test_a_fitted_model_may_know_the_categories(tmp_path: Path) -> None:
-    file = csv_of(tmp_path, {"a": ["red", "blue", "red", ""], "n": [1, 2, 1, 2]})
-    known: dict[str, tuple[str, ...]] = {"a": ("white", "red", "blue")}
-    table = dataset.table_of(dataset.read_columns(file, "d"), "d", known)
-    assert table.schema.features[0].categories == known["a"]
-    np.testing.assert_array_equal(table.features[:, 0], [1, 2, 1, math.nan])
-    known["a"] = ("white", "red")
-    with pytest.raises(BadData, match="column 'a', row 2: 'blue' is unknown; expected one of 'white', 'red'"):
-        dataset.table_of(dataset.read_columns(file, "d"), "d", known)
-    lenient = dataset.read_columns(file, "d", Reading(allow_unknown=("a",)))
-    np.testing.assert_array_equal(dataset.table_of(lenient, "d", known).features[:, 0], [1, math.nan, 1, math.nan])
-
-
 def test_cells_are_coded_by_categories_that_are_known() -> None:
     def column(*cells: str | None) -> Column:
         return Column(Path("t.csv"), "a", pa.chunked_array([pa.array(cells, pa.large_string())]), typed=False)

@@ -33,13 +33,10 @@ def test_columns_may_be_given_in_one_option_or_in_several() -> None:
             ((*DATA, "--model", "m.skops", f"--{name}", value), f"--{name}: is for a model that is fitted here")
             for name, value in {
                 "set": "a=1", "class-weight": "balanced", "calibrate": "sigmoid", "cv": "5", "pipeline": "a:b",
-                "group": "a", "time": "a", "weight": "a",
+                "group": "a", "time": "a", "weight": "a", "estimator": "random-forest", "allow-unknown": "a",
             }.items()
         ),
-        *(
-            ((*DATA, f"--{name}", "a:b", "--estimator", "random-forest"), f"--estimator and --{name}: expected one")
-            for name in ("pipeline", "model")
-        ),
+        ((*DATA, "--pipeline", "a:b", "--estimator", "random-forest"), "--pipeline and --estimator: expected one"),
         ((*DATA, "--group", "a", "--time", "b"), "--group and --time: expected one of them"),
         (("--cv", "1"), "--cv: '1' is not a whole number from 2 to 50"),
         (("--set", "=3"), "--set: '=3' is not NAME=VALUE"),
