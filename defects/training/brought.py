@@ -23,7 +23,7 @@ from defects.training import tables
 from defects.training.bad_data import BadData, Problems, shown
 from defects.training.categories import category_texts
 from defects.training.conversion import classifier_of
-from defects.training.dataset import Table, source_of, title_of
+from defects.training.dataset import Table, refuse_unknown, source_of, title_of
 from defects.training.encoders import categories_of
 from defects.training.ensembles import sees_32_bits
 from defects.training.fitted import Fitted
@@ -120,6 +120,7 @@ def _columns(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[
     if names is None:
         return _unnamed(loaded, data, label, reading)
     header = tables.read_contents(data, Choice(names=[label]), reading).header
+    refuse_unknown(data, reading.said(label), header)
     there = {name.replace(" ", "_"): name for name in header} | {name: name for name in header}  # as LightGBM has them
     wanted = [there.get(name, name) for name in names]
     if ignored := [name for name in wanted if name in reading.ignore]:
@@ -136,8 +137,7 @@ def _columns(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[
 
 def _unnamed(loaded: Loaded, data: Path, label: str, reading: Reading) -> tuple[Contents, list[Column]]:
     contents = tables.read_contents(data, Choice(without=reading.ignore, kept=[label]), reading)
-    if label not in contents.columns:
-        raise BadData(f"{data}: no column {label!r}; expected the label {tables.among(label, contents.header)}")
+    refuse_unknown(data, reading.said(label), contents.header)
     columns = [column for name, column in contents.columns.items() if name != label]
     width = getattr(loaded.model, "n_features_in_", len(columns))
     if len(columns) != width:

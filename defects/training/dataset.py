@@ -69,10 +69,7 @@ def _read_columns(path: Path, label: str, reading: Reading) -> Contents:
     _refuse_twice(path, said)
     names = list(dict.fromkeys(name for name, _ in said))
     contents = tables.read_contents(path, Choice(without=reading.ignore, kept=names), reading)
-    for name, role in said:
-        if name not in contents.header:
-            what = "expected the label column" if role == "--label" else f"{role}: expected it"
-            raise BadData(f"{path}: no column {name!r}; {what} {among(name, contents.header)}")
+    refuse_unknown(path, said, contents.header)
     if not len(contents.columns[label].cells):
         raise BadData(f"{path}: has no rows; expected at least two for each class")
     reasons = {name: left_out.reason(column) for name, column in contents.columns.items() if name not in names}
@@ -81,6 +78,14 @@ def _read_columns(path: Path, label: str, reading: Reading) -> Contents:
         what = "only the label column" if len(contents.header) == 1 else "no feature besides the label column"
         raise BadData(f"{path}: has {what} {label!r}; expected at least one feature column")
     return replace(contents, columns=kept, notes=(*contents.notes, *filter(None, reasons.values())))
+
+
+def refuse_unknown(path: Path, said: Sequence[tuple[str, str]], header: Sequence[str]) -> None:
+    """Raise `BadData` for a column that the command names, and the file does not have."""
+    for name, role in said:
+        if name not in header:
+            what = "expected the label column" if role == "--label" else f"{role}: expected it"
+            raise BadData(f"{path}: no column {name!r}; {what} {among(name, header)}")
 
 
 def _refuse_twice(path: Path, said: Sequence[tuple[str, str]]) -> None:

@@ -495,6 +495,17 @@ def test_what_is_no_fitted_classifier_is_refused_in_one_line(name: str, holdout:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("names", [NUMBERS, None])
+def test_an_option_that_names_no_column_is_refused(names: list[str] | None, holdout: Path, tmp_path: Path) -> None:
+    frame = known()[NUMBERS]
+    model = DecisionTreeClassifier(max_depth=2).fit(frame if names else frame.to_numpy(), known().survived)
+    loaded = importing.load(saved(model, tmp_path), trust_pickle=False)
+    with pytest.raises(BadData, match=r"no column 'tickets'; --ignore: expected it among .* did you mean 'ticket'\?"):
+        brought.read(loaded, holdout, "survived", Reading(ignore=("tickets",)))
+    with pytest.raises(BadData, match=r"column 'survive'.*; expected .* did you mean 'survived'\?"):
+        brought.read(loaded, holdout, "survive", Reading())
+
+
 def test_a_column_that_the_model_takes_can_not_be_ignored(holdout: Path, tmp_path: Path) -> None:
     loaded = importing.load(saved(fit(DecisionTreeClassifier(max_depth=2), NUMBERS), tmp_path), trust_pickle=False)
     with pytest.raises(BadData, match=f"was fitted on a column '{NUMBERS[0]}'; expected it, and not --ignore"):
