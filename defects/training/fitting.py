@@ -48,3 +48,14 @@ def probabilities_of(pipeline: Any, rows: Rows, classes: int) -> Probabilities:
     found = np.zeros((len(rows), classes))
     found[:, pipeline.classes_] = pipeline.predict_proba(rows)
     return found
+
+
+def checked(probabilities: Probabilities, classes: int) -> Probabilities:
+    """Return probabilities that are some; raises `BadData` where a parameter has made other numbers of them."""
+    whole = probabilities.shape[1:] == (classes,) and (np.abs(probabilities.sum(axis=1) - 1) <= 1e-3).all()
+    if whole and (probabilities >= 0).all():
+        return probabilities
+    raise BadData(
+        "the model's answers are no probabilities, which are numbers from 0 to 1 with the sum 1 for each row; "
+        "expected other parameters (--set), or a model that is a classifier"
+    )

@@ -25,6 +25,7 @@ from defects.training.dataset import BadData, Table
 from defects.training.evaluation import reference
 from defects.training.export import Engine, export
 from defects.training.findings import Finding
+from defects.training.fitting import checked
 from defects.training.gate import Gate, warnings
 from defects.training.importing import Loaded
 from defects.training.making import Maker, parameters_of
@@ -62,7 +63,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
             fitted = maker.made(parts.fitted)
         scoring.use_one_thread(fitted.pipeline)
         with progress(f"evaluating on {len(test_x):,} held-out rows"):
-            probabilities = fitted.predict_proba(test_x)
+            probabilities = checked(fitted.predict_proba(test_x), len(schema.classes))
             assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
         if recipe.calibrate:
             assessed["calibration"] = found = calibration.assessed(
@@ -102,7 +103,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     rows = table.features.astype(np.float64)
     parts = Split(np.arange(0), np.arange(len(rows)), "given")
     with progress(f"evaluating on {len(rows):,} rows"):
-        probabilities = fitted.predict_proba(rows)
+        probabilities = checked(fitted.predict_proba(rows), len(schema.classes))
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
     assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:

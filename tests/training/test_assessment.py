@@ -250,6 +250,13 @@ def test_parameters_of_the_estimator_are_set_and_kept() -> None:
     assert (kept["n_estimators"], kept["max_depth"], kept["criterion"]) == (7, None, "entropy")
 
 
+def test_a_parameter_that_makes_no_probabilities_is_refused() -> None:
+    labels, rows = answered(200, 2)
+    recipe = Recipe("xgboost", parameters={"objective": "reg:squarederror", "n_estimators": 3})
+    with pytest.raises(BadData, match="answers are no probabilities, .*; expected other parameters"):
+        pipeline.train(table(rows, labels), recipe, quiet)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
