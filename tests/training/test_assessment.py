@@ -21,7 +21,7 @@ from defects.training.bootstrap import Answers, Bootstrap, total
 from defects.training.dataset import BadData, Table
 from defects.training.estimators import ESTIMATORS
 from defects.training.evaluation import HeldOut, calibration_error, evaluate, reliability
-from defects.training.fitting import fit, row_weights
+from defects.training.fitting import checked, fit, row_weights
 from defects.training.importances import MAX_FEATURES, importances
 from defects.training.options import Recipe
 
@@ -250,11 +250,11 @@ def test_parameters_of_the_estimator_are_set_and_kept() -> None:
     assert (kept["n_estimators"], kept["max_depth"], kept["criterion"]) == (7, None, "entropy")
 
 
-def test_a_parameter_that_makes_no_probabilities_is_refused() -> None:
-    labels, rows = answered(200, 2)
-    recipe = Recipe("xgboost", parameters={"objective": "reg:squarederror", "n_estimators": 3})
-    with pytest.raises(BadData, match="answers are no probabilities, .*; expected other parameters"):
-        pipeline.train(table(rows, labels), recipe, quiet)
+@pytest.mark.parametrize("answer", [[1.2, -0.2], [0.7, 0.7], [np.nan, np.nan], [0.2, 0.3, 0.5]])
+def test_answers_that_are_no_probabilities_are_refused(answer: list[float]) -> None:
+    with pytest.raises(BadData, match="answers are no probabilities"):
+        checked(np.array([answer]), 2)
+    assert checked(np.array([[0.25, 0.75]]), 2).shape == (1, 2)
 
 
 @pytest.mark.parametrize(
