@@ -69,7 +69,8 @@ class Fitted:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what an encoder warns of that ignores unknown categories, as it was told to."""
-    with warnings.catch_warnings():
+    """Leave out what an encoder warns of that ignores unknown categories, as it was told to, and scikit-learn's own
+    look for infinities."""
+    with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
         warnings.filterwarnings("ignore", UNKNOWN_CATEGORIES, UserWarning)
         yield

@@ -177,7 +177,7 @@ def test_infinite_ranges_end_the_run_with_one_line(tmp_path: Path) -> None:
         (model(own(low="1")), "schema.features.0.low: Input should be a valid number, got 1"),
         (model(own(low=True)), "schema.features.0.low: Input should be a valid number, got True"),
         (model(own(colour="red")), "unknown key 'colour'"),
-        (model(own(kind="colour")), "kind is 'colour'; expected number or boolean"),
+        (model(own(kind="colour")), "kind is 'colour'; expected number, boolean or category"),
         (model({**own(), "features": [{"name": str(i)} for i in range(100_000)]}), "at most 4096 items"),
         (model({**own(), "features": []}), "schema.features: List should have at least 1 item"),
         (model({**own(), "features": {}}), "schema.features: Input should be a valid list"),

@@ -581,7 +581,7 @@ def test_every_scenario_that_comes_along_is_sound() -> None:
         assert set(plan.phase_of(plan.times)) == set(range(len(loaded.phases)))
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.xlsx", "rows.csv.gz"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.xlsx", "rows.json.gz"])
 def test_a_payload_of_no_known_format_is_refused_with_those_that_are_known(tmp_path: Path, name: str) -> None:
     done = run(tmp_path, "locust", *FILE, "--headless", "--host", NOBODY, "--payload", tmp_path / name)
     assert done.returncode == 3
