@@ -135,7 +135,8 @@ class Outcome:
         answer = answers[-1]
         assert answer.status in statuses, answer
         assert_error(answer, answer.status)
-        assert answer.headers["connection"] == "close"
+        if answer.status != 404:  # which needs no body, so it may leave before there is anything to refuse
+            assert answer.headers["connection"] == "close"
         assert self.ended
         return answer
 
