@@ -27,6 +27,7 @@ from defects.training.dataset import Table, refuse_unknown, source_of, title_of
 from defects.training.encoders import categories_of
 from defects.training.ensembles import sees_32_bits
 from defects.training.fitted import Fitted
+from defects.training.fitting import are_probabilities
 from defects.training.given_labels import GivenLabels, better_order, given_labels
 from defects.training.importing import PANDAS_CATEGORIES, Loaded, takes_pandas_categories
 from defects.training.inferring import all_missing, infer
@@ -67,10 +68,12 @@ def read(loaded: Loaded, data: Path, label: str, reading: Reading) -> Brought:
     problems.refuse()
     labels = given_labels(loaded, contents.columns[label])
     asked = _asked(loaded, labels, parts, data, label)
-    for place, values in known.items():  # numbers of which the encoder refuses others
-        if parts[place].feature.kind == NUMBER and asked.refuses(place):
-            parts[place] = _category(columns[place], values)
-    settled = _asked(loaded, labels, parts, data, label).settled()
+    numbered = [place for place in known if parts[place].feature.kind == NUMBER and asked.refuses(place)]
+    if numbered:  # the encoder refuses other numbers than those that it knows
+        for place in numbered:
+            parts[place] = _category(columns[place], known[place])
+        asked = _asked(loaded, labels, parts, data, label)
+    settled = asked.settled()
     notes = (*loaded.notes, *contents.notes, *labels.notes)
     held = settled.schema.held(np.column_stack([part.values for part in parts]))
     table = Table(held, labels.indices, settled.schema, source_of(contents, label, len(held)), notes=notes)
@@ -269,6 +272,6 @@ class _Asked:
 def _answer(fitted: Fitted, rows: Rows) -> Probabilities:
     answered = fitted.predict_proba(rows)
     width = len(fitted.schema.classes)
-    if answered.shape != (len(rows), width) or not (np.abs(answered.sum(axis=1) - 1) <= 1e-3).all():
+    if len(answered) != len(rows) or not are_probabilities(answered, width):
         raise ValueError(f"predict_proba gives no probabilities of {width} classes, which add up to 1 in each row")
     return answered

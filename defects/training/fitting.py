@@ -50,10 +50,15 @@ def probabilities_of(pipeline: Any, rows: Rows, classes: int) -> Probabilities:
     return found
 
 
+def are_probabilities(answered: Probabilities, classes: int) -> bool:
+    """Tell whether a model's answers `[rows, …]` are probabilities of so many classes."""
+    whole = answered.shape[1:] == (classes,) and (np.abs(answered.sum(axis=1) - 1) <= 1e-3).all()
+    return bool(whole and (answered >= 0).all())
+
+
 def checked(probabilities: Probabilities, classes: int) -> Probabilities:
     """Return probabilities that are some; raises `BadData` where a parameter has made other numbers of them."""
-    whole = probabilities.shape[1:] == (classes,) and (np.abs(probabilities.sum(axis=1) - 1) <= 1e-3).all()
-    if whole and (probabilities >= 0).all():
+    if are_probabilities(probabilities, classes):
         return probabilities
     raise BadData(
         "the model's answers are no probabilities, which are numbers from 0 to 1 with the sum 1 for each row; "

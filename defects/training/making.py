@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.pipeline import Pipeline
 
 from defects.decoding import FRAME, ROWS, Decoder
-from defects.schema import Schema
+from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
 from defects.training import calibration, folds
 from defects.training.conversion import classifier_of
@@ -48,12 +48,12 @@ class Maker:
         if method is None:
             return fitted
         scored = ((chosen[tested], self._fitted(chosen[known])) for known, tested in self._folds(chosen, method))
-        data = (self._rows, self.table.labels, self.table.weights)
+        data = (self.rows, self.table.labels, self.table.weights)
         return Fitted(calibration.calibrate(method, fitted.pipeline, scored, data), self._decode)
 
     def answer(self, chosen: Any, tested: Any) -> Probabilities:
         """Return the probabilities of some rows by a model of other ones."""
-        return probabilities_of(self.made(chosen), self._rows[tested], len(self.schema.classes))
+        return probabilities_of(self.made(chosen), self.rows[tested], len(self.schema.classes))
 
     def to_json(self) -> dict[str, Any]:
         """Return what the card says of what is fitted."""
@@ -66,7 +66,8 @@ class Maker:
         return made
 
     @cached_property
-    def _rows(self) -> Any:
+    def rows(self) -> Rows:
+        """The table's rows, as pipelines are fitted on them."""
         return self.table.features.astype(np.float64)
 
     @cached_property
@@ -100,7 +101,7 @@ class Maker:
         given = None if table.weights is None else table.weights[chosen]
         weights = row_weights(table.labels[chosen], given, self.recipe.class_weight)
         with self._errors():
-            fit(made, self._decode(self._rows[chosen]), table.labels[chosen], weights)
+            fit(made, self._decode(self.rows[chosen]), table.labels[chosen], weights)
         return Fitted(made, self._decode)
 
     def _folds(self, chosen: Any, method: str) -> Iterator[Any]:

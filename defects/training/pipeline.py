@@ -55,9 +55,8 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
     if gate is not None:
         gate.check(schema)
     parts = split(table, recipe.test_share, recipe.seed)
-    rows, labels = table.features.astype(np.float64), table.labels
-    fit_x, test_x = rows[parts.fitted], rows[parts.held]
     maker = Maker(table, recipe, schema)
+    fit_x, test_x = maker.rows[parts.fitted], maker.rows[parts.held]
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds rows up, only to see whether they are finite
         with progress(f"fitting {maker.name} on {len(fit_x):,} rows of {fit_x.shape[1]} features"):
             fitted = maker.made(parts.fitted)
@@ -85,7 +84,7 @@ def train(table: Table, recipe: Recipe, progress: Progress, gate: Gate | None = 
         **assessed,
         "command": [*recipe.arguments],
     }
-    distribution = reference(schema, fit_x, labels[parts.fitted], probabilities)
+    distribution = reference(schema, fit_x, table.labels[parts.fitted], probabilities)
     return Trained(*_made(table, schema, engine, described, distribution), fitted.pipeline)
 
 
@@ -103,7 +102,7 @@ def bring(brought: Brought, loaded: Loaded, recipe: Recipe, progress: Progress, 
     rows = table.features.astype(np.float64)
     parts = Split(np.arange(0), np.arange(len(rows)), "given")
     with progress(f"evaluating on {len(rows):,} rows"):
-        probabilities = checked(fitted.predict_proba(rows), len(schema.classes))
+        probabilities = fitted.predict_proba(rows)
         assessed = assess(table, parts, probabilities, fitted.predict_proba, recipe)
     assessed["warnings"][:0] = [Finding("version", "", text).to_json() for text in loaded.versions]
     if gate is not None:
