@@ -28,7 +28,7 @@ MAX_SHOWN = 10  # categories in a message
 # their square, that square times the categories.
 MAX_CLOSE, CLOSE_LENGTH, MAX_COMPARED = 50, 3, 10_000
 _NAMED = frozenset({str, int, float})  # types of JSON's values that may name a category
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")  # as text, of those that are exact in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Feature:
     @property
     def integers(self) -> bool:
         """Whether all categories are integers as text, so that JSON may have them as numbers too."""
-        return bool(self.categories) and all(map(_INTEGER.fullmatch, self.categories))
+        return bool(self.categories) and all(map(INTEGER.fullmatch, self.categories))
 
     def problem_with(self, value: Any, field: str) -> Problem:
         """Return what is wrong with a number, or a missing one, that `field` may not have."""
@@ -215,7 +215,7 @@ class Codes:
         # The codes of what tensors have: texts, and UTF-8.
         self.by_element: Mapping[Any, float] = missing | texts | {name.encode(): code for name, code in texts.items()}
         self._unknown_is_missing = feature.unknown == MISSING
-        self._kinds = _NAMED if any(type(name) is int for name in self._codes) else frozenset({str})
+        self._kinds = _NAMED if feature.integers else frozenset({str})
 
     def __call__(self, value: Any) -> float | None:
         """Return the code of a value; `None` where it is missing, or unknown and so missing. Raises `KeyError`."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from defects.schema import Rows
 from defects.scoring import Probabilities
 from defects.training import suspects
 from defects.training.bootstrap import Bootstrap
@@ -15,11 +14,9 @@ from defects.training.cross_validation import cross_validate
 from defects.training.dataset import Table
 from defects.training.evaluation import HeldOut, evaluate
 from defects.training.findings import of_model
-from defects.training.importances import MAX_FEATURES, importances
+from defects.training.importances import MAX_FEATURES, Predict, importances
 from defects.training.options import Recipe
 from defects.training.splitting import Split, splits
-
-Predict = Callable[[Rows], Probabilities]
 
 
 def held_out(table: Table, parts: Split, seed: int) -> HeldOut:
@@ -59,8 +56,6 @@ def assess(
 
 
 def cross_validated(table: Table, recipe: Recipe, answer: Callable[[Any, Any], Probabilities]) -> dict[str, Any]:
-    """Return the card's `cross_validation`, where one is asked for; `answer` fits and predicts, by numbers of rows."""
-    if not recipe.folds:
-        return {}
+    """Return the card's `cross_validation` with the recipe's folds; `answer` fits and predicts, by numbers of rows."""
     found = splits(table, recipe.folds, recipe.seed)
     return {"cross_validation": cross_validate(answer, table.labels, found)}

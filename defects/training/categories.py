@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from defects.features import Codes, Feature
+from defects.features import INTEGER, Codes, Feature
 from defects.problems import field_name
 from defects.training.bad_data import shown
 from defects.training.columns import Floats, Texts, check_type, encoded, texts
 from defects.training.tables import Column
 
-_INTEGER = re.compile(r"0|-?[1-9]\d{0,14}", re.ASCII)
 _WHOLE = re.compile(r"(0|-?[1-9]\d{0,14})(\.0*)?", re.ASCII)
 
 
@@ -57,7 +56,7 @@ def _merged(names: Sequence[str], found: Texts) -> Texts:
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Return categories in order: by value where all are integers, else by code points."""
-    integers = all(map(_INTEGER.fullmatch, names))
+    integers = all(map(INTEGER.fullmatch, names))
     return tuple(sorted(names, key=int) if integers else sorted(names))
 
 

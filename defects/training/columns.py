@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from defects.features import LARGEST
+from defects.training.bad_data import BadData, shown
 from defects.training.precision import EXACT_INTEGERS
-from defects.training.tables import BadData, Column, shown
+from defects.training.tables import Column
 
 # What counts as a missing measurement in text; a label is missing only where its cell is empty.
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "#N/A")

@@ -12,10 +12,8 @@ from defects.training.evaluation import HeldOut
 FEW_ROWS = 30  # held-out rows of a class, below which its figures say little
 NOTHING = 1.01  # times the majority's log loss: a model that has learnt nothing is as good, but for rounding
 IMBALANCED = 0.9  # share of the most frequent class, from which on accuracy says little
-
-
-FIRST = ("no_better", "leakage", "probabilities", "never_predicted")
-LAST = ("few_rows", "constant")
+FIRST = ("no_better", "leakage", "probabilities", "never_predicted")  # kinds, in the order of their weight
+LAST = ("few_rows", "constant")  # those that many classes or columns may have
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from defects.kinds import BOOLEAN, INTEGER, NUMBER, TEXT
+from defects.training.bad_data import shown
 from defects.training.columns import TRUTHS, check_type, encoded, merged
-from defects.training.tables import Column, shown
+from defects.training.tables import Column
 
 FEW_CLASSES = 5  # are classes, also where one has one row; more where they come twice on average
 FEW_NUMBERS = 20  # are classes, however few rows each of them has,

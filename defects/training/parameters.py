@@ -7,8 +7,8 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
+from defects.training.bad_data import among
 from defects.training.dataset import BadData
-from defects.training.tables import among
 
 # Those that this project sets itself: how they are given instead.
 ELSEWHERE = {

@@ -24,7 +24,7 @@ from defects.training.dialects import NAMES, is_number
 from defects.training.formats import PARQUET, TABLE, Format, is_table
 from defects.training.reading import AS_WRITTEN, Reading
 
-__all__ = ["BadData", "Column", "Contents", "Reading", "among", "is_table", "read", "read_contents", "shown"]
+__all__ = ["BadData", "Choice", "Column", "Contents", "is_table", "read", "read_contents"]
 
 ROWS_AT_ONCE = 10_000  # that a CSV's cells are Python objects
 EXTENSION = b"ARROW:extension:name"  # in a field's metadata, for a type that only another library knows
