@@ -72,7 +72,7 @@ lock:  ## Resolve the dependencies anew
 	@compile() { $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-package warehouse-defects --custom-compile-command "make lock" $(ARGS) \
 	    --extra "$$1" --output-file "requirements/$$1.txt" pyproject.toml "$${@:2}"; }; \
-	compile dev; compile serve --constraint requirements/dev.txt; compile clients; \
+	compile dev; compile serve --extra history --extra storage --constraint requirements/dev.txt; compile clients; \
 	compile serve-sklearn --constraint requirements/dev.txt; compile load --constraint requirements/dev.txt; \
 	compile datasets --constraint requirements/dev.txt
 

@@ -14,7 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from defects import files
@@ -24,6 +34,7 @@ PREFIX = "DEFECTS_"
 FROM_FILE = "_FILE"
 MAX_FILE = 1 << 16  # bytes
 MAX_SHOWN = 200  # characters of a path or a name
+MAX_KNOWN = 500  # of all names of settings
 # What Kubernetes adds to every pod for each Service of its namespace, such as one that is called defects-db: the ends
 # of the names, and the values. Kubernetes calls these variables service links.
 SERVICE_LINKS = (
@@ -90,6 +101,12 @@ class Settings(BaseModel):
     )
     model_digest: Digest | None = _setting(
         "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
+    )
+    model_uri: str | None = _setting(
+        "MODEL_URI",
+        None,
+        "Where the artifact to serve is fetched from at the start, instead of `MODEL_DIR`: `s3://…`, `gs://…`, "
+        "`az://…` or `https://…`; needs the extra `storage`.",
     )
     model_wait_seconds: float = _setting(
         "DEFECTS_MODEL_WAIT_SECONDS",
@@ -171,6 +188,39 @@ class Settings(BaseModel):
     )
     k_revision: Name | None = _setting("K_REVISION", None, "Name of the revision; Knative sets it.")
     named_revision: Name = _setting("DEFECTS_REVISION", "local", "Name of the revision where Knative sets none.")
+    database_url: SecretStr | None = _setting(
+        "DEFECTS_DATABASE_URL",
+        None,
+        "Database for predictions and outcomes: `postgresql://…`, or `sqlite:///file` for a single replica. Secret. "
+        "Without it nothing is recorded.",
+    )
+    history: Literal["buffered", "acknowledged"] = _setting(
+        "DEFECTS_HISTORY",
+        "buffered",
+        "`buffered`: an answer does not wait for its record, which may be dropped. `acknowledged`: it leaves when its "
+        "record is committed.",
+    )
+    history_share: float = _setting(
+        "DEFECTS_HISTORY_SHARE",
+        1.0,
+        "Share of requests that are recorded, chosen by request id, so that replicas agree.",
+        ge=0,
+        le=1,
+    )
+    history_features: bool = _setting(
+        "DEFECTS_HISTORY_FEATURES", True, "`0` leaves the values of features out of the records."
+    )
+    cache_url: SecretStr | None = _setting(
+        "DEFECTS_CACHE_URL",
+        None,
+        "Redis where replicas share probabilities of models that scikit-learn scores: `redis://…` or `rediss://…`; "
+        "needs the extra `cache`. Secret.",
+    )
+    cache_onnx: bool = _setting(
+        "DEFECTS_CACHE_ONNX",
+        False,
+        "`1` uses the cache for models that ONNX Runtime scores too, where it costs more than it saves.",
+    )
     build: bool = _setting(
         "DEFECTS_BUILD",
         False,
@@ -190,6 +240,24 @@ class Settings(BaseModel):
             if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise ValueError(f"expected a path that can be looked up ({error.strerror})") from None
         return path
+
+    @field_validator("database_url", "cache_url")
+    @classmethod
+    def _has_a_known_scheme(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Refuse a URL of another kind of database; whether it can be reached is seen later."""
+        schemes = ("postgresql", "postgres", "sqlite") if info.field_name == "database_url" else ("redis", "rediss")
+        if url is not None and not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError("unknown scheme")  # the message is the description's, for the value is secret
+        return url
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse settings of which only one can hold."""
+        if self.model_uri is not None and self.model_dir is not None:
+            raise BadSetting("MODEL_URI: set beside MODEL_DIR; expected one of them")
+        if self.history == "acknowledged" and self.database_url is None:
+            raise BadSetting("DEFECTS_HISTORY: is acknowledged, without DEFECTS_DATABASE_URL; expected a database")
+        return self
 
     @property
     def served_name(self) -> str:
@@ -273,7 +341,7 @@ def _is_service_link(name: str, value: str) -> bool:
 def _suggestion(name: str, known: Sequence[str]) -> str:
     platforms = name.removeprefix(PREFIX).removesuffix(FROM_FILE)  # PORT, for who writes DEFECTS_PORT
     close = [platforms] if platforms in known else difflib.get_close_matches(name[:MAX_SHOWN], known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {one_line(', '.join(known), MAX_KNOWN)}"
 
 
 def _describe(error: Any, field: FieldInfo, value: str | None) -> str:
@@ -291,7 +359,7 @@ def table(settings: type[Settings] = Settings) -> str:
     """Return the settings as a Markdown table."""
     rows = ["| Setting | Default | What it does |", "| --- | --- | --- |"]
     for field in settings.model_fields.values():
-        default = int(field.default) if field.default is False else field.default
+        default = int(field.default) if type(field.default) is bool else field.default
         shown = "" if default is None or is_secret(field) else f"`{default}`"
         rows.append(f"| `{field.alias}` | {shown} | {field.description} |")
     return "\n".join(rows)

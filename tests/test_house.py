@@ -18,6 +18,7 @@ SERVING = (
     "defects.http",
     "defects.protocols",
     "defects.serving",
+    "defects.history",
     "defects.replica",
     "defects.serve",
     "service",
@@ -50,6 +51,8 @@ NEVER = [
     (("defects",), ("loadtests", "benchmarks", "tools")),
     (("defects.protocols",), ("defects.http", "defects.serving")),
     (("defects.serving",), ("defects.http",)),
+    (("defects.http", "defects.protocols", "defects.serving"), ("defects.history",)),  # only where there is a database
+    (("defects.history",), ("defects.http",)),
     (("loadtests",), ("benchmarks",)),
     (("benchmarks",), ("loadtests",)),
     (("tools",), ("loadtests", "benchmarks")),

@@ -156,7 +156,7 @@ SECRET = "postgresql://user:pa55w0rd@db/history"  # noqa: S105 - of nothing
 
 
 class WithSecrets(Settings):
-    """Settings with secrets, which the ones of today have none of."""
+    """Settings with secrets of which one is told apart by a validator that quotes it, and one has a default."""
 
     database_url: SecretStr | None = Field(None, alias="DEFECTS_DATABASE_URL", description="Where history goes.")
     token: Annotated[SecretStr, Field(min_length=60)] | None = Field(
@@ -179,7 +179,9 @@ def test_a_secret_can_be_read_and_is_shown_nowhere() -> None:
     shown = table(WithSecrets)
     assert "| `DEFECTS_DATABASE_URL` |  | Where history goes. |" in shown
     assert "s3cret" not in shown
-    assert table(Settings) in shown
+    assert set(table(Settings).splitlines()) - set(shown.splitlines()) == {
+        line for line in table(Settings).splitlines() if "DEFECTS_DATABASE_URL` " in line
+    }
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,8 @@ def test_a_setting_can_come_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [str(field.alias) for field in Settings.model_fields.values()])
 def test_a_value_that_is_not_utf_8_is_refused_by_name(name: str) -> None:
-    with pytest.raises(BadSetting, match=rf"^{name}: expected text in UTF-8, got '/x\\udcff'$"):
+    got = "" if name in ("DEFECTS_DATABASE_URL", "DEFECTS_CACHE_URL") else r", got '/x\\udcff'"  # these are secret
+    with pytest.raises(BadSetting, match=rf"^{name}: expected text in UTF-8{got}$"):
         Settings.from_environment({name: "/x\udcff"})
 
 

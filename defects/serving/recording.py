@@ -1,0 +1,65 @@
+"""Say what is recorded of an answered prediction, and what predictions need of whoever records it.
+
+`defects/history` implements `Recorder`. It is imported only where there is a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from defects.protocols.v2 import RoundedProbabilities
+from defects.schema import ModelRows
+
+PROTOCOLS = ("json", "v1", "v2", "grpc")  # a record has the place in this list: append, never insert
+
+
+class Answered(NamedTuple):
+    """An answered request: one record for each of its rows."""
+
+    request_id: bytes  # at most 128 bytes of ASCII
+    source: bytes  # which tunnel or site it is from, as the header `x-source` has it; empty where it says nothing
+    protocol: int  # its place in PROTOCOLS
+    ids: Sequence[str]  # of its predictions, 32 hexadecimal digits each
+    rows: ModelRows  # [n, features]
+    probabilities: RoundedProbabilities  # [n, classes], as the answer has them
+    best: Sequence[int]  # the class of each row
+
+
+class KeyedAnswer(NamedTuple):
+    """The answer to a request with an `Idempotency-Key`: the first one that is committed is the answer to all."""
+
+    key: str
+    body_digest: bytes  # SHA-256 of what was asked
+    answer: bytes  # packed by whoever made it
+
+
+Done = Callable[[Exception | None], None]  # called once: with `None`, or with why the records could not be committed
+
+
+class Recorder(Protocol):
+    """Records answered predictions. Everything is called on the event loop, and nothing blocks it."""
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether an answer has to wait until its records are committed."""
+
+    def admit(self) -> None:
+        """Raise what refuses a prediction where its records could not be committed."""
+
+    def record(self, answered: Answered, seconds: float) -> None:
+        """Record a request that was answered within `seconds`, or count that it was dropped; never raises."""
+
+    def commit(self, answered: Answered, seconds: float, timeout: float, done: Done) -> None:
+        """Record a request and call `done` once its records are committed, or in `timeout` seconds at the latest."""
+
+    async def first_answer(self, key: str) -> KeyedAnswer | None:
+        """Return the answer that a key got in the last 24 hours; raises what refuses a prediction."""
+
+    async def commit_once(
+        self, answered: Answered, seconds: float, timeout: float, keyed: KeyedAnswer
+    ) -> KeyedAnswer | None:
+        """Commit records and the answer to their key together; return another answer that the key has got before.
+
+        Nothing is recorded then. Raises what refuses a prediction.
+        """
