@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from defects.protocols.v2 import RoundedProbabilities
 from defects.schema import ModelRows
@@ -35,6 +36,15 @@ class KeyedAnswer(NamedTuple):
 
 
 Done = Callable[[Exception | None], None]  # called once: with `None`, or with why the records could not be committed
+
+
+T = TypeVar("T")
+
+
+def set_unless_done(future: asyncio.Future[T], result: T) -> None:
+    """Set the result of a future; whoever waited for it may have been cancelled meanwhile."""
+    if not future.done():
+        future.set_result(result)
 
 
 class Recorder(Protocol):
