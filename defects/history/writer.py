@@ -58,9 +58,11 @@ class Writer:
         end: Callable[[str], None],
         jobs: Sequence[Job] = JOBS,
         seed: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.acknowledges = acknowledges
         self._threshold = None if share >= 1 else int(share * (1 << 32))
+        self._clock = clock  # of deadlines
         self._metrics, self._end, self._jobs, self._chance = metrics, end, jobs, random.Random(seed)  # noqa: S311
         self._state, self._queue = State(database.name), Queue(registration.layout)
         self._link = Link(database, registration, self._state, self._chance)
@@ -149,7 +151,7 @@ class Writer:
             return
         pending, size = added
         stop = len(pending.records)
-        pending.wait(Waiter(done, time.monotonic() + timeout, keyed, stop - size, stop))
+        pending.wait(Waiter(done, self._clock() + timeout, keyed, stop - size, stop))
         self._wake.set()
 
     # --- its life ---
@@ -259,7 +261,7 @@ class Writer:
         """Refuse those who have waited for too long; runs until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = time.monotonic()
+            now = self._clock()
             for pending in self._unwritten():
                 for waiter in pending.expired(now):
                     self._refuse(waiter)
