@@ -18,9 +18,10 @@ from defects.history.record import Batch
 from defects.history.sqlite_connection import Connection, execute
 from defects.history.sqlite_file import Files
 from defects.history.sqlite_migrating import migrate
-from defects.history.sqlite_records import Inserter, claim, source_no
+from defects.history.sqlite_records import Inserter, claim, source_numbers
 
-READERS = 4  # transactions that read at a time
+READERS = 4  # transactions that read at a time; another one waits
+WAIT_SECONDS = 10.0  # for its turn
 
 MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -67,7 +68,7 @@ class SQLiteDatabase:
     @property
     def _writer(self) -> Connection:
         if self._open_writer is None:
-            raise Unreachable(f"{self._path}: is not open")
+            raise Unreachable(f"{self.name} is not open")
         return self._open_writer
 
     async def open(self) -> None:
@@ -108,11 +109,10 @@ class SQLiteDatabase:
 
     def _write(self, batch: Batch, again: bool, connection: sqlite3.Connection) -> Sequence[int]:
         assert self._inserter is not None  # noqa: S101 - nothing is written before `register`
-        known = self._sources
         with sqlite_connection.transaction(connection):
             lost = claim(connection, batch.keys) if batch.keys else ()
-            sources = {name: known[name] if name in known else source_no(connection, name) for name in batch.sources}
-            numbers = np.array([sources[name] for name in batch.sources], np.int32)
+            sources = source_numbers(connection, batch, self._sources)
+            numbers = np.array([sources.get(name, 0) for name in batch.sources], np.int32)
             self._inserter.insert(connection, batch.without(lost), numbers, again)
         sqlite_file.check_identity(self._path, self._files)  # what is written to a removed file is lost
         self._sources.update(sources)
@@ -138,8 +138,8 @@ class SQLiteDatabase:
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Connection]:
-        async with self._reading:
-            self._writer  # noqa: B018 - raises where the database is not open
+        self._writer  # noqa: B018 - raises where the database is not open
+        async with self._turn():
             reader = self._idle.pop() if self._idle else Connection(self._path, writes=False)
             self._readers.add(reader)
             try:
@@ -150,6 +150,18 @@ class SQLiteDatabase:
                 self._readers.discard(reader)
                 reader.close()  # which interrupts it
                 raise
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._reading.acquire()
+        except TimeoutError:
+            raise Unreachable(f"{READERS} others were reading for {WAIT_SECONDS:g} s") from None
+        try:
+            yield
+        finally:
+            self._reading.release()
 
     async def make_partitions(self, days: int) -> None:
         """Do nothing: SQLite has no partitions."""

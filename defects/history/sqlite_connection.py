@@ -43,6 +43,7 @@ class Connection:
         self._path, self._writes = path, writes
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
         self.lock = asyncio.Lock()  # whoever has begun a transaction has it to themselves
         Thread(target=self._work, name="history", daemon=True).start()
 
@@ -51,20 +52,26 @@ class Connection:
 
         Raises `Unreachable`, `Rejected` or `Unusable`. One whose caller was cancelled is run all the same.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
-        self._calls.put((function, loop, done))
-        return await done
+        return await self._call(function)
 
     def submit(self, function: Callable[[sqlite3.Connection], Any]) -> None:
         """Call a function in the thread, whatever comes of it."""
+        self._call(function).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _call(self, function: Callable[[sqlite3.Connection], Result]) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._calls.put((function, loop, done))
+        done: asyncio.Future[Result] = loop.create_future()
+        if self._closed:
+            done.set_exception(Unreachable("its connection was closed"))
+        else:
+            self._calls.put((function, loop, done))
+        return done
 
     def close(self) -> None:
         """Close the connection once what was given to it is done; interrupts that where it only reads."""
+        if self._closed:
+            return
+        self._closed = True
         if self._connection is not None and not self._writes:
             self._connection.interrupt()
         self._calls.put(None)
@@ -131,12 +138,12 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & PRIMARY
         if code in AGAIN:
-            raise Unreachable(f"{path}: {error}") from error
+            raise Unreachable(str(error)) from error
         if code in DAMAGED:
             raise Unusable(f"history: {path} is damaged, or no SQLite database ({error}); move it away") from error
-        raise Rejected(f"{path}: {error}") from error
+        raise Rejected(str(error)) from error
     except (OverflowError, UnicodeEncodeError) as error:  # of a value
-        raise Rejected(f"{path}: {error}") from error
+        raise Rejected(str(error)) from error
 
 
 @contextmanager
