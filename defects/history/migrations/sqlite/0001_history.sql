@@ -44,7 +44,7 @@ CREATE TABLE early_outcomes (
     class TEXT NOT NULL,
     occurred_at INSTANT NOT NULL,
     received_at INSTANT NOT NULL,
-    replaces INTEGER NOT NULL
+    replaces BOOLEAN NOT NULL
 );
 CREATE INDEX early_outcomes_received ON early_outcomes (received_at);
 CREATE INDEX early_outcomes_prediction ON early_outcomes (prediction_id) WHERE prediction_id IS NOT NULL;
