@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -148,7 +148,8 @@ async def _find_rows(
         requests, numbers = sorted({request for request, _ in some}), sorted({row for _, row in some})
         sql = (
             "SELECT id, model, request_id, row FROM predictions WHERE kind = 0 "
-            f"AND request_id IN ({marks(len(requests))}) AND row IN ({marks(len(numbers), len(requests) + 1)}) ORDER BY id"
+            f"AND request_id IN ({marks(len(requests))}) AND row IN ({marks(len(numbers), len(requests) + 1)}) "
+            "ORDER BY id"
         )
         for row in await transaction.fetch(sql, *requests, *numbers):
             by_row[row["request_id"], row["row"]] = Prediction(row["id"], row["model"])

@@ -34,10 +34,7 @@ class Verdict(NamedTuple):
     name: str = ""
 
 
-
-async def settle(
-    transaction: Transaction, given: Mapping[Key, Sequence[Given]], now: datetime
-) -> list[Verdict]:
+async def settle(transaction: Transaction, given: Mapping[Key, Sequence[Given]], now: datetime) -> list[Verdict]:
     """Store outcomes of recorded predictions; return what became of them.
 
     Others may do the same at the same moment: the database's unique index says who was first, and who was not looks
@@ -51,7 +48,7 @@ async def settle(
         current = await _current(transaction, pending)
         judged = {key: judge(key, current.get(key), items) for key, items in pending.items()}
         writing = {key: written for key, (_, written) in judged.items() if written}
-        replaced = await _replace(transaction, [key for key in writing if key in current], now)
+        replaced = await _replace(transaction, {key: current[key] for key in writing if key in current}, now)
         free = {key: written for key, written in writing.items() if key not in current or key in replaced}
         won = await _insert(transaction, {key: written[-1] for key, written in free.items()})
         await _insert_replaced(transaction, {key: free[key][:-1] for key in won}, now)
@@ -94,18 +91,17 @@ async def _current(transaction: Transaction, keys: Collection[Key]) -> dict[Key,
     return found
 
 
-async def _replace(transaction: Transaction, keys: Sequence[Key], now: datetime) -> set[Key]:
-    """Mark the current outcomes of these keys as replaced; return those that were still current."""
+async def _replace(transaction: Transaction, current: Mapping[Key, str], now: datetime) -> set[Key]:
+    """Mark current outcomes, with these classes, as replaced; return those that still were as they had been read."""
     replaced: set[Key] = set()
-    for some in parts(keys):
-        ids = marks(len(some), 2)
-        pairs = ", ".join(f"(${2 + place}::uuid, ${2 + len(some) + place}::text)" for place in range(len(some)))
+    for some in parts([*current.items()]):
+        count = len(some)
+        triples = (f"(${n}::uuid, ${n + count}::text, ${n + 2 * count}::text)" for n in range(2, 2 + count))
         sql = (
-            "UPDATE outcomes SET replaced_at = $1 "
-            f"WHERE replaced_at IS NULL AND prediction_id IN ({ids}) AND (prediction_id, origin) IN (VALUES {pairs}) "
-            "RETURNING prediction_id, origin"
+            f"UPDATE outcomes SET replaced_at = $1 WHERE replaced_at IS NULL AND prediction_id IN ({marks(count, 2)}) "
+            f"AND (prediction_id, origin, class) IN (VALUES {', '.join(triples)}) RETURNING prediction_id, origin"
         )
-        values = [*(id_ for id_, _ in some), *(origin for _, origin in some)]
+        values = [*(id_ for (id_, _), _ in some), *(origin for (_, origin), _ in some), *(name for _, name in some)]
         replaced |= {(row["prediction_id"], row["origin"]) for row in await transaction.fetch(sql, now, *values)}
     return replaced
 
