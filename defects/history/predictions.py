@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -78,7 +78,7 @@ def _outcomes(rows: Sequence[Row], model: RecordedModel) -> list[dict[str, Any]]
     return [_outcome(row, model) for row in ordered]
 
 
-def _outcome(row: Row, model: RecordedModel) -> Mapping[str, Any]:
+def _outcome(row: Row, model: RecordedModel) -> dict[str, Any]:
     replaced = row["replaced_at"]
     return {
         "origin": row["origin"],
