@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from defects.history import sqlite_values
+from defects.history import sqlite_file, sqlite_values
 from defects.history.database import Rejected, Unreachable, Unusable
 
 BUSY_SECONDS = 5.0  # to wait for what another process writes
@@ -106,6 +106,8 @@ def _fail(done: asyncio.Future[Any], error: Exception) -> None:
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     """Open a file, which is made where it is missing and `writes` says so."""
+    if writes:
+        sqlite_file.check(path)
     sqlite_values.register()
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={'rwc' if writes else 'rw'}",
@@ -115,6 +117,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         detect_types=sqlite3.PARSE_DECLTYPES,
     )
     try:
+        sqlite_values.add_functions(connection)
         if not writes:
             connection.execute("PRAGMA query_only = ON")
             return connection
@@ -163,6 +166,16 @@ def rollback(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def run_script(script: str, connection: sqlite3.Connection) -> None:
+    """Run the statements of a script, in the transaction that there is: `executescript` would commit it first."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):  # and the semicolon is not within a text
+            connection.execute(statement)
+            statement = ""
 
 
 def execute(sql: str, values: Sequence[Any], connection: sqlite3.Connection) -> sqlite3.Cursor:
