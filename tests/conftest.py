@@ -39,6 +39,7 @@ from defects.training import dataset, pipeline
 from defects.training.options import Recipe
 from tools import processes
 
+pytest_plugins = ("history_databases",)
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
@@ -49,7 +50,7 @@ RUN_SECONDS = 300.0  # that a command may take
 PAUSE_SECONDS, TRIES = 0.2, 5  # of the machine, that spoil a measurement; so often is it repeated
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 # Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
-# share the images and networks of this machine, or start browsers. Those that take longest come first.
+# share the images and networks of this machine, a PostgreSQL server, or browsers. Those that take longest come first.
 TOGETHER: dict[str, tuple[str, ...]] = {
     "load": ("loadtests/test_load.py", "loadtests/test_loadtests.py", "benchmarks/"),
     "cluster": (
@@ -61,6 +62,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     ),
     "limits": ("check/", "limits/"),
     "podman": ("image/test_image", "loadtests/test_load_image"),
+    "history": ("history/",),
     "browser": (
         "http/test_page",
         "loadtests/test_cluster_report",
