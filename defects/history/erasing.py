@@ -99,8 +99,8 @@ async def erase(database: Database, subject: Subject, say: Callable[[str], None]
 async def _rows(transaction: Transaction, table: str, condition: str, values: Sequence[object], doing: bool) -> int:
     """Delete rows, or count them."""
     if doing:
-        return await transaction.execute(f"DELETE FROM {table} WHERE {condition}", *values)  # noqa: S608
-    rows = await transaction.fetch(f"SELECT count(*) AS n FROM {table} WHERE {condition}", *values)  # noqa: S608
+        return await transaction.execute(f"DELETE FROM {table} WHERE {condition}", *values)
+    rows = await transaction.fetch(f"SELECT count(*) AS n FROM {table} WHERE {condition}", *values)
     return int(rows[0]["n"])
 
 
@@ -109,7 +109,7 @@ async def _ids(database: Database, subject: Subject) -> AsyncIterator[list[UUID]
     if isinstance(subject.value, UUID):
         yield [subject.value]
         return
-    sql = f"SELECT id FROM predictions WHERE {subject.condition} AND id > $2 ORDER BY id LIMIT {SLICE}"  # noqa: S608
+    sql = f"SELECT id FROM predictions WHERE {subject.condition} AND id > $2 ORDER BY id LIMIT {SLICE}"
     last = UUID(int=0)
     while True:
         async with database.transaction(reading=True) as transaction:
@@ -122,7 +122,7 @@ async def _ids(database: Database, subject: Subject) -> AsyncIterator[list[UUID]
 
 async def _keys(database: Database, subject: Subject) -> list[str]:
     """Return the keys whose answers have a prediction of the subject."""
-    sql = f"SELECT key, answer FROM idempotency WHERE key > $1 ORDER BY key LIMIT {ANSWERS}"  # noqa: S608
+    sql = f"SELECT key, answer FROM idempotency WHERE key > $1 ORDER BY key LIMIT {ANSWERS}"
     found: list[str] = []
     last = ""
     async with database.transaction(reading=True) as transaction:
@@ -140,7 +140,7 @@ async def _theirs(transaction: Transaction, subject: Subject, ids: Sequence[UUID
         return {subject.value}
     found: set[UUID] = set()
     for some in _slices(ids):
-        sql = f"SELECT id FROM predictions WHERE {subject.condition} AND id IN ({_marks(some, 2)})"  # noqa: S608
+        sql = f"SELECT id FROM predictions WHERE {subject.condition} AND id IN ({_marks(some, 2)})"
         found |= {row["id"] for row in await transaction.fetch(sql, subject.value, *some)}
     return found
 

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import asyncpg
 import numpy as np
 
-from defects.history import migrating
+from defects.history import migrating, sql
 from defects.history.copying import Encoder, Numbers, starts
 from defects.history.database import Registration, Rejected, Unreachable
 from defects.history.postgres_address import Address
@@ -36,6 +36,7 @@ REPEAT = "INSERT INTO predictions ({columns}) SELECT {columns} FROM repeated ON 
 class PostgresDatabase:
     """A PostgreSQL; implements `Database`. `clock` returns seconds since 1970. Raises `BadSetting` for a wrong URL."""
 
+    dialect = sql.POSTGRES
     known = migrating.migrations_in(migrating.DIRECTORY / "postgres")
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from defects.history import migrating, sqlite_connection, sqlite_file
+from defects.history import migrating, sql, sqlite_connection, sqlite_file
 from defects.history.database import Registration, Row, Unreachable, Unusable
 from defects.history.record import Batch
 from defects.history.sqlite_connection import Connection, execute
@@ -58,6 +58,7 @@ class SQLiteTransaction:
 class SQLiteDatabase:
     """A SQLite file; implements `Database`. It is made and migrated by `open`. Raises `BadSetting` for a wrong URL."""
 
+    dialect = sql.SQLITE
     known = migrating.migrations_in(migrating.DIRECTORY / "sqlite")
 
     def __init__(self, url: str):

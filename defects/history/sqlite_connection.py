@@ -124,6 +124,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         detect_types=sqlite3.PARSE_DECLTYPES,
     )
     try:
+        sqlite_values.add_functions(connection)
         if not writes:
             connection.execute("PRAGMA query_only = ON")
             return connection

@@ -60,7 +60,7 @@ class SQLiteUpkeep:
         first, stop = first_id(day), first_id(day + timedelta(1))
         for part in PARTS:
             delete = (
-                f"DELETE FROM {part.table} WHERE {part.key} IN (SELECT {part.key} FROM {part.table} WHERE "  # noqa: S608
+                f"DELETE FROM {part.table} WHERE {part.key} IN (SELECT {part.key} FROM {part.table} WHERE "
                 f"{part.condition} AND {part.id} >= $1 AND {part.id} < $2 ORDER BY {part.id} LIMIT $3)"
             )
             deleted = SLICE
@@ -78,13 +78,13 @@ class SQLiteUpkeep:
 
 
 async def _count(transaction: Transaction, table: str, condition: str = "true", *values: object) -> Size:
-    rows = await transaction.fetch(f"SELECT count(*) AS n FROM {table} WHERE {condition}", *values)  # noqa: S608
+    rows = await transaction.fetch(f"SELECT count(*) AS n FROM {table} WHERE {condition}", *values)
     return Size(rows[0]["n"], None, estimated=False)
 
 
 async def _add_days(transaction: Transaction, part: Part, found: dict[date, Size]) -> None:
     """Add the days of a part; each is found from the one before by one look at the index."""
-    least = f"SELECT min({part.id}) AS id FROM {part.table} WHERE {part.condition} AND {part.id} >= $1"  # noqa: S608
+    least = f"SELECT min({part.id}) AS id FROM {part.table} WHERE {part.condition} AND {part.id} >= $1"
     of_day = f"{part.condition} AND {part.id} >= $1 AND {part.id} < $2"
     start = UUID(int=0)
     while (id_ := (await transaction.fetch(least, start))[0]["id"]) is not None:
