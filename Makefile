@@ -17,10 +17,12 @@ help:  ## Show the targets
 
 setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
-serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
+serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model, records into build/history.db
 	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -m defects.serving.listener
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
-	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
+	@[ -n "$${DEFECTS_DATABASE_URL_FILE:-}" ] || { mkdir -p build; \
+	    export DEFECTS_DATABASE_URL="$${DEFECTS_DATABASE_URL-sqlite:///build/history.db}"; }; \
+	exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
 	@$(BIN)/python train.py $(ARGS)
