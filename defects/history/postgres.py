@@ -63,6 +63,10 @@ class PostgresDatabase:
         self._sources, self._days = {"": 0}, set()  # it may be another server than before, which lacks some
         self._encoder, self._writing = None, connection
 
+    async def connect(self) -> Connection:
+        """Return a connection for what can't be done in a transaction; whoever asked for it closes it."""
+        return await self._address.connect()
+
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
         connections = [*self._pool.connections, *([self._writing] if self._writing else [])]
