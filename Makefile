@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 DATASETS := build/datasets/.written
 
-.PHONY: help setup serve train test test-long survey check bento image push bench bench-start load lock
+.PHONY: help setup serve train test test-long survey check bento image push bench bench-start history load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,6 +55,9 @@ bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--qu
 
 bench-start: setup  ## Measure how long servers take to start, and their memory
 	@$(BIN)/python -m benchmarks.startup $(ARGS)
+
+history: setup  ## Start a PostgreSQL in the background, for predictions and outcomes, and print its URL; ARGS=--stop stops it
+	@$(BIN)/python -m tools.local_postgres $(ARGS)
 
 load: setup  ## Drive the server at HOST, a URL or an address (its port: PORT), through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
 	@case "$(HOST)" in \

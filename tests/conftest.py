@@ -39,6 +39,7 @@ from defects.training import dataset, pipeline
 from defects.training.options import Recipe
 from tools import processes
 
+pytest_plugins = ("history_databases",)
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
