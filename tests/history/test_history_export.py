@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -104,12 +103,21 @@ class History:
     def outcome(
         self, identifier: str, label: str, origin: str = "default", minute: int = 0, replaced: bool = False
     ) -> None:
+        """Write what turned out to be true of a prediction."""
         received = NOON + timedelta(minutes=minute)
-        values = (UUID(identifier), origin, label, NOON, received, received if replaced else None)
+        self._insert([(UUID(identifier), origin, label, NOON, received, received if replaced else None)])
 
+    def outcomes(self, ids: Sequence[str], labels: Iterable[str]) -> None:
+        """Write what turned out to be true of predictions; labels begin anew at their end."""
+        self._insert(
+            [(UUID(i), "default", label, NOON, NOON, None) for i, label in zip(ids, cycle(labels), strict=False)]
+        )
+
+    def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
         async def insert() -> None:
             async with self.database.transaction() as transaction:
-                await transaction.execute("INSERT INTO outcomes VALUES ($1, $2, $3, $4, $5, $6)", *values)
+                for values in rows:
+                    await transaction.execute("INSERT INTO outcomes VALUES ($1, $2, $3, $4, $5, $6)", *values)
 
         self.run(insert())
 
@@ -137,8 +145,7 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     schema = schema_of(label_type)
     held = schema.held(np.tile(HARD, (4, 1)))
     ids = history.record(schema, held)
-    for number, identifier in enumerate(ids):
-        history.outcome(identifier, schema.class_names[number % len(schema.classes)])
+    history.outcomes(ids, schema.class_names)
     done = history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
     assert done.command == f"python train.py --data {tmp_path}/out.parquet --label grade"
     assert (done.records, done.models, done.notes) == (24, 1, ())
@@ -276,15 +283,14 @@ def test_an_outcome_that_is_no_label_of_the_model_is_left_out(history: History, 
 def test_details_are_columns_that_training_leaves_out(history: History, tmp_path: Path) -> None:
     schema = replace(schema_of(), features=(*schema_of().features[:4], Feature("prediction_time")))
     ids = history.record(schema, schema.held(np.tile(HARD, (2, 1))), best=[0, 1] * 6, source="coast", version="one")
-    for identifier in ids:
-        history.outcome(identifier, "ab"[int(identifier, 16) >> 80 & 1], "person")
+    history.outcomes(ids, "ab")
     history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True), details=True)
     table = pq.read_table(tmp_path / "out.parquet").to_pydict()
     assert table["prediction_id"] == ids
     assert table["_prediction_time"][1] == NOON + timedelta(milliseconds=1)
     assert table["prediction_class"][:2] == ["007", "a"]
     named = ("prediction_model", "prediction_revision", "prediction_source", "outcome_origin", "prediction_confidence")
-    assert [table[name][0] for name in named] == ["one", "local", "coast", "person", 1.0]
+    assert [table[name][0] for name in named] == ["one", "local", "coast", "default", 1.0]
     read = dataset.read(tmp_path / "out.parquet", "grade")
     assert read.schema.names == schema.names
     assert "columns that are no features are left out: prediction_id, _prediction_time" in " ".join(read.notes)
@@ -339,25 +345,18 @@ def test_more_categories_than_are_inferred_come_back_as_categories(history: Hist
     """Those of a file of somebody else would be refused, because they may identify rows."""
     zone = replace(schema_of().features[2], categories=tuple(map(str, range(300))))
     schema = replace(schema_of(), features=(zone, schema_of().features[4]))
-    for identifier in history.record(schema, schema.held(np.array([[n % 300, n] for n in range(301)], float))):
-        history.outcome(identifier, "ab"[int(identifier, 16) >> 80 & 1])
+    history.outcomes(history.record(schema, schema.held(np.array([[n % 300, n] for n in range(301)], float))), "ab")
     history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
     assert dataset.read(tmp_path / "out.parquet", "grade").schema.features[0] == zone
 
 
-def test_without_pyarrow_one_line_says_what_to_do(tmp_path: Path) -> None:
-    script = f"""
-import asyncio, sys
-from datetime import datetime
-from pathlib import Path
-sys.modules["pyarrow"] = None
-from defects.history.export import CannotExport, Selection, export
-try:
-    asyncio.run(export(None, Selection(datetime.now()), Path("{tmp_path}/out.parquet"), print))
-except CannotExport as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        "pyarrow is not installed here, nor is it in the image; expected the environment of training: make setup\n"
-    )
+def test_without_pyarrow_one_line_says_what_to_do(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "defects.history.table_file")
+    monkeypatch.delattr("defects.history.table_file")
+    with pytest.raises(
+        CannotExport, match="^pyarrow is not installed here, nor is it in the image; expected the envir"
+    ):
+        history.export(tmp_path / "out.parquet")
