@@ -30,7 +30,7 @@ from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
-from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_bytes
+from defects.serving.model import OUTCOMES_BYTES, Limits, ServedModel, all_bodies_bytes, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
 SOURCE = Path(__file__).resolve().parents[1]
@@ -265,7 +265,8 @@ def limits(settings: Settings, model: ServedModel) -> Limits:
             f"DEFECTS_MAX_BODIES_BYTES: is {all_bodies}, less than the largest body (DEFECTS_MAX_BODY_BYTES, or enough "
             f"for 1,024 rows); expected at least {one}"
         )
-    return Limits(one, settings.request_timeout_ms / 1000, all_bodies)
+    outcomes = min(settings.max_body_bytes or OUTCOMES_BYTES, all_bodies)
+    return Limits(one, settings.request_timeout_ms / 1000, all_bodies, outcomes)
 
 
 def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:
