@@ -59,17 +59,15 @@ class Client:
 class Count:
     """How many parcels were answered and labelled, and how many of the answers were right."""
 
-    parcels: int = 0
+    parcels: int
     right: int = 0
     results: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         low, high = interval(self.right, self.parcels)
         share = self.right / self.parcels
-        lines = [f"accuracy  {share:.4f} (95 %: {low:.4f} to {high:.4f}), {self.parcels:,} parcels"]
-        if self.results:
-            lines.append(f"outcomes  {', '.join(f'{n:,} {result}' for result, n in self.results.items())}")
-        return "\n".join(lines)
+        accuracy = f"accuracy  {share:.4f} (95 %: {low:.4f} to {high:.4f}), {self.parcels:,} parcels"
+        return "\n".join([accuracy, *(f"outcomes  {count:,} {result}" for result, count in self.results.items())])
 
 
 def interval(right: int, count: int) -> tuple[float, float]:
@@ -82,20 +80,20 @@ def interval(right: int, count: int) -> tuple[float, float]:
 
 def send(client: Client, scans: Scans, source: str, labelled: float, seed: int) -> Count:
     """Send scans in batches, and then the true classes of a share of them, as whoever inspects parcels would."""
-    count = Count()
-    chosen = np.random.default_rng(seed).random(len(scans.labels)) < labelled
-    for start in range(0, len(scans.labels), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        truth = [SCHEMA.class_names[label] for label in scans.labels[rows]]
-        answers = client.post("/classify_batch", [*objects(scans, rows)], x_source=source)
-        count.parcels += len(truth)
-        count.right += sum(answer["defect"] == true for answer, true in zip(answers, truth, strict=True))
-        outcomes = [
-            {"prediction_id": answer["prediction_id"], "class": true, "origin": "inspection"}
-            for answer, true, inspected in zip(answers, truth, chosen[rows], strict=True)
-            if inspected
-        ]
-        for stored in client.post("/outcomes", outcomes) if outcomes else ():
+    count = Count(len(scans.labels))
+    truth = [SCHEMA.class_names[label] for label in scans.labels]
+    answers = []
+    for start in range(0, len(truth), ROWS_AT_ONCE):
+        rows = [*objects(scans, slice(start, start + ROWS_AT_ONCE))]
+        answers += client.post("/classify_batch", rows, x_source=source)
+    count.right = sum(answer["defect"] == true for answer, true in zip(answers, truth, strict=True))
+    inspected = np.random.default_rng(seed).random(len(truth)) < labelled
+    outcomes = [
+        {"prediction_id": answers[place]["prediction_id"], "class": truth[place], "origin": "inspection"}
+        for place in np.flatnonzero(inspected).tolist()
+    ]
+    for start in range(0, len(outcomes), ROWS_AT_ONCE):
+        for stored in client.post("/outcomes", outcomes[start : start + ROWS_AT_ONCE]):
             count.results[stored["result"]] = count.results.get(stored["result"], 0) + 1
     return count
 
