@@ -66,6 +66,9 @@ class Database(Protocol):
     async def open(self) -> None:
         """Connect, and check that this version can use what is there. May be called again after `close`."""
 
+    async def migrate(self) -> Sequence[str]:
+        """Apply the migrations that are missing; return their names. The database need not be open."""
+
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs; never raises."""
 
