@@ -82,8 +82,11 @@ class Database(Protocol):
         partitions that the ids need.
         """
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction, beside what is being written."""
+    def transaction(self, *, reading: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a transaction, beside what is being written.
+
+        One that only reads says so: all its statements see one state of the database, and it holds no writer up.
+        """
 
     async def make_partitions(self, days: int) -> None:
         """Make the partitions of today and of so many days to come, where they are missing."""

@@ -42,7 +42,7 @@ CREATE TABLE early_outcomes (
     class TEXT NOT NULL,
     occurred_at INSTANT NOT NULL,
     received_at INSTANT NOT NULL,
-    replaces INTEGER NOT NULL
+    replaces BOOLEAN NOT NULL
 );
 
 CREATE TABLE idempotency (

@@ -1,0 +1,161 @@
+"""Keep history in a SQLite file, for one replica: a single writer, and readers that never hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defects.history import sqlite_connection, sqlite_file
+from defects.history.database import Registration, Row, Unreachable
+from defects.history.record import Batch
+from defects.history.sqlite_connection import Connection, execute
+from defects.history.sqlite_file import Files
+from defects.history.sqlite_migrating import migrate
+from defects.history.sqlite_records import Inserter, claim, source_no
+
+READERS = 4  # transactions that read at a time
+
+MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
+
+
+class SQLiteTransaction:
+    """A transaction on a connection that nobody else uses meanwhile."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+
+    async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
+        """Return all rows of a statement."""
+        return await self._connection.run(lambda connection: execute(sql, values, connection).fetchall())
+
+    async def execute(self, sql: str, *values: Any) -> int:
+        """Run a statement; return how many rows it changed."""
+        return await self._connection.run(lambda connection: max(execute(sql, values, connection).rowcount, 0))
+
+    async def stream(self, sql: str, *values: Any, rows: int = 1000) -> AsyncIterator[Sequence[Row]]:
+        """Yield the rows of a statement, so many at a time."""
+        cursor = await self._connection.run(partial(execute, sql, values))
+        try:
+            while some := await self._connection.run(lambda _: cursor.fetchmany(rows)):
+                yield some
+        finally:
+            self._connection.submit(lambda _: cursor.close())
+
+
+class SQLiteDatabase:
+    """A SQLite file; implements `Database`. It is made and migrated by `open`. Raises `BadSetting` for a wrong URL."""
+
+    def __init__(self, url: str):
+        self._path = sqlite_file.path_of(url)
+        self.name = f"SQLite, {self._path}"
+        self._open_writer: Connection | None = None
+        self._readers: set[Connection] = set()
+        self._idle: list[Connection] = []  # readers
+        self._reading = asyncio.Semaphore(READERS)
+        self._files: Files = ()
+        self._sources: dict[str, int] = {"": 0}
+        self._inserter: Inserter | None = None
+
+    @property
+    def _writer(self) -> Connection:
+        if self._open_writer is None:
+            raise Unreachable(f"{self._path}: is not open")
+        return self._open_writer
+
+    async def open(self) -> None:
+        """Make the file, or check that it is a database of history, and migrate it."""
+        await asyncio.to_thread(sqlite_file.check, self._path)
+        writer = Connection(self._path, writes=True)
+        try:
+            await writer.run(migrate)
+            self._files = await writer.run(lambda _: sqlite_file.identity(self._path))
+        except BaseException:
+            writer.close()
+            raise
+        self._sources = {"": 0}
+        self._open_writer = writer
+
+    async def close(self) -> None:
+        """Close every connection, without waiting for one that hangs."""
+        for connection in (*self._readers, *filter(None, [self._open_writer])):
+            connection.close()
+        self._open_writer = None
+        self._readers.clear()
+        self._idle.clear()
+
+    async def register(self, registration: Registration) -> None:
+        """Make sure that the model and the revision of the records to come are known."""
+        async with self.transaction() as transaction:
+            await transaction.execute(MODEL, registration.version, registration.digest, registration.schema)
+            await transaction.execute(REVISION, registration.revision)
+            models = await transaction.fetch("SELECT no FROM models WHERE digest = $1", registration.digest)
+            revisions = await transaction.fetch("SELECT no FROM revisions WHERE name = $1", registration.revision)
+        self._inserter = Inserter(registration.layout, models[0]["no"], revisions[0]["no"])
+
+    async def write(self, batch: Batch, *, again: bool) -> Sequence[int]:
+        """Commit a batch; return the places of those of its keys that have got another answer before."""
+        writer = self._writer
+        async with writer.lock:
+            return await writer.run(partial(self._write, batch, again))
+
+    def _write(self, batch: Batch, again: bool, connection: sqlite3.Connection) -> Sequence[int]:
+        assert self._inserter is not None  # noqa: S101 - nothing is written before `register`
+        known = self._sources
+        with sqlite_connection.transaction(connection):
+            lost = claim(connection, batch.keys) if batch.keys else ()
+            sources = {name: known[name] if name in known else source_no(connection, name) for name in batch.sources}
+            numbers = np.array([sources[name] for name in batch.sources], np.int32)
+            self._inserter.insert(connection, batch.without(lost), numbers, again)
+        sqlite_file.check_identity(self._path, self._files)  # what is written to a removed file is lost
+        self._sources.update(sources)
+        return lost
+
+    @asynccontextmanager
+    async def transaction(self, *, reading: bool = False) -> AsyncIterator[SQLiteTransaction]:
+        """Begin a transaction. One that reads sees one state of the database, and holds no writer up."""
+        async with self._reader() if reading else self._locked_writer() as connection:
+            try:
+                await connection.run(partial(begin, self._path, self._files, reading))
+                yield SQLiteTransaction(connection)
+                await connection.run(lambda connection: connection.execute("COMMIT"))
+            except BaseException:
+                connection.submit(sqlite_connection.rollback)  # its turn is before anybody's who waits
+                raise
+
+    @asynccontextmanager
+    async def _locked_writer(self) -> AsyncIterator[Connection]:
+        writer = self._writer
+        async with writer.lock:
+            yield writer
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[Connection]:
+        async with self._reading:
+            self._writer  # noqa: B018 - raises where the database is not open
+            reader = self._idle.pop() if self._idle else Connection(self._path, writes=False)
+            self._readers.add(reader)
+            try:
+                yield reader
+                if reader in self._readers:  # the database was not closed meanwhile
+                    self._idle.append(reader)
+            except BaseException:
+                self._readers.discard(reader)
+                reader.close()  # which interrupts it
+                raise
+
+    async def make_partitions(self, days: int) -> None:
+        """Do nothing: SQLite has no partitions."""
+
+
+def begin(path: Path, files: Files, reading: bool, connection: sqlite3.Connection) -> None:
+    """Begin a transaction, where the file is still the one that was opened."""
+    sqlite_file.check_identity(path, files)
+    connection.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
