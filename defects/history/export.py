@@ -100,7 +100,7 @@ async def export(
     """
     place = _place(path, force)
     table_file = _library()
-    async with database.transaction() as transaction:
+    async with database.transaction(reading=True) as transaction:
         chosen = await _chosen(transaction, selection)
         models = chosen.models
         columns = _columns(models, details)

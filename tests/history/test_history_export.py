@@ -128,29 +128,31 @@ class History:
 
 
 @pytest.fixture
-def history(tmp_path_factory):
-    from defects.history.sqlite import SQLiteDatabase
+def history(database: Database, runner: asyncio.Runner) -> History:
+    return History(runner.run, database)
 
-    with asyncio.Runner() as r:
-        d = SQLiteDatabase(f"sqlite:///{tmp_path_factory.mktemp('db')}/x.db")
-        r.run(d.open())
-        yield History(r.run, d)
-        r.run(d.close())
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty directory."""
+    made = tmp_path / "folder"
+    made.mkdir()
+    return made
 
 
 @pytest.mark.parametrize("label_type", LABELS)
 def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
-    history: History, tmp_path: Path, label_type: str
+    history: History, folder: Path, label_type: str
 ) -> None:
     schema = schema_of(label_type)
     held = schema.held(np.tile(HARD, (4, 1)))
     ids = history.record(schema, held)
     history.outcomes(ids, schema.class_names)
-    done = history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
-    assert done.command == f"python train.py --data {tmp_path}/out.parquet --label grade"
+    done = history.export(folder / "out.parquet", Selection(NOON, labelled=True))
+    assert done.command == f"python train.py --data {folder}/out.parquet --label grade"
     assert (done.records, done.models, done.notes) == (24, 1, ())
 
-    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    table = pq.read_table(folder / "out.parquet").to_pydict()
     assert list(table) == ["size", "fragile", "zone", "carrier", "serial", "grade"]
     assert table["fragile"][:4] == [True, False, None, True]
     assert table["zone"][:4] == ["1", "10", None, "2"]
@@ -159,7 +161,7 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     assert type(table["grade"][0]) is type(schema.labels[0])
     assert table["size"][1] is None
 
-    trained_on = dataset.read(tmp_path / "out.parquet", "grade")
+    trained_on = dataset.read(folder / "out.parquet", "grade")
     assert trained_on.features.tobytes() == held.tobytes()
     assert [trained_on.schema.class_names[i] for i in trained_on.labels[:3]] == [
         schema.class_names[i % len(schema.classes)] for i in range(3)
@@ -167,18 +169,18 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     assert trained_on.schema == schema
 
 
-def test_a_model_without_wide_features_keeps_32_bits(history: History, tmp_path: Path) -> None:
+def test_a_model_without_wide_features_keeps_32_bits(history: History, folder: Path) -> None:
     schema = schema_of(wide=False)
     held = schema.held(HARD)
     history.record(schema, held)
-    history.export(tmp_path / "out.parquet")
-    table = pq.read_table(tmp_path / "out.parquet")
+    history.export(folder / "out.parquet")
+    table = pq.read_table(folder / "out.parquet")
     assert [str(table.schema.field(name).type) for name in ("size", "serial")] == ["float", "float"]
     assert table["serial"].to_numpy().tobytes() == np.ascontiguousarray(held[:, 4]).tobytes()
     assert table["grade"].null_count == len(held)  # nothing is known of what turned out to be true
 
 
-def test_the_newest_current_outcome_is_the_label(history: History, tmp_path: Path) -> None:
+def test_the_newest_current_outcome_is_the_label(history: History, folder: Path) -> None:
     schema = schema_of()
     one, other, none = history.record(schema, schema.held(HARD[[0, 1, 3]]))
     history.outcome(one, "a", "scanner", minute=1)
@@ -186,14 +188,14 @@ def test_the_newest_current_outcome_is_the_label(history: History, tmp_path: Pat
     history.outcome(one, "007", "audit", minute=3, replaced=True)
     history.outcome(other, "007")
     assert none
-    done = history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
-    assert pq.read_table(tmp_path / "out.parquet")["grade"].to_pylist() == ["b", "007"]
+    done = history.export(folder / "out.parquet", Selection(NOON, labelled=True))
+    assert pq.read_table(folder / "out.parquet")["grade"].to_pylist() == ["b", "007"]
     assert "no record has the outcome 'a'" in " ".join(done.notes)
-    history.export(tmp_path / "all.parquet")
-    assert pq.read_table(tmp_path / "all.parquet")["grade"].to_pylist() == ["b", "007", None]
+    history.export(folder / "all.parquet")
+    assert pq.read_table(folder / "all.parquet")["grade"].to_pylist() == ["b", "007", None]
 
 
-def test_each_record_is_read_by_its_own_models_schema(history: History, tmp_path: Path) -> None:
+def test_each_record_is_read_by_its_own_models_schema(history: History, folder: Path) -> None:
     old = schema_of(wide=False)
     zone = replace(old.features[2], categories=("7", "10", "2"))
     new = replace(
@@ -202,16 +204,16 @@ def test_each_record_is_read_by_its_own_models_schema(history: History, tmp_path
     history.record(old, old.held(HARD), version="old")
     rows = HARD[:, [2, 3, 4, 1, 0]]
     history.record(new, new.held(rows), at=NOON + DAY, version="new")
-    done = history.export(tmp_path / "out.parquet")
+    done = history.export(folder / "out.parquet")
     assert (done.models, done.records) == (2, 12)
-    table = pq.read_table(tmp_path / "out.parquet")
+    table = pq.read_table(folder / "out.parquet")
     assert table.column_names == [*new.names, "grade"]
     assert table["zone"].to_pylist() == ["1", "10", None, "2", "1", "10", "7", "2", None, "10", "7", "2"]
     old_serial, new_serial = np.split(table["serial"].to_numpy(), 2)
     assert old_serial.tolist() == HARD[:, 4].astype(np.float32).tolist()
     assert new_serial.tolist() == HARD[:, 4].tolist()
-    history.export(tmp_path / "old.parquet", Selection(NOON, models=("old",)))
-    assert pq.read_table(tmp_path / "old.parquet").column_names == [*old.names, "grade"]
+    history.export(folder / "old.parquet", Selection(NOON, models=("old",)))
+    assert pq.read_table(folder / "old.parquet").column_names == [*old.names, "grade"]
 
 
 @pytest.mark.parametrize(
@@ -223,29 +225,29 @@ def test_each_record_is_read_by_its_own_models_schema(history: History, tmp_path
     ],
 )
 def test_models_with_different_columns_are_told_apart(
-    history: History, tmp_path: Path, changed: Mapping[str, Any], difference: str
+    history: History, folder: Path, changed: Mapping[str, Any], difference: str
 ) -> None:
     old = schema_of()
     new = replace(old, **changed)
     history.record(old, old.held(HARD), version="old")
     history.record(new, new.held(np.zeros((2, len(new.features)))), at=NOON + DAY, version="new")
     with pytest.raises(CannotExport) as refused:
-        history.export(tmp_path / "out.parquet")
+        history.export(folder / "out.parquet")
     assert difference in str(refused.value)
     assert "expected those of one kind: --model old (6 records); --model new (2 records)" in str(refused.value)
-    assert [*tmp_path.iterdir()] == []
-    assert history.export(tmp_path / "out.parquet", Selection(NOON, models=("new",))).records == 2
+    assert [*folder.iterdir()] == []
+    assert history.export(folder / "out.parquet", Selection(NOON, models=("new",))).records == 2
     with pytest.raises(CannotExport, match="--model: no selected record is of the model 'newer'; expected old, new"):
-        history.export(tmp_path / "other.parquet", Selection(NOON, models=("newer",)))
+        history.export(folder / "other.parquet", Selection(NOON, models=("newer",)))
 
 
-def test_times_and_sources_choose_records(history: History, tmp_path: Path) -> None:
+def test_times_and_sources_choose_records(history: History, folder: Path) -> None:
     schema = schema_of()
     for days, source in enumerate(("inland", "coast", "coast")):
         history.record(schema, schema.held(HARD[: days + 1]), at=NOON + days * DAY, source=source, version="one")
 
     def records(number: int, selection: Selection) -> int:
-        return history.export(tmp_path / f"{number}.parquet", selection).records
+        return history.export(folder / f"{number}.parquet", selection).records
 
     assert records(1, Selection(NOON)) == 6
     assert records(2, Selection(NOON + DAY)) == 5
@@ -259,53 +261,53 @@ def test_times_and_sources_choose_records(history: History, tmp_path: Path) -> N
         records(5, Selection(NOON, source="moon"))
 
 
-def test_records_without_values_are_left_out_and_counted(history: History, tmp_path: Path) -> None:
+def test_records_without_values_are_left_out_and_counted(history: History, folder: Path) -> None:
     schema = schema_of()
     history.record(schema, schema.held(HARD), version="one", with_features=False)
     with pytest.raises(CannotExport, match=r"the 6 records .* have no values of features"):
-        history.export(tmp_path / "out.parquet")
+        history.export(folder / "out.parquet")
     history.record(schema, schema.held(HARD[:2]), version="one")
-    done = history.export(tmp_path / "out.parquet")
+    done = history.export(folder / "out.parquet")
     assert (done.records, done.notes) == (2, ("6 records without values of features are left out",))
 
 
-def test_an_outcome_that_is_no_label_of_the_model_is_left_out(history: History, tmp_path: Path) -> None:
+def test_an_outcome_that_is_no_label_of_the_model_is_left_out(history: History, folder: Path) -> None:
     """An outcome that came before its record could be checked only against all models."""
     schema = schema_of("integer")
     one, other = history.record(schema, schema.held(HARD[:2]))
     history.outcome(one, "crushed")
     history.outcome(other, "12")
-    done = history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
+    done = history.export(folder / "out.parquet", Selection(NOON, labelled=True))
     assert done.records == 1
     assert done.notes[0] == "1 outcomes are no labels of the type integer: left out"
 
 
-def test_details_are_columns_that_training_leaves_out(history: History, tmp_path: Path) -> None:
+def test_details_are_columns_that_training_leaves_out(history: History, folder: Path) -> None:
     schema = replace(schema_of(), features=(*schema_of().features[:4], Feature("prediction_time")))
     ids = history.record(schema, schema.held(np.tile(HARD, (2, 1))), best=[0, 1] * 6, source="coast", version="one")
     history.outcomes(ids, "ab")
-    history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True), details=True)
-    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    history.export(folder / "out.parquet", Selection(NOON, labelled=True), details=True)
+    table = pq.read_table(folder / "out.parquet").to_pydict()
     assert table["prediction_id"] == ids
     assert table["_prediction_time"][1] == NOON + timedelta(milliseconds=1)
     assert table["prediction_class"][:2] == ["007", "a"]
     named = ("prediction_model", "prediction_revision", "prediction_source", "outcome_origin", "prediction_confidence")
     assert [table[name][0] for name in named] == ["one", "local", "coast", "default", 1.0]
-    read = dataset.read(tmp_path / "out.parquet", "grade")
+    read = dataset.read(folder / "out.parquet", "grade")
     assert read.schema.names == schema.names
     assert "columns that are no features are left out: prediction_id, _prediction_time" in " ".join(read.notes)
-    read = dataset.read(tmp_path / "out.parquet", "grade", Reading(time="_prediction_time"))
+    read = dataset.read(folder / "out.parquet", "grade", Reading(time="_prediction_time"))
     assert read.schema.names == schema.names
     assert read.times is not None
     assert np.diff(read.times).round(6).tolist() == [0.001] * 11
 
 
 def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = schema_of()
     history.record(schema, schema.held(HARD))
-    path = tmp_path / "out.parquet"
+    path = folder / "out.parquet"
     history.export(path)
     before = path.read_bytes()
     with pytest.raises(CannotExport, match="exists; expected a name that is not taken, or --force"):
@@ -317,46 +319,44 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
     monkeypatch.setattr("defects.history.export.PROGRESS_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         history.export(path, force=True, say=interrupted)
-    assert [*tmp_path.iterdir()] == [path]
+    assert [*folder.iterdir()] == [path]
     assert path.read_bytes() == before
     assert history.export(path, Selection(NOON + timedelta(milliseconds=3)), force=True).records == 3
     assert pq.read_table(path).num_rows == 3
     for name, problem in (("out.csv", "a name that ends with .parquet"), ("no/out.parquet", "there is no directory")):
         with pytest.raises(CannotExport, match=problem):
-            history.export(tmp_path / name)
+            history.export(folder / name)
 
 
-def test_pieces_are_written_as_they_come(history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory holds a piece: of rows that the database gives, and of what becomes a row group."""
     schema = schema_of()
     history.record(schema, schema.held(np.tile(HARD, (20, 1))))
-    history.export(tmp_path / "whole.parquet")
+    history.export(folder / "whole.parquet")
     monkeypatch.setattr("defects.history.export.VALUES_AT_ONCE", 5 * 7)
     monkeypatch.setattr("defects.history.export.PROGRESS_SECONDS", 0)
     monkeypatch.setattr(table_file, "GROUP_BYTES", 1_000)
     said: list[str] = []
-    history.export(tmp_path / "pieces.parquet", say=said.append)
+    history.export(folder / "pieces.parquet", say=said.append)
     assert said[:2] == ["7 of 120 records", "14 of 120 records"]
-    assert pq.ParquetFile(tmp_path / "pieces.parquet").num_row_groups > 3
-    assert pq.read_table(tmp_path / "pieces.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert pq.ParquetFile(folder / "pieces.parquet").num_row_groups > 3
+    assert pq.read_table(folder / "pieces.parquet").equals(pq.read_table(folder / "whole.parquet"))
 
 
-def test_more_categories_than_are_inferred_come_back_as_categories(history: History, tmp_path: Path) -> None:
+def test_more_categories_than_are_inferred_come_back_as_categories(history: History, folder: Path) -> None:
     """Those of a file of somebody else would be refused, because they may identify rows."""
     zone = replace(schema_of().features[2], categories=tuple(map(str, range(300))))
     schema = replace(schema_of(), features=(zone, schema_of().features[4]))
     history.outcomes(history.record(schema, schema.held(np.array([[n % 300, n] for n in range(301)], float))), "ab")
-    history.export(tmp_path / "out.parquet", Selection(NOON, labelled=True))
-    assert dataset.read(tmp_path / "out.parquet", "grade").schema.features[0] == zone
+    history.export(folder / "out.parquet", Selection(NOON, labelled=True))
+    assert dataset.read(folder / "out.parquet", "grade").schema.features[0] == zone
 
 
 def test_without_pyarrow_one_line_says_what_to_do(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "defects.history.table_file")
     monkeypatch.delattr("defects.history.table_file")
-    with pytest.raises(
-        CannotExport, match="pyarrow is not installed here, nor is it in the image; expected "
-    ):
-        history.export(tmp_path / "out.parquet")
+    with pytest.raises(CannotExport, match="pyarrow is not installed here, nor is it in the image; expected "):
+        history.export(folder / "out.parquet")
