@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from defects.history import sqlite_connection, sqlite_file
-from defects.history.database import Registration, Row, Unreachable
+from defects.history import migrating, sqlite_connection, sqlite_file
+from defects.history.database import Registration, Row, Unreachable, Unusable
 from defects.history.record import Batch
 from defects.history.sqlite_connection import Connection, execute
 from defects.history.sqlite_file import Files
-from defects.history.sqlite_migrating import migrate
-from defects.history.sqlite_records import Inserter, claim, source_no
+from defects.history.sqlite_records import Inserter, claim, source_numbers
 
-READERS = 4  # transactions that read at a time
+READERS = 4  # transactions that read at a time; another one waits
+WAIT_SECONDS = 10.0  # for its turn
 
 MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
 
 
 class SQLiteTransaction:
-    """A transaction on a connection that nobody else uses meanwhile."""
+    """A transaction; implements `Transaction` and `migrating.Script`."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -39,6 +39,10 @@ class SQLiteTransaction:
     async def execute(self, sql: str, *values: Any) -> int:
         """Run a statement; return how many rows it changed."""
         return await self._connection.run(lambda connection: max(execute(sql, values, connection).rowcount, 0))
+
+    async def run_script(self, sql: str) -> None:
+        """Run statements without values, which are separated by semicolons."""
+        await self._connection.run(partial(sqlite_connection.run_script, sql))
 
     async def stream(self, sql: str, *values: Any, rows: int = 1000) -> AsyncIterator[Sequence[Row]]:
         """Yield the rows of a statement, so many at a time."""
@@ -52,6 +56,8 @@ class SQLiteTransaction:
 
 class SQLiteDatabase:
     """A SQLite file; implements `Database`. It is made and migrated by `open`. Raises `BadSetting` for a wrong URL."""
+
+    known = migrating.migrations_in(migrating.DIRECTORY / "sqlite")
 
     def __init__(self, url: str):
         self._path = sqlite_file.path_of(url)
@@ -67,21 +73,34 @@ class SQLiteDatabase:
     @property
     def _writer(self) -> Connection:
         if self._open_writer is None:
-            raise Unreachable(f"{self._path}: is not open")
+            raise Unreachable(f"{self.name} is not open")
         return self._open_writer
 
     async def open(self) -> None:
         """Make the file, or check that it is a database of history, and migrate it."""
-        await asyncio.to_thread(sqlite_file.check, self._path)
+        await self.close()
         writer = Connection(self._path, writes=True)
         try:
-            await writer.run(migrate)
+            await self._migrate(writer)
             self._files = await writer.run(lambda _: sqlite_file.identity(self._path))
         except BaseException:
             writer.close()
             raise
-        self._sources = {"": 0}
+        self._inserter, self._sources = None, {"": 0}
         self._open_writer = writer
+
+    async def migrate(self) -> Sequence[str]:
+        """Make the file, or apply the migrations that are missing; return their names."""
+        writer = Connection(self._path, writes=True)
+        try:
+            return await self._migrate(writer)
+        finally:
+            writer.close()
+
+    async def _migrate(self, writer: Connection) -> Sequence[str]:
+        begin = partial(begun, writer, lambda connection: connection.execute("BEGIN IMMEDIATE"))
+        await writer.run(partial(check_purpose, self._path))
+        return [migration.name for migration in await migrating.migrate(begin, self.known, "INSTANT")]
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
@@ -108,11 +127,10 @@ class SQLiteDatabase:
 
     def _write(self, batch: Batch, again: bool, connection: sqlite3.Connection) -> Sequence[int]:
         assert self._inserter is not None  # noqa: S101 - nothing is written before `register`
-        known = self._sources
         with sqlite_connection.transaction(connection):
             lost = claim(connection, batch.keys) if batch.keys else ()
-            sources = {name: known[name] if name in known else source_no(connection, name) for name in batch.sources}
-            numbers = np.array([sources[name] for name in batch.sources], np.int32)
+            sources = source_numbers(connection, batch, self._sources)
+            numbers = np.array([sources.get(name, 0) for name in batch.sources], np.int32)
             self._inserter.insert(connection, batch.without(lost), numbers, again)
         sqlite_file.check_identity(self._path, self._files)  # what is written to a removed file is lost
         self._sources.update(sources)
@@ -121,14 +139,11 @@ class SQLiteDatabase:
     @asynccontextmanager
     async def transaction(self, *, reading: bool = False) -> AsyncIterator[SQLiteTransaction]:
         """Begin a transaction. One that reads sees one state of the database, and holds no writer up."""
-        async with self._reader() if reading else self._locked_writer() as connection:
-            try:
-                await connection.run(partial(begin, self._path, self._files, reading))
-                yield SQLiteTransaction(connection)
-                await connection.run(lambda connection: connection.execute("COMMIT"))
-            except BaseException:
-                connection.submit(sqlite_connection.rollback)  # its turn is before anybody's who waits
-                raise
+        async with (
+            self._reader() if reading else self._locked_writer() as connection,
+            begun(connection, partial(begin, self._path, self._files, reading)) as transaction,
+        ):
+            yield transaction
 
     @asynccontextmanager
     async def _locked_writer(self) -> AsyncIterator[Connection]:
@@ -138,8 +153,8 @@ class SQLiteDatabase:
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Connection]:
-        async with self._reading:
-            self._writer  # noqa: B018 - raises where the database is not open
+        self._writer  # noqa: B018 - raises where the database is not open
+        async with self._turn():
             reader = self._idle.pop() if self._idle else Connection(self._path, writes=False)
             self._readers.add(reader)
             try:
@@ -151,8 +166,39 @@ class SQLiteDatabase:
                 reader.close()  # which interrupts it
                 raise
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._reading.acquire()
+        except TimeoutError:
+            raise Unreachable(f"{READERS} others were reading for {WAIT_SECONDS:g} s") from None
+        try:
+            yield
+        finally:
+            self._reading.release()
+
     async def make_partitions(self, days: int) -> None:
         """Do nothing: SQLite has no partitions."""
+
+
+@asynccontextmanager
+async def begun(connection: Connection, begin: Callable[[sqlite3.Connection], Any]) -> AsyncIterator[SQLiteTransaction]:
+    """Run the block in a transaction, which `begin` begins."""
+    try:
+        await connection.run(begin)
+        yield SQLiteTransaction(connection)
+        await connection.run(lambda connection: connection.execute("COMMIT"))
+    except BaseException:
+        connection.submit(sqlite_connection.rollback)  # its turn is before anybody's who waits
+        raise
+
+
+def check_purpose(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise `Unusable` where a database is of another application."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "history_migrations" not in tables:
+        raise Unusable(f"history: {path} is a database of something else; expected a file of its own")
 
 
 def begin(path: Path, files: Files, reading: bool, connection: sqlite3.Connection) -> None:

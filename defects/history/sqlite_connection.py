@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from defects.history import sqlite_values
+from defects.history import sqlite_file, sqlite_values
 from defects.history.database import Rejected, Unreachable, Unusable
 
 BUSY_SECONDS = 5.0  # to wait for what another process writes
@@ -43,6 +43,7 @@ class Connection:
         self._path, self._writes = path, writes
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
         self.lock = asyncio.Lock()  # whoever has begun a transaction has it to themselves
         Thread(target=self._work, name="history", daemon=True).start()
 
@@ -51,20 +52,26 @@ class Connection:
 
         Raises `Unreachable`, `Rejected` or `Unusable`. One whose caller was cancelled is run all the same.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
-        self._calls.put((function, loop, done))
-        return await done
+        return await self._call(function)
 
     def submit(self, function: Callable[[sqlite3.Connection], Any]) -> None:
         """Call a function in the thread, whatever comes of it."""
+        self._call(function).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _call(self, function: Callable[[sqlite3.Connection], Result]) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._calls.put((function, loop, done))
+        done: asyncio.Future[Result] = loop.create_future()
+        if self._closed:
+            done.set_exception(Unreachable("its connection was closed"))
+        else:
+            self._calls.put((function, loop, done))
+        return done
 
     def close(self) -> None:
         """Close the connection once what was given to it is done; interrupts that where it only reads."""
+        if self._closed:
+            return
+        self._closed = True
         if self._connection is not None and not self._writes:
             self._connection.interrupt()
         self._calls.put(None)
@@ -99,6 +106,8 @@ def _fail(done: asyncio.Future[Any], error: Exception) -> None:
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     """Open a file, which is made where it is missing and `writes` says so."""
+    if writes:
+        sqlite_file.check(path)
     sqlite_values.register()
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={'rwc' if writes else 'rw'}",
@@ -131,12 +140,12 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & PRIMARY
         if code in AGAIN:
-            raise Unreachable(f"{path}: {error}") from error
+            raise Unreachable(str(error)) from error
         if code in DAMAGED:
             raise Unusable(f"history: {path} is damaged, or no SQLite database ({error}); move it away") from error
-        raise Rejected(f"{path}: {error}") from error
+        raise Rejected(str(error)) from error
     except (OverflowError, UnicodeEncodeError) as error:  # of a value
-        raise Rejected(f"{path}: {error}") from error
+        raise Rejected(str(error)) from error
 
 
 @contextmanager
@@ -156,6 +165,16 @@ def rollback(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def run_script(script: str, connection: sqlite3.Connection) -> None:
+    """Run the statements of a script, in the transaction that there is: `executescript` would commit it first."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):  # and the semicolon is not within a text
+            connection.execute(statement)
+            statement = ""
 
 
 def execute(sql: str, values: Sequence[Any], connection: sqlite3.Connection) -> sqlite3.Cursor:

@@ -63,7 +63,7 @@ def check_identity(path: Path, files: Files) -> None:
     with suppress(FileNotFoundError):
         if identity(path) == files:
             return
-    raise Unreachable(f"{path}: was removed, or replaced, while it was in use")
+    raise Unreachable("the file was removed, or replaced, while it was in use")
 
 
 def mounts() -> str:

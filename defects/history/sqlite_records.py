@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defects.history.record import SERVED, Keyed, Layout, Records
+from defects.history.record import SERVED, Batch, Keyed, Layout, Records
 from defects.history.sqlite_values import microseconds
 
 KEYS_KEPT = timedelta(hours=24)
-EXPIRED = 10  # keys that each new one takes away
 
 SOURCE = "INSERT INTO sources (name) VALUES (?) ON CONFLICT DO NOTHING"
 # An answer that is there already is from an attempt before, whose result nobody knew.
@@ -24,7 +23,6 @@ ON CONFLICT (key) DO UPDATE
 SET body_digest = excluded.body_digest, answer = excluded.answer, expires_at = excluded.expires_at
 WHERE idempotency.expires_at <= ?5 OR idempotency.answer = excluded.answer
 """
-EXPIRE = "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE expires_at <= ? LIMIT ?)"
 
 
 class Inserter:
@@ -69,8 +67,13 @@ def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def source_no(connection: sqlite3.Connection, name: str) -> int:
-    """Return the number of a source, which gets one where it has none."""
+def source_numbers(connection: sqlite3.Connection, batch: Batch, known: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers of the sources of a batch's records; those that are not `known` get one."""
+    names = [batch.sources[place] for place in np.unique(batch.records["source"]).tolist()]
+    return {name: known[name] if name in known else _source_no(connection, name) for name in names}
+
+
+def _source_no(connection: sqlite3.Connection, name: str) -> int:
     connection.execute(SOURCE, (name,))
     return int(connection.execute("SELECT no FROM sources WHERE name = ?", (name,)).fetchone()[0])
 
@@ -78,7 +81,6 @@ def source_no(connection: sqlite3.Connection, name: str) -> int:
 def claim(connection: sqlite3.Connection, keys: Sequence[Keyed]) -> list[int]:
     """Write answers to keys; return the places of those whose keys have another answer already."""
     now = datetime.now(UTC)
-    connection.execute(EXPIRE, (now, EXPIRED * len(keys)))
     lost = []
     for place, (key, body_digest, answer) in enumerate(keyed.answer for keyed in keys):
         values = (key, body_digest, answer, microseconds(now + KEYS_KEPT), microseconds(now))

@@ -17,6 +17,7 @@ import orjson
 
 from defects.http import page
 from defects.http.bodies import Bodies
+from defects.http.idempotency import KEY, Idempotency
 from defects.http.messages import (
     BINARY,
     JSON,
@@ -38,7 +39,7 @@ from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
-from defects.serving.recording import History
+from defects.serving.recording import History, Recorder
 
 SLOW = 408  # the status where a body did not come in time
 METRICS_PATH = "/metrics"
@@ -89,7 +90,8 @@ Table = Mapping[str, Route]
 
 class Routes:
     """The application. `start` and `stop` are awaited before the first request and after the last. `openapi` makes a
-    document of the table, and `bentoml_schema` what BentoML's clients ask for, once somebody asks for them."""
+    document of the table, and `bentoml_schema` what BentoML's clients ask for, once somebody asks for them. Answers
+    of 200 are recorded by the `recorder`, where there is one."""
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Routes:
         limits: Limits,
         metrics: Metrics,
         access: AccessLog,
+        recorder: Recorder | None = None,
         history: History | None = None,
     ):
         self._start, self._stop, self._model, self.limits = start, stop, model, limits
@@ -112,8 +115,15 @@ class Routes:
         self._metrics, self._in_flight, self._history = metrics, metrics.in_flight, history
         self.responses = Responses(health, metrics, access, model.version, revision)
         self.predictions = Predictions(
-            model, batcher, health=health, limits=limits, metrics=metrics, responses=self.responses
+            model,
+            batcher,
+            health=health,
+            limits=limits,
+            metrics=metrics,
+            responses=self.responses,
+            recorder=recorder,
         )
+        self.idempotency = None if recorder is None else Idempotency(self.predictions, recorder)
         operations = Operations(
             model,
             batcher,
@@ -123,7 +133,7 @@ class Routes:
             bentoml_schema=lambda: orjson.dumps(bentoml_schema()),
         )
         self.table: Table = {
-            **_predicting(model, Codecs(model, limits)),
+            **_predicting(model, Codecs(model, limits, records=recorder is not None)),
             **_v1_and_v2(model, operations),
             **_operating(operations),
             **({} if history is None else _recorded(Outcomes(history, limits.outcomes_bytes, self.bodies))),
@@ -187,7 +197,12 @@ class Routes:
     async def _predicted(self, route: PredictionRoute, request: Request) -> Reply:
         try:
             self.predictions.open(request)
+            keyed = self.idempotency if KEY in request.headers else None
+            if keyed is not None:
+                keyed.check(request)
             request.body = await read_body(request, route.takes, self.limits.body_bytes, self.bodies)
+            if keyed is not None:
+                return await keyed.answer(route.name, route.decode, request)
             return await self.predictions.answer(route.decode, request)
         except Disconnected:
             raise

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from defects.protocols.outcomes import Outcome, Stored
@@ -38,6 +39,15 @@ class KeyedAnswer(NamedTuple):
 
 
 Done = Callable[[Exception | None], None]  # called once: with `None`, or with why the records could not be committed
+
+
+T = TypeVar("T")
+
+
+def set_unless_done(future: asyncio.Future[T], result: T) -> None:
+    """Set the result of a future; whoever waited for it may have been cancelled meanwhile."""
+    if not future.done():
+        future.set_result(result)
 
 
 class Recorder(Protocol):
