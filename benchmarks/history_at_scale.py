@@ -43,11 +43,11 @@ LOOKUPS = 300
 SCHEMA = simulator.SCHEMA
 EXPORT = (sys.executable, "-m", "defects.history")
 
-OUTCOMES = f"""
+OUTCOMES = """
 INSERT INTO outcomes (prediction_id, origin, class, occurred_at, received_at)
-SELECT id, 'inspection', CASE (class + CASE WHEN latency_us % {LABELLED * WRONG} = 0 THEN 1 ELSE 0 END)
-       % {len(SCHEMA.classes)} {{names}} END, $1, $1
-FROM predictions WHERE latency_us % {LABELLED} = 0
+SELECT id, 'inspection', CASE (class + CASE WHEN latency_us % {wrong} = 0 THEN 1 ELSE 0 END) % {classes} {names} END,
+       $1, $1
+FROM predictions WHERE latency_us % {labelled} = 0
 """
 
 
@@ -89,7 +89,8 @@ async def fill(database: Database, count: int, days: int) -> float:
             say(f"{number * BATCH:,} records are written")
     names = " ".join(f"WHEN {place} THEN '{name}'" for place, name in enumerate(SCHEMA.class_names))
     async with database.transaction() as transaction:
-        await transaction.execute(OUTCOMES.format(names=names), datetime.now(UTC))
+        sql = OUTCOMES.format(wrong=LABELLED * WRONG, labelled=LABELLED, classes=len(SCHEMA.classes), names=names)
+        await transaction.execute(sql, datetime.now(UTC))
     return passed
 
 
@@ -181,8 +182,8 @@ def main() -> None:
         with database_url(options.sqlite, scratch) as url:
             rows = asyncio.run(measure(url, options.records, options.days, scratch))
     kind = "SQLite" if options.sqlite else "PostgreSQL"
-    sys.stdout.write(f"{options.records:,} records over {options.days} days in {kind}; {caption(computer())}\n\n")
-    sys.stdout.write(f"{grid([('what', 'measured', 'goal'), *rows])}\n")
+    title = f"{options.records:,} records over {options.days} days in {kind}"
+    sys.stdout.write(f"{grid(title, ('what', 'measured', 'goal'), rows)}\n\n{caption(computer())}\n")
 
 
 if __name__ == "__main__":
