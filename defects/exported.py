@@ -9,11 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from defects import files, values
 from defects.features import Feature
 from defects.schema import Schema
 
-KEY = b"defects"  # of the metadata
+KEY = b"defects.exported"  # of the metadata
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,21 @@ class Exported:
         made = {"schema": self.schema.to_json(), "details": self.details}
         return {KEY: json.dumps(made, ensure_ascii=False).encode()}
 
-    def described(self, feature: Feature) -> Feature:
-        """Return a feature that was inferred from the file, with what the schema says of it.
+    def described(self, feature: Feature, values: NDArray[np.float64]) -> Feature:
+        """Return a feature that was inferred from its `values` `[rows]`, with what the schema says of it.
 
-        That is its unit, description and limits, and that a value may be missing, also where the file has all.
+        That is its unit and description, limits that all values keep, and that one may be missing, though none is.
         """
         known = next((known for known in self.schema.features if known.name == feature.name), None)
         if known is None or known.kind != feature.kind:
             return feature
+        kept = np.nanmin(values) >= known.limits[0] and np.nanmax(values) <= known.limits[1]
         return replace(
             feature,
             unit=known.unit,
             description=known.description,
-            low=known.low,
-            high=known.high,
+            low=known.low if kept else feature.low,
+            high=known.high if kept else feature.high,
             optional=feature.optional or known.optional,
             unknown=known.unknown,
         )

@@ -171,7 +171,7 @@ def _class(column: Column, name: str, exported: Exported | None) -> DefectClass:
 def _feature(column: Column, found: Values, exported: Exported | None) -> Feature:
     try:
         feature = _described(column, found)
-        return feature if exported is None else exported.described(feature)
+        return feature if exported is None else exported.described(feature, found.values)
     except ValueError as error:
         raise BadData(f"{column.path}: column {shown(column.name)!r}: its {error}") from None
 
