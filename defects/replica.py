@@ -276,6 +276,10 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
 
     Raises `Fatal`.
     """
+    if settings.model_uri is not None:
+        from defects.serving import fetched_model
+
+        return fetched_model.load(settings.model_uri.get_secret_value(), settings), None
     if settings.build and not settings.model_dir:
         return None, None
     directory, tag = store.locate(settings.model_dir, settings.model, bento=SOURCE.parent)
