@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -96,7 +97,7 @@ async def export(
     """Write the records as a Parquet file, whole or not at all, and return what was written.
 
     `details` adds columns that are no features: ids, times, answers. An existing file is replaced only with `force`.
-    Raises `CannotExport`, `OSError` and what the database raises.
+    Raises `CannotExport` and what the database raises.
     """
     place = _place(path, force)
     table_file = _library()
@@ -105,7 +106,7 @@ async def export(
         models = chosen.models
         columns = _columns(models, details)
         labels = {model.number: model.schema.labels for model in models}
-        with directories.scratch(place.parent) as folder:
+        with _written(path), directories.scratch(place.parent) as folder:
             with table_file.TableFile(folder / path.name, columns, labels) as file:
                 await _copy(transaction, chosen, columns, file, say)
             left_out = sum(model.records - model.with_features for model in models)
@@ -124,7 +125,10 @@ def _place(path: Path, force: bool) -> Path:
     """Return the absolute path; raises `CannotExport` where no file can be put."""
     if path.suffix != SUFFIX:
         raise CannotExport(f"{path}: expected a name that ends with {SUFFIX}")
-    place = directories.place_of(path)
+    try:
+        place = directories.place_of(path)
+    except OSError as error:
+        raise CannotExport(f"{path}: {error.strerror or error}; expected a name of a file") from None
     if place.exists() and not place.is_file():
         raise CannotExport(f"{path}: is no regular file; expected a file, or a name that is not taken")
     if place.exists() and not force:
@@ -132,6 +136,15 @@ def _place(path: Path, force: bool) -> Path:
     if not place.parent.is_dir():
         raise CannotExport(f"{path}: there is no directory {path.parent}; expected an existing one")
     return place
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Raise `CannotExport` where the operating system does not let the file be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotExport(f"{path}: {error.strerror or error}; expected a place to write to") from None
 
 
 def _library() -> Any:

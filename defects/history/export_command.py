@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 async def run(database: Database, options: argparse.Namespace, say: Callable[[str], None]) -> str:
     """Export from an open database, and return what is to be printed; `say` is told how far it is.
 
-    Raises `CannotExport`, `OSError` and what the database raises.
+    Raises `CannotExport` and what the database raises.
     """
     began = time.monotonic()
     selection = Selection(options.since, options.until, options.labelled, tuple(options.model), options.source)

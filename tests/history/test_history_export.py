@@ -323,9 +323,30 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
     assert path.read_bytes() == before
     assert history.export(path, Selection(NOON + timedelta(milliseconds=3)), force=True).records == 3
     assert pq.read_table(path).num_rows == 3
-    for name, problem in (("out.csv", "a name that ends with .parquet"), ("no/out.parquet", "there is no directory")):
+    (folder / "directory.parquet").mkdir()
+    problems = {
+        "out.csv": "a name that ends with .parquet",
+        "no/out.parquet": "there is no directory",
+        "directory.parquet": "is no regular file",
+        "a\0.parquet": "no file can have this name",
+    }
+    for name, problem in problems.items():
         with pytest.raises(CannotExport, match=problem):
             history.export(folder / name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = schema_of()
+    history.record(schema, schema.held(HARD))
+    unwritten = table_file.TableFile
+    monkeypatch.setattr(table_file, "TableFile", lambda _, *rest: unwritten(Path("/dev/full"), *rest))
+    with pytest.raises(CannotExport, match=r"out.parquet: .*; expected a place to write to") as refused:
+        history.export(folder / "out.parquet")
+    assert "No space left" in str(refused.value)
+    assert [*folder.iterdir()] == []
 
 
 def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
