@@ -44,7 +44,7 @@ def test_what_was_sent_is_what_is_trained_on(serve: Serve, tmp_path: Path) -> No
     artifact.replace(tmp_path / "model", pipeline.train(first, RECIPE, quiet).files)
     url = f"sqlite:///{tmp_path}/history.db"
     sent = rows.drop(columns="grade").astype(object).where(rows.drop(columns="grade").notna(), None)
-    objects: list[dict[str, Any]] = [row | {"zone": str(row["zone"])} for row in sent.to_dict("records")]
+    objects: list[dict[Any, Any]] = [row | {"zone": str(row["zone"])} for row in sent.to_dict("records")]
     objects[0]["zone"] = "11"  # which the model takes for a missing value
     settings = {"DEFECTS_DATABASE_URL": url, "DEFECTS_HISTORY": "acknowledged", "MODEL_DIR": tmp_path / "model"}
     with serve(**settings) as server, httpx.Client(base_url=server.url) as client:
