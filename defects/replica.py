@@ -78,6 +78,7 @@ class Replica:
             metrics=metrics,
             access=AccessLog(settings.access_log_share),
             recorder=None if self.history is None else self.history.writer,
+            recorded=None if self.history is None else self.history.recorded,
         )
         self.health_port = HealthPort(self.routes, metrics.connection_ended)
         self._golden = None if artifact is None else artifact.golden

@@ -20,7 +20,7 @@ from defects.serving.batching import Batcher
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
-from defects.serving.recording import History
+from defects.serving.recording import RecordedPredictions
 
 NAME = "model"
 
@@ -29,7 +29,7 @@ async def _nothing() -> None:
     pass
 
 
-def routes(schema: Schema, score: Scorer, history: History | None = None) -> router.Routes:
+def routes(schema: Schema, score: Scorer, recorded: RecordedPredictions | None = None) -> router.Routes:
     """The application of a ready replica."""
     batcher = Batcher(score)
     health = Health(1, lambda: batcher.batch_seconds)
@@ -46,7 +46,7 @@ def routes(schema: Schema, score: Scorer, history: History | None = None) -> rou
         limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
-        history=history,
+        recorded=recorded,
     )
 
 

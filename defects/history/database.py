@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from defects.history.record import Batch, Layout
+from defects.history.sql import Dialect
 from defects.settings import Fatal
 
 Row = Mapping[str, Any]  # by the names of its columns; its values also by number
@@ -58,10 +59,12 @@ class Transaction(Protocol):
 class Database(Protocol):
     """A database of history. Every method but `close` may raise `Unreachable`, `Rejected` or `Unusable`.
 
-    `name` is for people, without a password: what kind of database it is, and where.
+    `name` is for people, without a password: what kind of database it is, and where. `dialect` is what its kind says in
+    its own words.
     """
 
     name: str
+    dialect: Dialect
 
     async def open(self) -> None:
         """Connect, and check that this version can use what is there. May be called again after `close`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from defects.history import migrating, sqlite_connection, sqlite_file
+from defects.history import migrating, sql, sqlite_connection, sqlite_file
 from defects.history.database import Registration, Row, Unreachable, Unusable
 from defects.history.record import Batch
 from defects.history.sqlite_connection import Connection, execute
@@ -21,6 +21,7 @@ from defects.history.sqlite_records import Inserter, claim, source_numbers
 
 READERS = 4  # transactions that read at a time; another one waits
 WAIT_SECONDS = 10.0  # for its turn
+CLOSE_SECONDS = 1.0
 
 MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -57,6 +58,7 @@ class SQLiteTransaction:
 class SQLiteDatabase:
     """A SQLite file; implements `Database`. It is made and migrated by `open`. Raises `BadSetting` for a wrong URL."""
 
+    dialect = sql.SQLITE
     known = migrating.migrations_in(migrating.DIRECTORY / "sqlite")
 
     def __init__(self, url: str):
@@ -95,7 +97,7 @@ class SQLiteDatabase:
         try:
             return await self._migrate(writer)
         finally:
-            writer.close()
+            await asyncio.wait([writer.close()], timeout=CLOSE_SECONDS)
 
     async def _migrate(self, writer: Connection) -> Sequence[str]:
         begin = partial(begun, writer, lambda connection: connection.execute("BEGIN IMMEDIATE"))
@@ -104,11 +106,12 @@ class SQLiteDatabase:
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
-        for connection in (*self._readers, *filter(None, [self._open_writer])):
-            connection.close()
+        connections = [*self._readers, *([self._open_writer] if self._open_writer else [])]
         self._open_writer = None
         self._readers.clear()
         self._idle.clear()
+        if connections:
+            await asyncio.wait([connection.close() for connection in connections], timeout=CLOSE_SECONDS)
 
     async def register(self, registration: Registration) -> None:
         """Make sure that the model and the revision of the records to come are known."""
@@ -144,6 +147,15 @@ class SQLiteDatabase:
             begun(connection, partial(begin, self._path, self._files, reading)) as transaction,
         ):
             yield transaction
+
+    async def give_back(self) -> None:
+        """Give free space back to the disk, in slices, and empty the log, which has what was deleted."""
+        free = 1
+        while free:
+            async with self._locked_writer() as writer:
+                free = await writer.run(sqlite_connection.give_pages_back)
+        async with self._locked_writer() as writer:
+            await writer.run(sqlite_connection.empty_log)
 
     @asynccontextmanager
     async def _locked_writer(self) -> AsyncIterator[Connection]:

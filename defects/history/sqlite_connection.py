@@ -17,6 +17,7 @@ from defects.history import sqlite_file, sqlite_values
 from defects.history.database import Rejected, Unreachable, Unusable
 
 BUSY_SECONDS = 5.0  # to wait for what another process writes
+PAGES = 2_000  # that are given back at a time
 WAL_BYTES = 64 << 20  # that the log may keep after a checkpoint
 PRIMARY = 0xFF  # of a result code: the kind of error
 AGAIN = (
@@ -33,7 +34,7 @@ AGAIN = (
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Result = TypeVar("Result")
-Call = tuple[Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+Call = tuple[Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
 
 
 class Connection:
@@ -44,6 +45,8 @@ class Connection:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self.lock = asyncio.Lock()  # whoever has begun a transaction has it to themselves
         Thread(target=self._work, name="history", daemon=True).start()
 
@@ -59,26 +62,28 @@ class Connection:
         self._call(function).add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _call(self, function: Callable[[sqlite3.Connection], Result]) -> asyncio.Future[Result]:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
+        done: asyncio.Future[Result] = self._loop.create_future()
         if self._closed:
             done.set_exception(Unreachable("its connection was closed"))
         else:
-            self._calls.put((function, loop, done))
+            self._calls.put((function, done))
         return done
 
-    def close(self) -> None:
-        """Close the connection once what was given to it is done; interrupts that where it only reads."""
-        if self._closed:
-            return
-        self._closed = True
+    def close(self) -> asyncio.Future[None]:
+        """Close the connection once what was given to it is done; interrupts that where it only reads.
+
+        The future is done when it is closed.
+        """
         if self._connection is not None and not self._writes:
-            self._connection.interrupt()
+            with suppress(sqlite3.Error):  # it is closed
+                self._connection.interrupt()
+        self._closed = True
         self._calls.put(None)
+        return self._ended
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            function, loop, done = call
+            function, done = call
             try:
                 with translated(self._path):
                     if self._connection is None:
@@ -87,11 +92,13 @@ class Connection:
             except Exception as error:
                 settle = partial(_fail, done, error)
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle)
+                self._loop.call_soon_threadsafe(settle)
             del call, function, done, settle  # what they hold may be large
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_settle, self._ended, None)
 
 
 def _settle(done: asyncio.Future[Any], result: Any) -> None:
@@ -117,6 +124,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         detect_types=sqlite3.PARSE_DECLTYPES,
     )
     try:
+        sqlite_values.add_functions(connection)
         if not writes:
             connection.execute("PRAGMA query_only = ON")
             return connection
@@ -125,6 +133,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         if mode != "wal":
             raise Unusable(f"history: {path} can't have a write-ahead log here; expected a local disk")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     except BaseException:
         connection.close()
@@ -143,6 +152,8 @@ def translated(path: Path) -> Iterator[None]:
             raise Unreachable(str(error)) from error
         if code in DAMAGED:
             raise Unusable(f"history: {path} is damaged, or no SQLite database ({error}); move it away") from error
+        if str(error).startswith("no such "):
+            raise Unusable(f"history: the tables of {path} are not those that this version knows: {error}") from error
         raise Rejected(str(error)) from error
     except (OverflowError, UnicodeEncodeError) as error:  # of a value
         raise Rejected(str(error)) from error
@@ -165,6 +176,17 @@ def rollback(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def give_pages_back(connection: sqlite3.Connection) -> int:
+    """Give some free pages back to the disk; return how many are left."""
+    connection.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Copy the write-ahead log into the database and empty it, unless somebody still reads it after a while."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def run_script(script: str, connection: sqlite3.Connection) -> None:

@@ -35,7 +35,7 @@ class Inserter:
         names = ["wide_features" if name == "features" and layout.wide else name for name in self._columns]
         values = ["CAST(? AS TEXT)" if name == "request_id" else "?" for name in names]
         self._sql = (
-            f"INSERT INTO predictions (kind, model, revision, {', '.join(names)}) "  # noqa: S608 - nobody's text
+            f"INSERT INTO predictions (kind, model, revision, {', '.join(names)}) "
             f"VALUES ({SERVED}, {model}, {revision}, {', '.join(values)})"
         )
         self._packed = _packed(layout.dtype)

@@ -6,6 +6,7 @@ as in `max(received_at) AS received_at`.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import struct
 from collections.abc import Callable, ItemsView, Iterator, Sequence
@@ -16,6 +17,8 @@ from uuid import UUID
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 CAST = "::"  # PostgreSQL's; SQLite takes it for a part of the parameter's name
+
+REAL = struct.Struct("<f")
 
 Converter = Callable[[Any], Any]
 
@@ -67,6 +70,29 @@ def register() -> None:
         sqlite3.register_converter(name, converter)
     sqlite3.register_adapter(UUID, lambda value: value.bytes)
     sqlite3.register_adapter(datetime, microseconds)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Add the functions that `sql.SQLITE` names, and those of mathematics, which some builds of SQLite lack."""
+    functions: list[tuple[str, int, Callable[..., float | None]]] = [
+        ("element_of", 2, element_of),
+        ("seconds_from", 2, seconds_from),
+        ("ln", 1, lambda value: None if value is None else math.log(value)),
+        ("floor", 1, lambda value: None if value is None else math.floor(value)),
+    ]
+    for name, values, function in functions:
+        connection.create_function(name, values, function, deterministic=True)
+
+
+def element_of(packed: bytes, place: int) -> float:
+    """Return one of little-endian floats of 32 bits."""
+    value: float = REAL.unpack_from(packed, 4 * place)[0]
+    return value
+
+
+def seconds_from(id_: bytes, instant: int) -> float:
+    """Return the seconds from when an id was made until so many microseconds since 1970."""
+    return instant / 1e6 - int.from_bytes(id_[:6], "big") / 1e3
 
 
 class Values(dict[str, Any]):

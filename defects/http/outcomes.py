@@ -12,7 +12,7 @@ from defects.http.messages import JSON, Refusal, Reply, Request, answer, read_bo
 from defects.http.responses import RETRY
 from defects.problems import MAX_NAME, InvalidInput, Problem
 from defects.protocols import outcomes
-from defects.serving.recording import History, Unavailable
+from defects.serving.recording import RecordedPredictions, Unavailable
 from defects.values import shown
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ QUERY = ("since", "by", "origin")
 class Outcomes:
     """The handlers of the routes that need a history. A body may have `limit` bytes, and counts among `bodies`."""
 
-    def __init__(self, history: History, limit: int, bodies: Bodies):
-        self._history, self._limit, self._bodies = history, limit, bodies
+    def __init__(self, recorded: RecordedPredictions, limit: int, bodies: Bodies):
+        self._recorded, self._limit, self._bodies = recorded, limit, bodies
 
     async def store(self, request: Request) -> Reply:
         try:
@@ -34,7 +34,7 @@ class Outcomes:
             found, single = outcomes.decode(read_json(request), datetime.now(UTC))
         finally:
             request.drop_body()
-        stored = await _available(self._history.store(found, single=single))
+        stored = await _available(self._recorded.store(found, single=single))
         return answer(outcomes.results(stored, single))
 
     async def prediction(self, request: Request) -> Reply:
@@ -42,7 +42,7 @@ class Outcomes:
         id_ = outcomes.read_id(given)
         if id_ is None:
             raise InvalidInput([Problem("id", f"is {shown(given)}", outcomes.ID_EXPECTED)])
-        found = await _available(self._history.prediction(id_))
+        found = await _available(self._recorded.prediction(id_))
         if found is None:
             raise Refusal(404, f"no prediction {id_.hex} is recorded; expected the id of one that is")
         return answer(found)
@@ -50,7 +50,7 @@ class Outcomes:
     async def summary(self, request: Request) -> Reply:
         given = _query(request.query)
         since = given.get("since", outcomes.DEFAULT_SINCE).replace(" ", "+")  # a + in a query is a space
-        return answer(await _available(self._history.summary(since, given.get("by"), given.get("origin"))))
+        return answer(await _available(self._recorded.summary(since, given.get("by"), given.get("origin"))))
 
 
 async def _available(asked: Awaitable[T]) -> T:

@@ -39,7 +39,7 @@ from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
-from defects.serving.recording import History, Recorder
+from defects.serving.recording import RecordedPredictions, Recorder
 
 SLOW = 408  # the status where a body did not come in time
 METRICS_PATH = "/metrics"
@@ -108,11 +108,11 @@ class Routes:
         metrics: Metrics,
         access: AccessLog,
         recorder: Recorder | None = None,
-        history: History | None = None,
+        recorded: RecordedPredictions | None = None,
     ):
         self._start, self._stop, self._model, self.limits = start, stop, model, limits
         self.bodies = Bodies(limits.bodies_bytes)
-        self._metrics, self._in_flight, self._history = metrics, metrics.in_flight, history
+        self._metrics, self._in_flight, self._recorded = metrics, metrics.in_flight, recorded
         self.responses = Responses(health, metrics, access, model.version, revision)
         self.predictions = Predictions(
             model,
@@ -136,7 +136,7 @@ class Routes:
             **_predicting(model, Codecs(model, limits, records=recorder is not None)),
             **_v1_and_v2(model, operations),
             **_operating(operations),
-            **({} if history is None else _recorded(Outcomes(history, limits.outcomes_bytes, self.bodies))),
+            **({} if recorded is None else _recorded(Outcomes(recorded, limits.outcomes_bytes, self.bodies))),
         }
 
     def predicting(self, path: str) -> PredictionRoute | None:
@@ -251,7 +251,7 @@ class Routes:
         if path.startswith(("/v1/models/", "/v2/models/")):
             known = f"model {self._model.name}, version {self._model.version}"
             return Refusal(404, f"no such model, version or path; expected {known}")
-        if self._history is None and (path in (OUTCOMES, SUMMARY) or path.startswith(PREDICTION)):
+        if self._recorded is None and (path in (OUTCOMES, SUMMARY) or path.startswith(PREDICTION)):
             return Refusal(404, "nothing is recorded here; expected a replica with a database (DEFECTS_DATABASE_URL)")
         return Refusal(404, "no such path; expected one that /docs.json lists")
 

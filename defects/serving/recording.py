@@ -1,6 +1,6 @@
 """Say what is recorded of an answered prediction, and what the routes need of whoever records it.
 
-`defects/history` implements `Recorder` and `History`. It is imported only where there is a database.
+`defects/history` implements `Recorder` and `RecordedPredictions`. It is imported only where there is a database.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Unavailable(Exception):
     """History can't be asked now; the message says why, for people. Another try may succeed."""
 
 
-class History(Protocol):
+class RecordedPredictions(Protocol):
     """What is known of predictions that were recorded. Every method may raise `Unavailable`."""
 
     async def store(self, outcomes: Sequence[Outcome], *, single: bool) -> Sequence[Stored]:
