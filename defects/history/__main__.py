@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from defects.history import erasing, pruning, sqlite_file, status
+from defects.history import erasing, export_command, pruning, sqlite_file, status
 from defects.history.database import Database, Rejected, Unreachable, Unusable
 from defects.history.databases import database_of
 from defects.history.export import CannotExport
