@@ -17,10 +17,12 @@ help:  ## Show the targets
 
 setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
-serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
+serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model, records into build/history.db
 	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -m defects.serving.listener
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
-	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
+	@[ -n "$${DEFECTS_DATABASE_URL_FILE:-}" ] || { mkdir -p build; \
+	    export DEFECTS_DATABASE_URL="$${DEFECTS_DATABASE_URL-sqlite:///build/history.db}"; }; \
+	exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
 	@$(BIN)/python train.py $(ARGS)
@@ -96,11 +98,14 @@ manifests: setup .venv-clients/.installed
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt
 .venv-datasets/.installed: requirements/datasets.txt
+# The locks have every dependency, so none is looked for. Byte code is written when a module is first imported: most
+# modules never are, and to compile them all takes as long as everything else here.
 .venv/.installed .venv-clients/.installed .venv-datasets/.installed:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
 	@echo "installing $< into $(@D); this takes about a minute"
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	    --requirement $<
 	@touch $@
 
 $(DATASETS): .venv-datasets/.installed tests/datasets/catalogue.py tests/datasets/write_tables.py
