@@ -29,8 +29,8 @@ from benchmarks.models import say
 from defects import artifact, simulator
 from defects.history.database import Database, Registration
 from defects.history.databases import database_of
-from defects.history.outcomes import StoredHistory
 from defects.history.record import Batch, Layout, Records
+from defects.history.recorded import Recorded
 from defects.pages.tables import grid
 from defects.training.options import positive
 from tools.computer import caption, computer
@@ -138,7 +138,7 @@ async def measure(url: str, count: int, days: int, scratch: Path) -> list[Sequen
     rows.append(("write", f"{count / writing:,.0f} records/s", ""))
     async with database.transaction() as transaction:
         await transaction.execute("ANALYZE")
-    history = StoredHistory(database)
+    history = Recorded(database)
     looked_up = []
     for id_ in await ids(database, LOOKUPS, days):
         looked_up += await seconds(lambda id_=id_: history.prediction(id_), 1)  # type: ignore[misc]

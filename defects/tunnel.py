@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from defects.history.measures import wilson
 from defects.simulator import CLASS_MIX, SCHEMA, SENSORS, SITES, Scans, Tunnel
 
 ROWS_AT_ONCE = 500
@@ -64,18 +65,10 @@ class Count:
     results: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        low, high = interval(self.right, self.parcels)
+        low, high = wilson(self.right, self.parcels)
         share = self.right / self.parcels
         accuracy = f"accuracy  {share:.4f} (95 %: {low:.4f} to {high:.4f}), {self.parcels:,} parcels"
         return "\n".join([accuracy, *(f"outcomes  {count:,} {result}" for result, count in self.results.items())])
-
-
-def interval(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927)."""
-    z = 1.959964
-    middle = (right + z * z / 2) / (count + z * z)
-    half = z / (count + z * z) * math.sqrt(right * (count - right) / count + z * z / 4)
-    return middle - half, middle + half
 
 
 def send(client: Client, scans: Scans, source: str, labelled: float, seed: int) -> Count:

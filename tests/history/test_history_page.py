@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from test_docs import DOCUMENTED_ADDRESS, blocks, mark
 
 from conftest import BIN, MODULE, ROOT, RUN_SECONDS, Serve, Server, environment, until
-from test_docs import DOCUMENTED_ADDRESS, blocks, mark
 
 PAGE = "docs/history.md"
 HERE = "tests/history/test_history_page.py"
