@@ -30,7 +30,7 @@ from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
-from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_bytes
+from defects.serving.model import OUTCOMES_BYTES, Limits, ServedModel, all_bodies_bytes, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Replica:
             metrics=metrics,
             access=AccessLog(settings.access_log_share),
             recorder=None if self.history is None else self.history.writer,
+            recorded=None if self.history is None else self.history.recorded,
         )
         self.health_port = HealthPort(self.routes, metrics.connection_ended)
         self._golden = None if artifact is None else artifact.golden
@@ -222,7 +223,8 @@ class Replica:
         from defects.http import openapi
 
         card = self.model.description["card"]
-        fields = {"data": described(card), "try": openapi.curl(self.url, self.model.schema)}
+        recorded = {} if self.history is None else {"history": self.history.database.name}
+        fields = {"data": described(card), **recorded, "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
         self._warn_of_a_wrong_clock(card)
 
@@ -276,6 +278,10 @@ def find_artifact(settings: Settings) -> tuple[Artifact | None, str | None]:
 
     Raises `Fatal`.
     """
+    if settings.model_uri is not None:
+        from defects.serving import fetched_model
+
+        return fetched_model.load(settings.model_uri.get_secret_value(), settings), None
     if settings.build and not settings.model_dir:
         return None, None
     directory, tag = store.locate(settings.model_dir, settings.model, bento=SOURCE.parent)
@@ -291,7 +297,8 @@ def limits(settings: Settings, model: ServedModel) -> Limits:
             f"DEFECTS_MAX_BODIES_BYTES: is {all_bodies}, less than the largest body (DEFECTS_MAX_BODY_BYTES, or enough "
             f"for 1,024 rows); expected at least {one}"
         )
-    return Limits(one, settings.request_timeout_ms / 1000, all_bodies)
+    outcomes = min(settings.max_body_bytes or OUTCOMES_BYTES, all_bodies)
+    return Limits(one, settings.request_timeout_ms / 1000, all_bodies, outcomes)
 
 
 def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:

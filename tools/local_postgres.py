@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import fcntl
 import os
 import pwd
@@ -25,6 +26,9 @@ from pathlib import Path
 
 import psutil
 
+from defects.history.database import Unreachable
+from defects.history.databases import database_of
+from defects.settings import Fatal
 from tools.processes import ROOT, free_port
 
 DIRECTORY = ROOT / "build" / "postgres"
@@ -250,13 +254,22 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"PostgreSQL is stopped; its data is kept in {DIRECTORY.relative_to(ROOT)}")
             return
         server.start(options.port)
-    except (Failed, OSError) as error:
+        asyncio.run(_migrate(server.url()))
+    except (Failed, Fatal, Unreachable, OSError) as error:
         sys.exit(f"make history: {error}")
     print(
         f"PostgreSQL runs in the background, on port {server.port}, with its data in {DIRECTORY.relative_to(ROOT)}.\n"
         f"To record predictions in it:\n  DEFECTS_DATABASE_URL={server.url()} make serve\n"
         "To stop it; its data is kept:\n  make history ARGS=--stop"
     )
+
+
+async def _migrate(url: str) -> None:
+    database = database_of(url)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from defects.history.database import Database, Rejected, Unreachable, Unusable
 from defects.history.idempotency import delete_expired
+from defects.history.outcomes import join_all_early, join_early
 
 PARTITION_DAYS = 3  # made ahead
 RETRY_SECONDS = 60.0  # after a job that failed
@@ -32,7 +33,9 @@ async def _make_partitions(database: Database) -> None:
 
 PARTITIONS = Job("making partitions", 3600, _make_partitions)
 EXPIRED_KEYS = Job("deleting expired keys", 600, delete_expired)
-JOBS = (PARTITIONS, EXPIRED_KEYS)
+EARLY_OUTCOMES = Job("joining early outcomes", 5, join_early)
+ALL_EARLY_OUTCOMES = Job("joining all early outcomes", 1200, join_all_early)
+JOBS = (PARTITIONS, EXPIRED_KEYS, EARLY_OUTCOMES, ALL_EARLY_OUTCOMES)
 
 
 async def maintain(database: Database, opened: asyncio.Event, jobs: Sequence[Job], chance: random.Random) -> None:

@@ -10,6 +10,7 @@ from defects.history.database import Database, Registration
 from defects.history.databases import database_of
 from defects.history.metrics import HistoryMetrics
 from defects.history.record import Layout
+from defects.history.recorded import Recorded
 from defects.history.writer import Writer
 from defects.serving.metrics import Metrics
 from defects.settings import Settings
@@ -17,10 +18,11 @@ from defects.settings import Settings
 
 @dataclass(frozen=True)
 class History:
-    """A database that the `writer` writes into; others may read from it, and write, meanwhile."""
+    """A database that the `writer` writes into; `recorded` answers from it, and stores outcomes, meanwhile."""
 
     database: Database
     writer: Writer
+    recorded: Recorded
 
 
 def history_of(settings: Settings, artifact: Artifact, metrics: Metrics, end: Callable[[str], None]) -> History:
@@ -45,4 +47,4 @@ def history_of(settings: Settings, artifact: Artifact, metrics: Metrics, end: Ca
         metrics=HistoryMetrics(metrics),
         end=end,
     )
-    return History(database, writer)
+    return History(database, writer, Recorded(database))

@@ -43,7 +43,7 @@ class Faulty:
     """
 
     def __init__(self, database: Database):
-        self._database, self.name = database, database.name
+        self._database, self.name, self.dialect = database, database.name, database.dialect
         self.writes: list[str] = []
         self.refuses: Exception | None = None
         self.go = asyncio.Event()
@@ -55,6 +55,9 @@ class Faulty:
         if self.refuses is not None:
             raise self.refuses
         await self._database.open()
+
+    async def migrate(self) -> Sequence[str]:
+        return await self._database.migrate()
 
     async def close(self) -> None:
         await self._database.close()
@@ -80,8 +83,8 @@ class Faulty:
             raise Unreachable("nobody knows")
         return lost
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        return self._database.transaction()
+    def transaction(self, *, reading: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        return self._database.transaction(reading=reading)
 
     async def make_partitions(self, days: int) -> None:
         await self._database.make_partitions(days)
