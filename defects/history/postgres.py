@@ -69,7 +69,7 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
-        connections = [*self._pool.connections, *([self._writing] if self._writing else [])]
+        connections = [*self._pool.close(), *([self._writing] if self._writing else [])]
         self._writing, self._pool = None, Pool(self._address.connect)
         await asyncio.gather(*(_close(connection) for connection in connections))
 

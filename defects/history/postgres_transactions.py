@@ -81,9 +81,11 @@ class Pool:
         self._room = asyncio.Semaphore(MOST)
         self._free: list[tuple[Connection, float]] = []  # with when each was used last
         self._used: set[Connection] = set()
+        self._closed = False
 
-    @property
-    def connections(self) -> list[Connection]:
+    def close(self) -> list[Connection]:
+        """Take no more transactions; return the connections, for the caller to close. Those being made close later."""
+        self._closed = True
         return [*(connection for connection, _ in self._free), *self._used]
 
     @asynccontextmanager
@@ -93,11 +95,13 @@ class Pool:
             connection = await self._take()
             self._used.add(connection)
             try:
+                if self._closed:  # while this was connecting
+                    raise Unreachable("the database was closed")
                 async with transaction(connection, begin, seconds) as opened:
                     yield opened
             finally:
                 self._used.discard(connection)
-                if connection.is_closed() or connection.is_in_transaction():
+                if self._closed or connection.is_closed() or connection.is_in_transaction():
                     connection.terminate()
                 else:
                     self._free.append((connection, time.monotonic()))
