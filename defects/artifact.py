@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ MAX_TOLERANCE = 1e-6  # of a golden probability; training writes this one
 MAX_FILES = 100
 SLACK = timedelta(minutes=5)  # that clocks may differ
 MAX_DIGESTS, MAX_DOCUMENT, MAX_MODEL = 1 << 20, 64 << 20, 2 << 30  # bytes of a file; ONNX holds no more than 2 GiB
+MAX_ALL = MAX_MODEL + 4 * MAX_DOCUMENT  # bytes of all files together
 DIGESTS = "digests.json"
 ONNX, SKOPS = "model.onnx", "model.skops"
 CARD_PAGE = "card.html"  # the card for people; an artifact without it is a valid one
@@ -192,60 +193,97 @@ def _is_artifact(directory: Path) -> bool:
     return (directory / DIGESTS).is_file()
 
 
+class Source(Protocol):
+    """Where the files of an artifact are: a directory, or a place in object storage."""
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the content of a file of at most `most` bytes; raises `files.Unreadable`."""
+
+    def full_name(self, name: str) -> str:
+        """Return a file's name with its place, for messages."""
+
+    def absence(self) -> str:
+        """Say that there is no artifact, and what to do, for a message."""
+
+    def ordered(self, names: Iterable[str]) -> list[str]:
+        """Return the names of files in the order to read them, so that one that is missing is noticed early."""
+
+
+@dataclass(frozen=True)
+class _Directory:
+    path: Path
+
+    def read(self, name: str, most: int) -> bytes:
+        return files.read(self.path / name, most)
+
+    def full_name(self, name: str) -> str:
+        return str(self.path / name)
+
+    def absence(self) -> str:
+        """Say what is there instead of an artifact, and how one is made of it."""
+        problem = f"{self.path} " + (f"has no {DIGESTS}" if self.path.is_dir() else "is not a directory")
+        for name in SERVED_ELSEWHERE:
+            if (found := self.path / name).is_file():
+                trust = " --trust-pickle" if name.endswith(PICKLES) else ""
+                command = f"python train.py --model {found}{trust} --data FILE --label COLUMN --output DIRECTORY"
+                return f"{problem}, but {name}, as KServe's own servers have it; make an artifact of it: {command}"
+        return f"{problem}; expected a model artifact (train.py makes one)"
+
+    def ordered(self, names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda name: os.path.exists(self.path / name))  # noqa: PTH110 - it never raises
+
+
 def load(directory: Path, expected_digest: str | None = None) -> Artifact:
     """Read and verify the artifact in `directory`; raises `NoModel` or `BadArtifact`, which names the file."""
+    return read(_Directory(directory), expected_digest)
+
+
+def read(source: Source, expected_digest: str | None = None) -> Artifact:
+    """Read and verify the artifact at `source`; raises `NoModel`, `BadArtifact`, or what is the source's own."""
     try:
-        content = files.read(directory / DIGESTS, MAX_DIGESTS)
+        content = source.read(DIGESTS, MAX_DIGESTS)
     except files.Missing:
-        raise NoModel(f"no model: {directory} {_missing(directory)}") from None
+        raise NoModel(f"no model: {source.absence()}") from None
     except files.Unreadable as problem:
-        raise _unreadable(directory / DIGESTS, problem) from None
-    with _reading(directory / DIGESTS, Truncated):
+        raise _unreadable(source.full_name(DIGESTS), problem) from None
+    with _reading(source.full_name(DIGESTS), Truncated):
         document = files.read_json(content)
     digest = digest_of(content)
     if expected_digest is not None and digest != expected_digest:
-        raise BadArtifact(
-            f"{directory}: the artifact's digest is {digest}; DEFECTS_MODEL_DIGEST asks {expected_digest}"
-        )
-    with _reading(directory / DIGESTS):
+        place = source.full_name("").rstrip("/")
+        raise BadArtifact(f"{place}: the artifact's digest is {digest}; DEFECTS_MODEL_DIGEST asks {expected_digest}")
+    with _reading(source.full_name(DIGESTS)):
         listed = _listed(document)
-    missing_first = sorted(listed, key=lambda name: os.path.exists(directory / name))  # noqa: PTH110 - never raises
-    return parse({name: _verified(directory, name, listed[name]) for name in missing_first}, digest, directory)
+    contents: dict[str, bytes] = {}
+    left = MAX_ALL
+    for name in source.ordered(listed):
+        contents[name] = _verified(source, name, listed[name], min(_most_bytes(name), left))
+        left -= len(contents[name])
+    return parse(contents, digest, source.full_name)
 
 
-def _missing(directory: Path) -> str:
-    """Say what is there instead of an artifact, and how one is made of it."""
-    problem = f"has no {DIGESTS}" if directory.is_dir() else "is not a directory"
-    for name in SERVED_ELSEWHERE:
-        if (directory / name).is_file():
-            trust = " --trust-pickle" if name.endswith(PICKLES) else ""
-            command = f"python train.py --model {directory / name}{trust} --data FILE --label COLUMN --output DIRECTORY"
-            return f"{problem}, but {name}, as KServe's own servers have it; make an artifact of it: {command}"
-    return f"{problem}; expected a model artifact (train.py makes one)"
-
-
-def parse(contents: Mapping[str, bytes], digest: str, place: Path = Path()) -> Artifact:
-    """Make an artifact of its files' contents; raises `BadArtifact`, which names the file, as one at `place`."""
+def parse(contents: Mapping[str, bytes], digest: str, full_name: Callable[[str], str] = str) -> Artifact:
+    """Make an artifact of its files' contents; raises `BadArtifact`, which names the file, as `full_name` does."""
     for name, content in contents.items():
         if len(content) > _most_bytes(name):
-            raise BadArtifact(f"{place / name}: has {len(content):,} bytes; expected at most {_most_bytes(name):,}")
+            raise BadArtifact(f"{full_name(name)}: has {len(content):,} bytes; expected at most {_most_bytes(name):,}")
     documents: dict[str, Any] = {}
     for name in REQUIRED:
         if name not in contents:
-            raise BadArtifact(f"{place / DIGESTS}: {name} is not listed; expected a complete artifact")
-        with _reading(place / name):
+            raise BadArtifact(f"{full_name(DIGESTS)}: {name} is not listed; expected a complete artifact")
+        with _reading(full_name(name)):
             documents[name] = values.mapping(files.read_json(contents[name]), "the document")
-    with _reading(place / "schema.json"):
+    with _reading(full_name("schema.json")):
         schema = Schema.from_json(documents["schema.json"])
-    with _reading(place / "card.json"):
+    with _reading(full_name("card.json")):
         _check_card(documents["card.json"])
-    with _reading(place / "golden.json"):
+    with _reading(full_name("golden.json")):
         golden = Golden.from_json(documents["golden.json"], schema)
     return Artifact(schema, documents["card.json"], golden, digest, contents)
 
 
 @contextmanager
-def _reading(file: Path, kind: type[BadArtifact] = BadArtifact) -> Iterator[None]:
+def _reading(file: str, kind: type[BadArtifact] = BadArtifact) -> Iterator[None]:
     """Raise a `BadArtifact` of this kind, which names the file, where its content raises `ValueError`."""
     try:
         yield
@@ -281,17 +319,17 @@ def _most_bytes(name: str) -> int:
     return MAX_MODEL if name in (ONNX, SKOPS) else MAX_DOCUMENT
 
 
-def _verified(directory: Path, name: str, expected: str) -> bytes:
+def _verified(source: Source, name: str, expected: str, most: int) -> bytes:
     try:
-        content = files.read(directory / name, _most_bytes(name))
+        content = source.read(name, most)
     except files.Unreadable as problem:
-        raise _unreadable(directory / name, problem) from None
+        raise _unreadable(source.full_name(name), problem) from None
     if digest_of(content) != expected:
-        raise Truncated(f"{directory / name}: changed or truncated; its SHA-256 is not the one in {DIGESTS}")
+        raise Truncated(f"{source.full_name(name)}: changed or truncated; its SHA-256 is not the one in {DIGESTS}")
     return content
 
 
-def _unreadable(file: Path, problem: files.Unreadable) -> BadArtifact:
+def _unreadable(file: str, problem: files.Unreadable) -> BadArtifact:
     kind = Incomplete if isinstance(problem, files.Missing | files.Refused) else BadArtifact
     return kind(f"{file}: can't be read: {problem}")
 
@@ -320,3 +358,9 @@ def is_ahead(text: str, now: datetime) -> bool:
             length = len(now.strftime(pattern))
             return datetime.strptime(text[:length], pattern).replace(tzinfo=UTC) > now + SLACK
     return False
+
+
+if __name__ == "__main__":
+    from defects.pushing import main
+
+    main(load, read)  # they are given to it, because it can't import this module: that would be a circle

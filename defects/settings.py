@@ -102,7 +102,7 @@ class Settings(BaseModel):
     model_digest: Digest | None = _setting(
         "DEFECTS_MODEL_DIGEST", None, "Serve only the artifact with this digest (`sha256:…`); any other ends start-up."
     )
-    model_uri: str | None = _setting(
+    model_uri: SecretStr | None = _setting(
         "MODEL_URI",
         None,
         "Where the artifact to serve is fetched from at the start, instead of `MODEL_DIR`: `s3://…`, `gs://…`, "
@@ -111,8 +111,8 @@ class Settings(BaseModel):
     model_wait_seconds: float = _setting(
         "DEFECTS_MODEL_WAIT_SECONDS",
         0.0,
-        "How long the start waits until the model in `MODEL_DIR` is there and complete. The port is closed meanwhile: "
-        "the startup probe has to allow for it.",
+        "How long the start waits until the model in `MODEL_DIR`, or at `MODEL_URI`, is there and complete. The port "
+        "is closed meanwhile: the startup probe has to allow for it.",
         ge=0,
         le=3600,
     )

@@ -35,6 +35,9 @@ GROUND = (
     "defects.settings",
     "defects.directories",
     "defects.artifact",
+    "defects.locations",
+    "defects.object_storage",
+    "defects.pushing",
     "defects.store",
     "defects.links",
     "defects.decoding",
@@ -64,6 +67,7 @@ ONLY = [
 ]
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of ours by its dotted name."""
     files = [ROOT / "service.py", ROOT / "train.py"]

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import asyncpg
 import numpy as np
 
-from defects.history import migrating
+from defects.history import migrating, sql
 from defects.history.copying import Encoder, Numbers, starts
 from defects.history.database import Registration, Rejected, Unreachable
 from defects.history.postgres_address import Address
@@ -37,6 +37,7 @@ REPEAT = "INSERT INTO predictions ({columns}) SELECT {columns} FROM repeated ON 
 class PostgresDatabase:
     """A PostgreSQL; implements `Database`. `clock` returns seconds since 1970. Raises `BadSetting` for a wrong URL."""
 
+    dialect = sql.POSTGRES
     known = migrating.migrations_in(migrating.DIRECTORY / "postgres")
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time):
@@ -62,6 +63,10 @@ class PostgresDatabase:
             raise
         self._sources, self._days = {"": 0}, set()  # it may be another server than before, which lacks some
         self._encoder, self._writing = None, connection
+
+    async def connect(self) -> Connection:
+        """Return a connection for what can't be done in a transaction; whoever asked for it closes it."""
+        return await self._address.connect()
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""

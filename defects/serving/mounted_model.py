@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from defects import artifact
@@ -44,7 +40,7 @@ def load(directory: Path, settings: Settings) -> Artifact:
         if _is_final(problem, directory):
             raise
         first = problem
-    with _ending_on_signals():
+    with startup.ending_on_signals():
         return _wait(directory, settings, before, first)
 
 
@@ -112,20 +108,3 @@ def _state_of(entry: os.DirEntry[str]) -> tuple[object, ...]:
     except OSError as error:  # a link that leads nowhere, or a file that has just been renamed
         return entry.name, error.errno
     return entry.name, found.st_ino, found.st_size, found.st_mode, found.st_mtime_ns, found.st_ctime_ns
-
-
-@contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """End the process with 0 on SIGTERM, Ctrl-C and the end of a terminal: nothing was accepted that could be lost.
-
-    `bentoml serve` has no handlers of its own yet while it imports the service.
-    """
-    numbers = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # only the main thread may set them
-    before = [(number, signal.signal(number, lambda *_: os._exit(0))) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

@@ -48,9 +48,11 @@ CREATE TABLE outcomes (
     replaced_at timestamptz
 ) PARTITION BY RANGE (prediction_id);
 CREATE UNIQUE INDEX outcomes_current ON outcomes (prediction_id, origin) WHERE replaced_at IS NULL;
+CREATE INDEX outcomes_replaced ON outcomes (prediction_id) WHERE replaced_at IS NOT NULL;
 
 -- Outcomes of predictions that are not recorded yet, or were never made here; kept for a day.
 CREATE TABLE early_outcomes (
+    no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     prediction_id uuid,
     request_id text,
     row integer,
@@ -60,6 +62,9 @@ CREATE TABLE early_outcomes (
     received_at timestamptz NOT NULL,
     replaces boolean NOT NULL
 );
+CREATE INDEX early_outcomes_received ON early_outcomes (received_at);
+CREATE INDEX early_outcomes_prediction ON early_outcomes (prediction_id) WHERE prediction_id IS NOT NULL;
+CREATE INDEX early_outcomes_request ON early_outcomes (request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE idempotency (
     key text PRIMARY KEY,
