@@ -223,7 +223,8 @@ class Replica:
         from defects.http import openapi
 
         card = self.model.description["card"]
-        fields = {"data": described(card), "try": openapi.curl(self.url, self.model.schema)}
+        recorded = {} if self.history is None else {"history": self.history.database.name}
+        fields = {"data": described(card), **recorded, "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
         self._warn_of_a_wrong_clock(card)
 

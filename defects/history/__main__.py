@@ -1,6 +1,6 @@
 """Look after the database of predictions and outcomes.
 
-python -m defects.history migrate | status | prune --keep 90d | erase --prediction ID
+python -m defects.history migrate | status | prune --keep 90d | erase --prediction ID | export --since 30d FILE
 
 The database is that of DEFECTS_DATABASE_URL, or of the file that DEFECTS_DATABASE_URL_FILE names, or of --url. What
 deletes says first what would go; --yes does it. Progress is on standard error, and the result on standard output.
@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from defects.history import erasing, pruning, sqlite_file, status
+from defects.history import erasing, export_command, pruning, sqlite_file, status
 from defects.history.database import Database, Rejected, Unreachable, Unusable
 from defects.history.databases import database_of
+from defects.history.export import CannotExport
 from defects.settings import BadSetting, Fatal, Settings
 from defects.values import one_line
 
@@ -53,6 +54,12 @@ COMMANDS = {
     "status": Command("say what is there, how large it is, and what is missing", status.add_options, status.run),
     "prune": Command("drop whole days that are older than what is kept", pruning.add_options, pruning.run),
     "erase": Command("delete all of a prediction, a request or a source", erasing.add_options, erasing.run),
+    "export": Command(
+        "write what was answered, and what was true, as a table to train on",
+        export_command.add_options,
+        export_command.run,
+        problems=(CannotExport,),
+    ),
 }
 
 

@@ -106,12 +106,13 @@ class SQLiteDatabase:
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
-        connections = [*self._readers, *([self._open_writer] if self._open_writer else [])]
+        readers, writers = [*self._readers], [self._open_writer] if self._open_writer else []
         self._open_writer = None
         self._readers.clear()
         self._idle.clear()
-        if connections:
-            await asyncio.wait([connection.close() for connection in connections], timeout=CLOSE_SECONDS)
+        for connections in (readers, writers):  # the last one copies the log into the file and deletes it
+            if connections:
+                await asyncio.wait([connection.close() for connection in connections], timeout=CLOSE_SECONDS)
 
     async def register(self, registration: Registration) -> None:
         """Make sure that the model and the revision of the records to come are known."""

@@ -15,6 +15,7 @@ from defects.schema import Schema
 from defects.serving.recording import Answered, KeyedAnswer
 
 SCHEMA = Schema((Feature("a"), Feature("b")), (DefectClass("no"), DefectClass("yes")))
+WIDE = Schema((Feature("epoch", wide=True), Feature("b")), SCHEMA.classes)
 REGISTRATION = Registration("1", "sha256:1", '{"schema": 1}', "local", Layout(SCHEMA))
 
 
@@ -28,14 +29,17 @@ def answered(
     *,
     request_id: bytes = b"r",
     source: bytes = b"",
+    protocol: int = 2,
     ids: Iterator[str] | None = None,
     values: Sequence[Sequence[float]] | None = None,
+    wide: bool = False,
 ) -> Answered:
     """A request that was answered."""
     given = np.arange(2.0 * rows).reshape(rows, 2) if values is None else np.array(values)
+    features = given if wide else given.astype(np.float32)
     made = [next(ids) if ids else new_id() for _ in range(rows)]
     probabilities = np.tile(np.array([0.25, 0.75], np.float32), (rows, 1))
-    return Answered(request_id, source, 2, made, given.astype(np.float32), probabilities, [1] * rows)
+    return Answered(request_id, source, protocol, made, features, probabilities, [1] * rows)
 
 
 def batch_of(*requests: Answered, layout: Layout = REGISTRATION.layout, keys: Sequence[str] = ()) -> Batch:

@@ -7,31 +7,37 @@ import math
 from asyncio import Runner
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from batches import SCHEMA, WIDE, answered, batch, registration, uuids
 
 from defects.history.database import Database, Registration, Rejected, Row, Unreachable
 from defects.history.databases import database_of
 from defects.history.record import Layout
+from defects.serving.recording import Answered
+from history_records import REGISTRATION, SCHEMA, WIDE, answered, batch_of
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
-LAYOUT = Layout(SCHEMA)
 IDS = "SELECT id FROM predictions ORDER BY id"
 KEY = "INSERT INTO idempotency (key, body_digest, answer, expires_at) VALUES ($1, $2, $3, $4)"
+EARLY = "prediction_id, request_id, row, origin, class, occurred_at, received_at, replaces"
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture
 def registered(database: Database, runner: Runner) -> Database:
     """A database that knows who writes into it."""
-    runner.run(database.register(registration(LAYOUT)))
+    runner.run(database.register(REGISTRATION))
     return database
+
+
+def uuids(*requests: Answered) -> list[UUID]:
+    return [UUID(id_) for request in requests for id_ in request.ids]
 
 
 async def fetch(database: Database, sql: str, *values: Any) -> Sequence[Row]:
@@ -52,9 +58,9 @@ async def execute(database: Database, sql: str, *values: Any) -> int:
 
 
 def test_a_record_comes_back_as_it_was(registered: Database, runner: Runner) -> None:
-    values = [[1.5, math.nan, -0.0], [3.4028234663852886e38, 1e-45, 0.1]]
-    request = answered(LAYOUT, request_id="a/b.c-d", protocol=2, values=values)
-    runner.run(registered.write(batch(LAYOUT, request, source="tunnel 4"), again=False))
+    values = [[math.nan, -0.0], [3.4028234663852886e38, 1e-45], [1.5, 0.1]]
+    request = answered(3, request_id=b"a/b.c-d", source=b"tunnel:4", protocol=1, values=values)
+    runner.run(registered.write(batch_of(request), again=False))
     sql = (
         "SELECT p.*, s.name AS source_name, m.version, m.digest, m.schema, r.name AS revision_name FROM predictions p "
         "JOIN sources s ON s.no = p.source JOIN models m ON m.no = p.model JOIN revisions r ON r.no = p.revision "
@@ -66,62 +72,62 @@ def test_a_record_comes_back_as_it_was(registered: Database, runner: Runner) -> 
         # As bytes: NaN equals nothing, and -0.0 equals 0.0.
         assert np.array(row["features"], "f4").tobytes() == np.array(values[place], "f4").tobytes()
         assert row["wide_features"] is None
-        assert list(row["probabilities"]) == np.array([0.1, 0.9], "f4").tolist()
-        assert (row["request_id"], row["row"], row["class"], row["latency_us"]) == ("a/b.c-d", place, place, 2500)
-        assert (row["kind"], row["protocol"], row["source_name"]) == (0, 2, "tunnel 4")
-        assert (row["version"], row["digest"], row["revision_name"]) == ("1.0", "sha256:1", "blue")
-        assert row["schema"] == '{"features": []}'
+        assert list(row["probabilities"]) == [0.25, 0.75]
+        assert (row["request_id"], row["row"], row["class"], row["latency_us"]) == ("a/b.c-d", place, 1, 1500)
+        assert (row["kind"], row["protocol"], row["source_name"]) == (0, 1, "tunnel:4")
+        assert (row["version"], row["digest"], row["revision_name"]) == ("1", "sha256:1", "local")
+        assert row["schema"] == REGISTRATION.schema
 
 
 def test_wide_features_have_64_bits(database: Database, runner: Runner) -> None:
     layout = Layout(WIDE)
-    runner.run(database.register(registration(layout)))
-    values = [[1_700_000_000.123456, math.nan, 0.1, -1e-310]]
-    runner.run(database.write(batch(layout, answered(layout, values=values)), again=False))
-    (row,) = runner.run(fetch(database, "SELECT features, wide_features FROM predictions"))
-    assert row["features"] is None
-    assert np.array(row["wide_features"]).tobytes() == np.array(values[0]).tobytes()
+    runner.run(database.register(replace(REGISTRATION, layout=layout)))
+    values = [[1_700_000_000.123456, math.nan], [-1e-310, 0.1]]
+    runner.run(database.write(batch_of(answered(2, values=values, wide=True), layout=layout), again=False))
+    rows = runner.run(fetch(database, "SELECT features, wide_features FROM predictions ORDER BY id"))
+    assert [row["features"] for row in rows] == [None, None]
+    assert np.array([row["wide_features"] for row in rows]).tobytes() == np.array(values).tobytes()
 
 
 def test_values_of_features_can_be_left_out(database: Database, runner: Runner) -> None:
     layout = Layout(SCHEMA, with_features=False)
-    runner.run(database.register(registration(layout)))
-    runner.run(database.write(batch(layout, answered(layout, 2)), again=False))
+    runner.run(database.register(replace(REGISTRATION, layout=layout)))
+    runner.run(database.write(batch_of(answered(2), layout=layout), again=False))
     rows = runner.run(fetch(database, "SELECT features, wide_features, class FROM predictions ORDER BY id"))
-    assert [tuple(row.values()) for row in rows] == [(None, None, 0), (None, None, 1)]
+    assert [tuple(row.values()) for row in rows] == [(None, None, 1)] * 2
 
 
 def test_what_is_written_again_is_there_once(registered: Database, runner: Runner) -> None:
-    first, second = answered(LAYOUT, 3), answered(LAYOUT, 2)
-    runner.run(registered.write(batch(LAYOUT, first), again=True))  # the attempt before was not committed
-    runner.run(registered.write(batch(LAYOUT, first, second), again=True))  # it was, in part
+    first, second = answered(3), answered(2)
+    runner.run(registered.write(batch_of(first), again=True))  # the attempt before was not committed
+    runner.run(registered.write(batch_of(first, second), again=True))  # it was, in part
     assert runner.run(ids_in(registered)) == uuids(first, second)
 
 
 def test_an_id_that_is_there_is_rejected_and_nothing_of_its_batch_stays(registered: Database, runner: Runner) -> None:
-    first, second = answered(LAYOUT), answered(LAYOUT)
-    runner.run(registered.write(batch(LAYOUT, first), again=False))
+    first, second = answered(), answered(source=b"new")
+    runner.run(registered.write(batch_of(first), again=False))
     with pytest.raises(Rejected):
-        runner.run(registered.write(batch(LAYOUT, second, first, source="new"), again=False))
+        runner.run(registered.write(batch_of(second, first), again=False))
     assert runner.run(ids_in(registered)) == uuids(first)
-    runner.run(registered.write(batch(LAYOUT, second, source="new"), again=False))  # a source gets its number now
+    runner.run(registered.write(batch_of(second), again=False))  # a source gets its number now
     rows = runner.run(fetch(registered, "SELECT s.name FROM predictions p JOIN sources s ON s.no = source ORDER BY id"))
     assert [row["name"] for row in rows] == ["", "new"]
 
 
 def test_replicas_and_revisions_share_models_and_sources(database_url: str, runner: Runner) -> None:
-    async def write(registration: Registration, source: str) -> None:
+    async def write(registration: Registration, source: bytes) -> None:
         database = database_of(database_url)
         await database.open()
         await database.register(registration)
-        await database.write(batch(LAYOUT, answered(LAYOUT), source=source), again=False)
+        await database.write(batch_of(answered(source=source)), again=False)
         await database.close()
 
     async def both() -> list[tuple[Any, ...]]:
         await asyncio.gather(
-            write(registration(LAYOUT, "blue"), "north"),
-            write(registration(LAYOUT, "green"), "north"),
-            write(registration(LAYOUT, "green", "sha256:2"), "south"),
+            write(REGISTRATION, b"north"),
+            write(replace(REGISTRATION, revision="green"), b"north"),
+            write(replace(REGISTRATION, digest="sha256:2"), b"south"),
         )
         database = database_of(database_url)
         await database.open()
@@ -140,9 +146,9 @@ def test_replicas_and_revisions_share_models_and_sources(database_url: str, runn
 
 
 def test_the_first_answer_to_a_key_stays(registered: Database, runner: Runner) -> None:
-    first, second, other, free = (answered(LAYOUT, 2) for _ in range(4))
-    assert list(runner.run(registered.write(batch(LAYOUT, first, keys=["k"]), again=False))) == []
-    lost = runner.run(registered.write(batch(LAYOUT, other, second, free, keys=["k2", "k"]), again=False))
+    first, second, other, free = (answered(2) for _ in range(4))
+    assert list(runner.run(registered.write(batch_of(first, keys=["k"]), again=False))) == []
+    lost = runner.run(registered.write(batch_of(other, second, free, keys=["k2", "k"]), again=False))
     assert list(lost) == [1]
     assert set(runner.run(ids_in(registered))) == set(uuids(first, other, free))
     (kept,) = runner.run(fetch(registered, "SELECT * FROM idempotency WHERE key = $1", "k"))
@@ -152,7 +158,7 @@ def test_the_first_answer_to_a_key_stays(registered: Database, runner: Runner) -
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_an_attempt_before_has_not_taken_the_key_away(registered: Database, runner: Runner, committed: bool) -> None:
-    request = batch(LAYOUT, answered(LAYOUT, 2), keys=["k"])
+    request = batch_of(answered(2), keys=["k"])
     if committed:
         runner.run(registered.write(request, again=False))
     assert list(runner.run(registered.write(request, again=True))) == []
@@ -160,17 +166,17 @@ def test_an_attempt_before_has_not_taken_the_key_away(registered: Database, runn
 
 
 def test_of_two_answers_to_a_key_in_one_batch_the_first_one_counts(registered: Database, runner: Runner) -> None:
-    first, second = answered(LAYOUT), answered(LAYOUT)
+    first, second = answered(), answered()
     for again in (False, True):
-        lost = runner.run(registered.write(batch(LAYOUT, first, second, keys=["k", "k"]), again=again))
+        lost = runner.run(registered.write(batch_of(first, second, keys=["k", "k"]), again=again))
         assert list(lost) == [1]
     assert runner.run(ids_in(registered)) == uuids(first)
 
 
 def test_a_key_that_has_expired_can_be_used_anew(registered: Database, runner: Runner) -> None:
     runner.run(execute(registered, KEY, "k", b"digest", b"old", NOW - timedelta(seconds=1)))
-    request = answered(LAYOUT)
-    assert list(runner.run(registered.write(batch(LAYOUT, request, keys=["k"]), again=False))) == []
+    request = answered()
+    assert list(runner.run(registered.write(batch_of(request, keys=["k"]), again=False))) == []
     (kept,) = runner.run(fetch(registered, "SELECT answer FROM idempotency"))
     assert kept["answer"] == request.ids[0].encode()
 
@@ -225,7 +231,7 @@ def test_who_reads_sees_one_state_and_does_not_hold_who_writes_up(registered: Da
         count = "SELECT count(*) AS n FROM predictions"
         async with registered.transaction(reading=True) as reading:
             before = await reading.fetch(count)
-            await registered.write(batch(LAYOUT, answered(LAYOUT, 3)), again=False)
+            await registered.write(batch_of(answered(3)), again=False)
             async with registered.transaction() as writing:
                 await writing.execute("DELETE FROM predictions WHERE row = 0")
             after = await reading.fetch(count)
@@ -260,8 +266,8 @@ def test_many_transactions_at_once_all_end(database: Database, runner: Runner) -
 
 
 def test_a_stream_has_every_row_a_few_at_a_time(registered: Database, runner: Runner) -> None:
-    requests = [answered(LAYOUT, 7), answered(LAYOUT, 6)]
-    runner.run(registered.write(batch(LAYOUT, *requests), again=False))
+    requests = [answered(7), answered(6)]
+    runner.run(registered.write(batch_of(*requests), again=False))
 
     async def stream(stop: int | None) -> list[list[UUID]]:
         pieces = []
@@ -291,7 +297,7 @@ def test_values_have_the_same_types_in_each_database(database: Database, runner:
     abroad = instant.astimezone(datetime.strptime("+05:30", "%z").tzinfo)
     runner.run(execute(database, insert, id_, -7, "äöü '\"; --", "x" * 5000, abroad, True))
     runner.run(execute(database, KEY, "", b"\x00\xff", b"", instant))
-    (row,) = runner.run(fetch(database, "SELECT * FROM early_outcomes WHERE prediction_id = $1", id_))
+    (row,) = runner.run(fetch(database, f"SELECT {EARLY} FROM early_outcomes WHERE prediction_id = $1", id_))
     assert dict(row) == {
         "prediction_id": id_,
         "request_id": None,
@@ -327,22 +333,22 @@ def test_an_expression_that_is_called_as_its_column_has_its_type(database: Datab
 
 
 def test_a_closed_database_says_so_and_can_be_opened_again(registered: Database, runner: Runner) -> None:
-    request = answered(LAYOUT)
-    runner.run(registered.write(batch(LAYOUT, request), again=False))
+    request = answered()
+    runner.run(registered.write(batch_of(request), again=False))
     for _ in range(2):
         runner.run(registered.close())
     with pytest.raises(Unreachable):
-        runner.run(registered.write(batch(LAYOUT, request), again=True))
+        runner.run(registered.write(batch_of(request), again=True))
     runner.run(registered.open())
-    runner.run(registered.register(registration(LAYOUT)))
-    runner.run(registered.write(batch(LAYOUT, request), again=True))
+    runner.run(registered.register(REGISTRATION))
+    runner.run(registered.write(batch_of(request), again=True))
     assert runner.run(ids_in(registered)) == uuids(request)
 
 
 def test_partitions_can_be_made_ahead_twice(registered: Database, runner: Runner) -> None:
     for _ in range(2):
         runner.run(registered.make_partitions(2))
-    runner.run(registered.write(batch(LAYOUT, answered(LAYOUT)), again=False))
+    runner.run(registered.write(batch_of(answered()), again=False))
 
 
 def test_migrating_again_does_nothing(database: Database, runner: Runner) -> None:
