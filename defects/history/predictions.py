@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -71,7 +71,7 @@ def features(model: RecordedModel, row: Row) -> dict[str, Any] | None:
 
 def made_at(id_: UUID) -> datetime:
     """Return when an id was made, to the millisecond."""
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=id_.int >> 80)
 
 
 def _outcomes(rows: Sequence[Row], model: RecordedModel) -> list[dict[str, Any]]:

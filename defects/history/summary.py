@@ -20,6 +20,7 @@ from defects.history import outcomes
 from defects.history.database import Database, Row, Transaction
 from defects.history.measures import BINS, DELAYS, LEAST, LEAST_DELAY, Tally
 from defects.history.models import Models
+from defects.history.predictions import made_at
 from defects.history.sql import marks, parts
 from defects.problems import InvalidInput, Problem
 from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, SANE_ORIGIN, SINCE, read_time
@@ -161,7 +162,7 @@ async def _days(transaction: Transaction, asked: Question) -> AsyncIterator[_Day
         found = await transaction.fetch(sql, _first_id(start), _first_id(end))
         if not found:
             return
-        first = EPOCH + timedelta(milliseconds=found[0]["id"].int >> 80)
+        first = made_at(found[0]["id"])
         midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
         start = max(start, midnight)
         yield _Day(_first_id(start), _first_id(min(midnight + DAY, end)), midnight.date().isoformat())
