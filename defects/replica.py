@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from defects import scoring, store
 from defects.artifact import CARD_PAGE, NAME, Artifact, BadArtifact, Golden, described, is_ahead
@@ -33,9 +33,17 @@ from defects.serving.metrics import Metrics, Peak
 from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
+if TYPE_CHECKING:
+    from defects.serving.cached_batcher import CachedBatcher
+
 SOURCE = Path(__file__).resolve().parents[1]
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
+
+CACHE_NOT_USED = (
+    "the cache is not used: a model that %s scores is answered about as fast as a cache answers; "
+    "DEFECTS_CACHE_ONNX=1 uses it"
+)
 
 logger = logging.getLogger("defects")
 
@@ -57,12 +65,13 @@ class Replica:
         self.connections = Connections(most_connections(settings.max_connections), metrics.connection_ended)
         self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
         self.drain = Drain(self.health, settings.drain_seconds)
+        self.cached = self._cached(scorer, golden)
         self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
         self.routes = Routes(
             start=self.start,
             stop=self.stop,
             model=model,
-            batcher=self.batcher,
+            batcher=self.cached or self.batcher,
             health=self.health,
             openapi=self.openapi,
             bentoml_schema=self.bentoml_schema,
@@ -113,6 +122,15 @@ class Replica:
         replica.instrument()
         return replica
 
+    def _cached(self, scorer: Scorer, golden: Golden | None) -> CachedBatcher | None:
+        """Return what asks the cache before the batcher, where the settings have a cache and the model gains by it."""
+        url = self.settings.cache_url
+        if url is None or golden is None or not (self.model.engine == "scikit-learn" or self.settings.cache_onnx):
+            return None
+        from defects.serving.cached_batcher import in_front_of
+
+        return in_front_of(self.batcher, url.get_secret_value(), self.model, scorer(golden.rows), self.metrics)
+
     def instrument(self) -> None:
         """Set up logs, and the metrics that are read from the batcher, the health and the start."""
         always = {"model_version": self.model.version, "revision": self.settings.revision}
@@ -144,6 +162,10 @@ class Replica:
         )
         self._background.extend(map(asyncio.create_task, watching))
         await self.verify()
+        if self.cached is not None:
+            self.cached.cache.start()
+        elif self.settings.cache_url is not None:
+            logger.info(CACHE_NOT_USED, self.model.engine)
         gc.enable()
 
     async def open_health_port(self) -> None:
@@ -156,6 +178,8 @@ class Replica:
 
     async def stop(self) -> None:
         """Answer what was accepted."""
+        if self.cached is not None:
+            await self.cached.cache.stop()  # first: what it does not know any more is scored
         await self.batcher.close()
         for task in self._background:
             task.cancel()

@@ -32,7 +32,7 @@ from defects.http.messages import (
 from defects.http.operations import Operations
 from defects.http.predictions import Codecs, Decode, Predictions
 from defects.http.responses import GONE, Responses
-from defects.serving.batching import Batcher
+from defects.serving.batching import ScoringQueue
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
@@ -94,7 +94,7 @@ class Routes:
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
         model: ServedModel,
-        batcher: Batcher,
+        batcher: ScoringQueue,
         health: Health,
         openapi: Callable[[Table], Mapping[str, Any]],
         bentoml_schema: Callable[[], Mapping[str, Any]],

@@ -191,6 +191,11 @@ class Metrics:
         for phase, value in zip(self._phases, seconds, strict=True):
             phase.observe(value)
 
+    def counter(self, name: str, text: str, label: str, values: Iterable[str]) -> dict[str, Number]:
+        """Add a counter; return its series by the values of its label."""
+        numbers = self._numbers(CounterMetricFamily, name, text, label)
+        return {value: numbers.of(value) for value in values}
+
     def read(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None = None) -> None:
         """Add a gauge whose value, or values by `label`, `samples` gives at each scrape."""
         self.registry.register(_GaugeReader(name, text, samples, label))
