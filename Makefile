@@ -10,17 +10,19 @@ export BENTOML_DO_NOT_TRACK := True
 
 DATASETS := build/datasets/.written
 
-.PHONY: help setup serve train test test-long survey check bento image push bench bench-start load lock
+.PHONY: help setup serve train test test-long survey check bento image push bench bench-start history load lock
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: .venv/.installed  ## Install everything, locked, into .venv (idempotent)
 
-serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model
+serve: setup  ## Serve on HOST:PORT; trains on the built-in data when there is no model, records into build/history.db
 	@HOST='$(HOST)' PORT='$(PORT)' $(BIN)/python -m defects.serving.listener
 	@[ -n "$${MODEL_DIR:-}$${DEFECTS_MODEL:-}" ] || $(MAKE) --no-print-directory model
-	@exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
+	@[ -n "$${DEFECTS_DATABASE_URL_FILE:-}" ] || { mkdir -p build; \
+	    export DEFECTS_DATABASE_URL="$${DEFECTS_DATABASE_URL-sqlite:///build/history.db}"; }; \
+	exec $(BIN)/bentoml serve service:DefectClassifier --host $(HOST) --port $(PORT)
 
 train: setup  ## Train a model; ARGS="--data parcels.csv --label defect" for your own data
 	@$(BIN)/python train.py $(ARGS)
@@ -29,7 +31,7 @@ test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for som
 	@$(BIN)/python -u -m pytest -n auto --dist loadgroup $(ARGS)
 
 test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, and ask through a proxy in Go, in half an hour
-	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/training/test_right_answers.py tests/training/test_brought.py $(ARGS)
+	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/history/long_history_page.py tests/training/test_right_answers.py tests/training/test_brought.py $(ARGS)
 
 survey: setup $(DATASETS)  ## Train, serve and compare with scikit-learn on public data sets; ARGS="-k penguins" for one
 	@$(BIN)/python -u -m pytest -q -s tests/datasets/long_public_datasets.py $(ARGS)
@@ -55,6 +57,9 @@ bench: setup  ## Measure speed beside other servers, into build/bench; ARGS=--qu
 
 bench-start: setup  ## Measure how long servers take to start, and their memory
 	@$(BIN)/python -m benchmarks.startup $(ARGS)
+
+history: setup  ## Start a PostgreSQL in the background, for predictions and outcomes, and print its URL; ARGS=--stop stops it
+	@$(BIN)/python -m tools.local_postgres $(ARGS)
 
 load: setup  ## Drive the server at HOST, a URL or an address (its port: PORT), through SCENARIO; CLUSTER=namespace/name to watch one; ARGS="--rate 200" for more
 	@case "$(HOST)" in \
@@ -93,11 +98,14 @@ manifests: setup .venv-clients/.installed
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt
 .venv-datasets/.installed: requirements/datasets.txt
+# The locks have every dependency, so none is looked for. Byte code is written when a module is first imported, where that
+# is allowed: most modules never are, and to compile them all takes as long as everything else here.
 .venv/.installed .venv-clients/.installed .venv-datasets/.installed:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
 	@echo "installing $< into $(@D); this takes about a minute"
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	    $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) --requirement $<
 	@touch $@
 
 $(DATASETS): .venv-datasets/.installed tests/datasets/catalogue.py tests/datasets/write_tables.py

@@ -30,14 +30,16 @@ from defects.serving.drain import Drain, die
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog, configure_logs
 from defects.serving.metrics import Metrics, Peak
-from defects.serving.model import Limits, ServedModel, all_bodies_bytes, body_bytes
+from defects.serving.model import OUTCOMES_BYTES, Limits, ServedModel, all_bodies_bytes, body_bytes
 from defects.settings import BadSetting, Fatal, Settings
 
 if TYPE_CHECKING:
+    from defects.history.wiring import History
     from defects.serving.cached_batcher import CachedBatcher
 
 SOURCE = Path(__file__).resolve().parents[1]
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
+UNAVAILABLE = 69  # exit code
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
 
 CACHE_NOT_USED = (
@@ -51,7 +53,9 @@ logger = logging.getLogger("defects")
 class Replica:
     """A model with all that serves it. `build` makes one; `routes` is the application, which starts and stops it."""
 
-    def __init__(self, settings: Settings, model: ServedModel, scorer: Scorer, metrics: Metrics, golden: Golden | None):
+    def __init__(
+        self, settings: Settings, model: ServedModel, scorer: Scorer, metrics: Metrics, artifact: Artifact | None
+    ):
         self.settings, self.model, self.metrics = settings, model, metrics
         self.tag: str | None = None  # in BentoML's model store, where the model is from there
         self.url = f"http://localhost:{settings.port}"  # for people; `bentoml serve` listens elsewhere
@@ -65,7 +69,9 @@ class Replica:
         self.connections = Connections(most_connections(settings.max_connections), metrics.connection_ended)
         self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
         self.drain = Drain(self.health, settings.drain_seconds)
-        self.cached = self._cached(scorer, golden)
+        self._golden = None if artifact is None else artifact.golden
+        self.cached = self._cached(scorer, self._golden)
+        self.history = self._history(artifact)
         self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
         self.routes = Routes(
             start=self.start,
@@ -79,9 +85,10 @@ class Replica:
             limits=limits(settings, model),
             metrics=metrics,
             access=AccessLog(settings.access_log_share),
+            recorder=None if self.history is None else self.history.writer,
+            recorded=None if self.history is None else self.history.recorded,
         )
         self.health_port = HealthPort(self.routes, metrics.connection_ended)
-        self._golden = golden
         self._background: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -117,7 +124,7 @@ class Replica:
         if artifact and (problem := verification.problem_with_answers(model, metrics, artifact.golden)):
             raise BadArtifact(problem)
         startup.done("verification")
-        replica = cls(settings, model, scorer, metrics, artifact.golden if artifact else None)
+        replica = cls(settings, model, scorer, metrics, artifact)
         replica.tag = tag
         replica.instrument()
         return replica
@@ -130,6 +137,16 @@ class Replica:
         from defects.serving.cached_batcher import in_front_of
 
         return in_front_of(self.batcher, url.get_secret_value(), self.model, scorer(golden.rows), self.metrics)
+
+    def _history(self, artifact: Artifact | None) -> History | None:
+        """Make the history that the settings ask for; raises `Fatal`."""
+        if self.settings.database_url is None or artifact is None:
+            return None
+        from defects.history import wiring  # costs nothing where there is none
+
+        history = wiring.history_of(self.settings, artifact, self.metrics, self.end_for_want_of_a_database)
+        self.health.history_problem = lambda: history.writer.problem
+        return history
 
     def instrument(self) -> None:
         """Set up logs, and the metrics that are read from the batcher, the health and the start."""
@@ -161,6 +178,8 @@ class Replica:
             self.health_port.connections.watch(),
         )
         self._background.extend(map(asyncio.create_task, watching))
+        if self.history is not None:
+            self.history.writer.start()
         await self.verify()
         if self.cached is not None:
             self.cached.cache.start()
@@ -177,10 +196,12 @@ class Replica:
                 die(str(problem), self.drain.arbiter, problem.exit_code)
 
     async def stop(self) -> None:
-        """Answer what was accepted."""
+        """Answer what was accepted, and record it."""
         if self.cached is not None:
             await self.cached.cache.stop()  # first: what it does not know any more is scored
         await self.batcher.close()
+        if self.history is not None:
+            await self.history.writer.stop(self.drain.flush_seconds())
         for task in self._background:
             task.cancel()
         self.health_port.close()
@@ -224,7 +245,8 @@ class Replica:
         from defects.http import openapi
 
         card = self.model.description["card"]
-        fields = {"data": described(card), "try": openapi.curl(self.url, self.model.schema)}
+        recorded = {} if self.history is None else {"history": self.history.database.name}
+        fields = {"data": described(card), **recorded, "try": openapi.curl(self.url, self.model.schema)}
         logger.info("open %s/", self.url, extra={"fields": fields})
         self._warn_of_a_wrong_clock(card)
 
@@ -241,6 +263,10 @@ class Replica:
     def end(self, problem: str) -> None:
         """End this process, and `bentoml serve`'s arbiter with it."""
         die(problem, self.drain.arbiter)
+
+    def end_for_want_of_a_database(self, problem: str) -> None:
+        """End as one that lacks what it requires."""
+        die(problem, self.drain.arbiter, UNAVAILABLE)
 
     async def end_if_wrong(self) -> None:
         """End where the golden inputs are no longer answered either: it is the scorer then, not some caller's rows."""
@@ -293,7 +319,8 @@ def limits(settings: Settings, model: ServedModel) -> Limits:
             f"DEFECTS_MAX_BODIES_BYTES: is {all_bodies}, less than the largest body (DEFECTS_MAX_BODY_BYTES, or enough "
             f"for 1,024 rows); expected at least {one}"
         )
-    return Limits(one, settings.request_timeout_ms / 1000, all_bodies)
+    outcomes = min(settings.max_body_bytes or OUTCOMES_BYTES, all_bodies)
+    return Limits(one, settings.request_timeout_ms / 1000, all_bodies, outcomes)
 
 
 def verified_scorer(artifact: Artifact | None, scorer: Scorer | None = None) -> Scorer:

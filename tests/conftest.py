@@ -39,6 +39,7 @@ from defects.training import dataset, pipeline
 from defects.training.options import Recipe
 from tools import processes
 
+pytest_plugins = ("history_databases",)
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 STEEL_PLATES = ROOT.parent / "shared" / "data" / "steel_plates.csv"
@@ -49,13 +50,19 @@ RUN_SECONDS = 300.0  # that a command may take
 PAUSE_SECONDS, TRIES = 0.2, 5  # of the machine, that spoil a measurement; so often is it repeated
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 # Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
-# share the images and networks of this machine, or start browsers. Those that take longest come first.
+# share the images and networks of this machine, a PostgreSQL server, or browsers. Those that take longest come first.
 TOGETHER: dict[str, tuple[str, ...]] = {
     "load": ("loadtests/test_load.py", "loadtests/test_loadtests.py", "benchmarks/"),
-    "cluster": ("loadtests/test_cluster.py", "serving/"),
-    "check": ("check/",),
-    "limits": ("limits/",),
+    "cluster": (
+        "loadtests/test_cluster.py",
+        "serving/test_batching.py",
+        "serving/test_lifecycle.py",
+        "serving/test_peaks.py",
+        "serving/test_telemetry.py",
+    ),
+    "limits": ("check/", "limits/"),
     "podman": ("image/test_image", "loadtests/test_load_image"),
+    "history": ("history/",),
     "browser": (
         "http/test_page",
         "loadtests/test_cluster_report",
@@ -64,9 +71,22 @@ TOGETHER: dict[str, tuple[str, ...]] = {
         "training/test_card_looks",
     ),
 }
-TIMED, NICE = ("load", "cluster", "check", "limits"), 5  # what measures time goes first; all else gives way by so much
+TIMED, NICE = ("load", "cluster", "limits"), 10  # what measures time goes first; all else gives way by so much
 # Files whose tests share nothing and take long.
-APART = ("training/test_right_answers.py", "training/test_export.py")
+APART = ("training/test_right_answers.py", "training/test_export.py", "training/test_training.py")
+# What takes long besides the groups, longest first: begun early, so that no worker is left alone with it at the end.
+LONG = (
+    "training/test_right_answers.py",
+    "test_docs.py",
+    "loadtests/test_lies.py",
+    "http/test_openapi_contract.py",
+    "training/test_training.py",
+    "protocols/test_openinference.py",
+    "http/test_server.py",
+    "serving/test_make_serve.py",
+    "serving/test_mounted_model.py",
+    "loadtests/test_compare.py",
+)
 
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis.settings.register_profile(
@@ -102,14 +122,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the groups that take longest, so that no worker is left alone with one at the end."""
-    order = [*TOGETHER]
-    items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
+    """Begin with what takes longest, so that no worker is left alone with it at the end."""
+    order = [*TOGETHER, *LONG]
+
+    def place(item: pytest.Item) -> int:
+        names = (group_of(item.nodeid), file_of(item.nodeid))
+        return next((order.index(name) for name in names if name in order), len(order))
+
+    items.sort(key=place)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are cores, because what measures time mostly waits; at most four."""
-    return min(4, (os.cpu_count() or 1) + 1)
+    """Return one worker for each group of `TIMED`, which mostly wait, and one more, which has what they leave."""
+    return len(TIMED) + 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -118,9 +143,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.nice(NICE)
 
 
+def file_of(nodeid: str) -> str:
+    """Return the path of a test's file below `tests/`."""
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
 def group_of(nodeid: str) -> str:
     """Return what is run by one worker together with this test: a group of `TOGETHER`, its file, or itself alone."""
-    file = nodeid.partition("::")[0].removeprefix("tests/")
+    file = file_of(nodeid)
     if file in APART:
         return nodeid
     return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)

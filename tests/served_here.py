@@ -20,6 +20,7 @@ from defects.serving.batching import Batcher
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
+from defects.serving.recording import RecordedPredictions
 
 NAME = "model"
 
@@ -28,7 +29,7 @@ async def _nothing() -> None:
     pass
 
 
-def routes(schema: Schema, score: Scorer) -> router.Routes:
+def routes(schema: Schema, score: Scorer, recorded: RecordedPredictions | None = None) -> router.Routes:
     """The application of a ready replica."""
     batcher = Batcher(score)
     health = Health(1, lambda: batcher.batch_seconds)
@@ -45,6 +46,7 @@ def routes(schema: Schema, score: Scorer) -> router.Routes:
         limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
+        recorded=recorded,
     )
 
 
@@ -62,9 +64,9 @@ async def listening(app: router.Routes, **options: Any) -> AsyncIterator[tuple[u
 
 
 @asynccontextmanager
-async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+async def served(schema: Schema, score: Scorer, recorded: RecordedPredictions | None = None) -> AsyncIterator[str]:
     """Serve a model; gives the server's URL."""
-    async with listening(routes(schema, score)) as (server, (_, port)):
+    async with listening(routes(schema, score, recorded)) as (server, (_, port)):
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

@@ -51,6 +51,21 @@ def test_two_replicas_live_side_by_side(model_dir: Path, tmp_path: Path) -> None
     assert said == ["True False", "True True", "/v1/models/one:predict", "/v1/models/two:predict"]
 
 
+def test_history_is_imported_only_where_there_is_a_database(model_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from defects.replica import Replica; Replica.from_environment();"
+        "print(sorted({name.partition('.')[2] for name in sys.modules if name.startswith('defects.history')}"
+        " | {'asyncpg', 'sqlite3'} & set(sys.modules)))"
+    )
+    without = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
+    assert (without.returncode, without.stdout.strip()) == (0, "[]"), without.stderr
+    url = f"sqlite:///{tmp_path}/history.db"
+    recording = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir, DEFECTS_DATABASE_URL=url)
+    assert recording.returncode == 0, recording.stderr
+    assert "history.writer" in recording.stdout
+    assert "asyncpg" not in recording.stdout
+
+
 def test_a_scorer_that_is_given_is_verified_too(model_dir: Path, tmp_path: Path) -> None:
     code = PARTS + (
         "try:\n"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from defects.history.record import Batch, Layout
+from defects.history.sql import Dialect
 from defects.settings import Fatal
 
 Row = Mapping[str, Any]  # by the names of its columns; its values also by number
@@ -58,13 +59,18 @@ class Transaction(Protocol):
 class Database(Protocol):
     """A database of history. Every method but `close` may raise `Unreachable`, `Rejected` or `Unusable`.
 
-    `name` is for people, without a password: what kind of database it is, and where.
+    `name` is for people, without a password: what kind of database it is, and where. `dialect` is what its kind says in
+    its own words.
     """
 
     name: str
+    dialect: Dialect
 
     async def open(self) -> None:
         """Connect, and check that this version can use what is there. May be called again after `close`."""
+
+    async def migrate(self) -> Sequence[str]:
+        """Apply the migrations that are missing; return their names. The database need not be open."""
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs; never raises."""
@@ -79,8 +85,11 @@ class Database(Protocol):
         partitions that the ids need.
         """
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction, beside what is being written."""
+    def transaction(self, *, reading: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a transaction, beside what is being written.
+
+        One that only reads says so: all its statements see one state of the database, and it holds no writer up.
+        """
 
     async def make_partitions(self, days: int) -> None:
         """Make the partitions of today and of so many days to come, where they are missing."""

@@ -69,7 +69,7 @@ class Exchange:
             reply = self._finish(probabilities)
         except Exception as problem:
             reply = self._routes.responses.explained(problem, self._request)
-        self._respond(reply)
+        self._routes.predictions.release(reply, self._request, self._respond)
 
     def set_exception(self, problem: BaseException) -> None:
         if self.response_complete:
@@ -84,6 +84,8 @@ class Exchange:
         self._protocol.loop.call_soon(self.set_exception, asyncio.CancelledError(msg))
 
     def _respond(self, reply: Reply) -> None:
+        if self.response_complete:
+            return  # the caller went away, or was refused, while its answer was held
         try:
             if self._protocol.transport.is_closing():
                 self._end(GONE)

@@ -4,8 +4,8 @@ A request that comes in one piece to a route that predicts is answered without a
 them, which together cost more than all that is done to answer it.
 
 Everything else (other routes and methods, query strings, bodies that come in pieces, pipelining, slow readers,
-`Expect`, `Connection: close`, HTTP/1.0) goes the way of ASGI, through uvicorn's protocol. What every connection is
-bound by is in `connection.py`.
+`Expect`, `Connection: close`, HTTP/1.0, an `Idempotency-Key`) goes the way of ASGI, through uvicorn's protocol. What
+every connection is bound by is in `connection.py`.
 
 `Predictions` opens and closes them either way. Two things differ. Here it is noticed until the moment of the answer
 that a caller went away, so some count as gone (499) whom ASGI counts as answered. And a caller who closed only half of
@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from defects.http.connection import Connection, nothing_more
 from defects.http.connections import Connections
 from defects.http.exchange import Cycle, Exchange
+from defects.http.idempotency import KEY
 from defects.http.messages import Disconnected, Request
 from defects.http.reader import IDLE
 from defects.http.router import PredictionRoute, Routes
@@ -60,6 +61,7 @@ class PredictionProtocol(Connection):
         """Tell whether a request needs nothing but an answer."""
         plain = self.parser.get_method() == b"POST" and not self.expect_100_continue and not self._crowded
         plain = plain and b"content-encoding" not in self._fields  # large ones are unpacked in a thread
+        plain = plain and (KEY not in self._fields or self._routes.idempotency is None)
         return plain and self.parser.should_keep_alive() and not self.busy and not self.flow.write_paused
 
     def on_body(self, body: bytes) -> None:

@@ -17,6 +17,7 @@ from defects.http.bodies import Bodies, BodyShare
 from defects.identifiers import new_id
 from defects.problems import Problem
 from defects.protocols import documents
+from defects.serving.recording import Answered
 
 GZIP_BYTES = 4096  # smaller answers are not worth compressing
 BODY_SECONDS, BODY_RATE = 10.0, 1 << 16  # for a body to arrive; and a second more for each so many bytes that have
@@ -65,6 +66,8 @@ class Request:
     score: float = 0.0
     scored: float = 0.0  # when it was
     best: Sequence[int] = ()  # the class of each of its rows
+    answered: Answered | None = None  # what is recorded of it, until it is
+    held: float = 0.0  # while its answer waited for the database
     share: BodyShare | None = None  # of what all bodies hold, while its body comes in pieces
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class Reply(NamedTuple):
     headers: Headers = ()
     refused: str = ""  # by admission, and why
     encoded: bool = False
+    ids: Sequence[str] = ()  # of its predictions, where they are recorded
 
 
 async def read_body(request: Request, types: Sequence[bytes], limit: int, bodies: Bodies) -> bytes:

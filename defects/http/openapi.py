@@ -29,7 +29,11 @@ Every request may have the headers that stand among the components' parameters: 
 `inference-header-content-length`.
 """
 _OF_ALL = ("x-request-id",)  # parameters
-_PARAMETERS = {"ready": (*_OF_ALL, "verbose")}  # of some kinds of routes
+_PARAMETERS = {  # of some kinds of routes
+    "ready": (*_OF_ALL, "verbose"),
+    "record": (*_OF_ALL, "id"),
+    "summary": (*_OF_ALL, "since", "by", "origin"),
+}
 _OF_200 = {  # headers of some answers
     "html": ("content-security-policy",),
     "card": ("content-security-policy",),
@@ -66,7 +70,7 @@ def _operations(schema: Schema, path: str, route: Route) -> dict[str, Any]:
         "parameters": [reference("parameters", name) for name in _PARAMETERS.get(description.content, _OF_ALL)],
         "responses": {"200": _success(path, route), **_errors(description.content)},
     }
-    if not isinstance(route, PredictionRoute):
+    if "POST" not in route.methods:
         return {"get": operation}
     return {"post": operation | {"requestBody": _request_body(schema, description.content)}}
 
@@ -94,6 +98,8 @@ def _errors(kind: str) -> dict[str, JSONSchema]:
     errors = openapi_common.common_errors()
     if kind == "card":
         errors["404"] = openapi_common.error("404", "The model came without a card for people")
+    elif kind == "record":
+        errors["404"] = openapi_common.error("404", "No prediction with this id is recorded")
     if other := openapi_bodies.not_ready(kind):
         errors["503"] = openapi_common.error("503", openapi_common.ERRORS["503"], other)
     return errors

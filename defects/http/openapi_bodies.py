@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from defects.features import Feature
-from defects.http import openapi_tensors
+from defects.http import openapi_outcomes, openapi_tensors
 from defects.http.openapi_common import (
     BINARY_TYPE,
     JSON_TYPE,
@@ -44,7 +44,8 @@ def schemas(schema: Schema) -> dict[str, JSONSchema]:
     )
     made: dict[str, JSONSchema] = definitions["$defs"]
     made["Scan"]["example"] = schema.example  # pydantic has sorted its fields
-    return made | {"Row": _row(schema), **openapi_tensors.request(schema), **openapi_tensors.answer(schema)}
+    tensors = openapi_tensors.request(schema) | openapi_tensors.answer(schema)
+    return made | {"Row": _row(schema), **tensors, **openapi_outcomes.schemas(schema)}
 
 
 def _row(schema: Schema) -> JSONSchema:
@@ -90,6 +91,8 @@ def taken(schema: Schema, kind: str) -> tuple[Content, dict[str, Any]]:
         instances = described_object({"instances": {**several, "items": either}})
         examples = {"lists": {"instances": [row]}, "objects": {"instances": [scan]}}
         return {JSON_TYPE: {**instances, "example": examples["lists"]}}, examples
+    if kind == "outcomes":
+        return {JSON_TYPE: openapi_outcomes.taken()}, openapi_outcomes.examples(schema)
     examples = openapi_tensors.examples(schema)
     tensors = {**reference("schemas", "InferenceRequest"), "example": examples["flat"]}
     binary = {**BINARY, "description": openapi_tensors.BINARY_DESCRIPTION}
@@ -142,6 +145,9 @@ _JSON: dict[str, JSONSchema] = {
     "models": described_object({"models": _TEXTS}, closed=True),
     "server": described_object({"name": TEXT, "version": TEXT, "extensions": _TEXTS}, closed=True),
     "metadata": openapi_tensors.metadata(),
+    "outcomes": openapi_outcomes.answered(),
+    "record": reference("schemas", "Record"),
+    "summary": reference("schemas", "Summary"),
     "model": described_object(
         {
             "name": TEXT,

@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from defects.http.messages import BINARY, SANE_ID
 from defects.identifiers import PATTERN
+from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, PREDICTION_ID, SANE_ORIGIN, SINCE
 from defects.settings import MAX_TIMEOUT_MS
 
 JSONSchema = dict[str, Any]
@@ -100,7 +101,8 @@ _OPTIONAL = ("content-encoding", "vary")  # on each answer that is large enough
 
 
 def _parameter(name: str, description: str, schema: JSONSchema, place: str = "header") -> JSONSchema:
-    return {"name": name, "in": place, "description": description, "schema": schema}
+    required = {"required": True} if place == "path" else {}
+    return {"name": name, "in": place, "description": description, "schema": schema, **required}
 
 
 _TEXT: JSONSchema = {"type": "string"}
@@ -129,6 +131,26 @@ PARAMETERS = {
         "inference-header-content-length",
         "Bytes of the body's JSON part, where binary tensors follow it. At most the length of the body.",
         {"type": "integer", "minimum": 0},
+    ),
+    "id": _parameter(
+        "id",
+        "The prediction's id, as its answer has it. Dashes and capital letters are taken too.",
+        {"type": "string", "pattern": f"^({PREDICTION_ID.pattern})$"},
+        "path",
+    ),
+    "since": _parameter(
+        "since",
+        "Only predictions since then: so many minutes, hours or days ago, such as `30m`, `24h` or `7d`; or a time as "
+        "RFC 3339 has it, such as `2026-11-27T05:00:00Z`.",
+        {"type": "string", "anyOf": [{"pattern": f"^{SINCE}$"}, {"format": "date-time"}], "default": DEFAULT_SINCE},
+        "query",
+    ),
+    "by": _parameter("by", "Also for each of these, apart.", {"type": "string", "enum": [*GROUPS]}, "query"),
+    "origin": _parameter(
+        "origin",
+        "Only outcomes of this origin. Without it, the one counts that came last.",
+        {"type": "string", "pattern": f"^{SANE_ORIGIN.pattern}$"},
+        "query",
     ),
     "verbose": _parameter("verbose", "With any value, or none, the answer says more.", _TEXT, "query"),
 }

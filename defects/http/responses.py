@@ -19,6 +19,7 @@ OVERLOADED = {
     "queue_full": "overloaded: the queue is full",
     "deadline": "overloaded: this request can't be answered within its deadline",
     "bodies": "overloaded: too many bodies are being received",
+    "history": "not recorded: the database did not commit it in time, and an answer has to be recorded here",
     "draining": "shutting down: this replica takes no more requests",
 }
 

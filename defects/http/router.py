@@ -17,6 +17,7 @@ import orjson
 
 from defects.http import page
 from defects.http.bodies import Bodies
+from defects.http.idempotency import KEY, Idempotency
 from defects.http.messages import (
     BINARY,
     JSON,
@@ -30,6 +31,7 @@ from defects.http.messages import (
     read_body,
 )
 from defects.http.operations import Operations
+from defects.http.outcomes import OUTCOMES, PREDICTION, SUMMARY, Outcomes
 from defects.http.predictions import Codecs, Decode, Predictions
 from defects.http.responses import GONE, Responses
 from defects.serving.batching import ScoringQueue
@@ -37,9 +39,11 @@ from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
 from defects.serving.model import Limits, ServedModel
+from defects.serving.recording import RecordedPredictions, Recorder
 
 SLOW = 408  # the status where a body did not come in time
 METRICS_PATH = "/metrics"
+PREDICTION_PATH = f"{PREDICTION}{{id}}"
 HEALTH_PATHS = ("/livez", "/readyz", METRICS_PATH)  # always answered
 
 logger = logging.getLogger(__name__)
@@ -72,12 +76,12 @@ class PredictionRoute:
 
 @dataclass(frozen=True, slots=True)
 class OperationRoute:
-    """Any other route."""
+    """Any other route. Its handler reads the body, where it takes one."""
 
     name: str
     description: Description
     handler: Handler
-    methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
+    methods: tuple[str, ...] = ("GET", "HEAD")
 
 
 Route = PredictionRoute | OperationRoute
@@ -86,7 +90,8 @@ Table = Mapping[str, Route]
 
 class Routes:
     """The application. `start` and `stop` are awaited before the first request and after the last. `openapi` makes a
-    document of the table, and `bentoml_schema` what BentoML's clients ask for, once somebody asks for them."""
+    document of the table, and `bentoml_schema` what BentoML's clients ask for, once somebody asks for them. Answers
+    of 200 are recorded by the `recorder`, where there is one."""
 
     def __init__(
         self,
@@ -102,14 +107,23 @@ class Routes:
         limits: Limits,
         metrics: Metrics,
         access: AccessLog,
+        recorder: Recorder | None = None,
+        recorded: RecordedPredictions | None = None,
     ):
         self._start, self._stop, self._model, self.limits = start, stop, model, limits
         self.bodies = Bodies(limits.bodies_bytes)
-        self._metrics, self._in_flight = metrics, metrics.in_flight
+        self._metrics, self._in_flight, self._recorded = metrics, metrics.in_flight, recorded
         self.responses = Responses(health, metrics, access, model.version, revision)
         self.predictions = Predictions(
-            model, batcher, health=health, limits=limits, metrics=metrics, responses=self.responses
+            model,
+            batcher,
+            health=health,
+            limits=limits,
+            metrics=metrics,
+            responses=self.responses,
+            recorder=recorder,
         )
+        self.idempotency = None if recorder is None else Idempotency(self.predictions, recorder)
         operations = Operations(
             model,
             batcher,
@@ -119,9 +133,10 @@ class Routes:
             bentoml_schema=lambda: orjson.dumps(bentoml_schema()),
         )
         self.table: Table = {
-            **_predicting(model, Codecs(model, limits)),
+            **_predicting(model, Codecs(model, limits, records=recorder is not None)),
             **_v1_and_v2(model, operations),
             **_operating(operations),
+            **({} if recorded is None else _recorded(Outcomes(recorded, limits.outcomes_bytes, self.bodies))),
         }
 
     def predicting(self, path: str) -> PredictionRoute | None:
@@ -139,11 +154,17 @@ class Routes:
         started = scope.get("began") or time.perf_counter()  # as `Connection` has it
         headers, query = dict(scope["headers"]), scope["query_string"]
         request = Request(scope["method"], scope["path"], headers, receive, query, started=started)
-        route = self.table.get(_spelled(scope))
+        route = self._route(_spelled(scope))
         if type(route) is PredictionRoute and request.method in route.methods:
             await self._predict(route, request, send)
         else:
             await self._operate(route, request, send)
+
+    def _route(self, path: str) -> Route | None:
+        """Return the route at a path. Only one has a part that callers choose: the id of a prediction, at its end."""
+        if path.startswith(PREDICTION) and "/" not in path[len(PREDICTION) :]:
+            return self.table.get(PREDICTION_PATH)
+        return self.table.get(path)
 
     async def _live_through(self, receive: Receive, send: Send) -> None:
         """Go through the server's start and end. Where the start fails, say so in the way that ends every server."""
@@ -176,7 +197,12 @@ class Routes:
     async def _predicted(self, route: PredictionRoute, request: Request) -> Reply:
         try:
             self.predictions.open(request)
+            keyed = self.idempotency if KEY in request.headers else None
+            if keyed is not None:
+                keyed.check(request)
             request.body = await read_body(request, route.takes, self.limits.body_bytes, self.bodies)
+            if keyed is not None:
+                return await keyed.answer(route.name, route.decode, request)
             return await self.predictions.answer(route.decode, request)
         except Disconnected:
             raise
@@ -192,9 +218,14 @@ class Routes:
         try:
             try:
                 reply = await self._handler(route, request)(request)
+            except Disconnected:
+                reply = Reply(GONE, b"")
             except (Exception, asyncio.CancelledError) as problem:
                 reply = self.responses.explained(problem, request)
-            await self._send(reply, request, send)
+            if reply.status != GONE:
+                await self._send(reply, request, send)
+            if reply.status == SLOW:
+                self._metrics.connection_ended("slow_body")
             seconds = time.perf_counter() - request.started
             self.responses.account(request, name, reply.status, seconds, reply.refused)
         finally:
@@ -220,6 +251,8 @@ class Routes:
         if path.startswith(("/v1/models/", "/v2/models/")):
             known = f"model {self._model.name}, version {self._model.version}"
             return Refusal(404, f"no such model, version or path; expected {known}")
+        if self._recorded is None and (path in (OUTCOMES, SUMMARY) or path.startswith(PREDICTION)):
+            return Refusal(404, "nothing is recorded here; expected a replica with a database (DEFECTS_DATABASE_URL)")
         return Refusal(404, "no such path; expected one that /docs.json lists")
 
 
@@ -232,6 +265,7 @@ def _spelled(scope: Scope) -> str:
 # --- the table: there is one model, so every path is known beforehand ------------------------------------------------
 
 CLASSIFY, V1, V2, OPERATE, PAGE = "Classify", "KServe V1", "Open Inference Protocol (V2)", "Operate", "Documentation"
+HISTORY = "History"
 
 
 def _predicting(model: ServedModel, codecs: Codecs) -> dict[str, Route]:
@@ -329,6 +363,30 @@ def _operating(operations: Operations) -> dict[str, Route]:
             f"{page.FOLDER}/{{file}}", id_, summary, PAGE, operations.asset(name), content="file"
         )
     return table
+
+
+def _recorded(outcomes: Outcomes) -> dict[str, Route]:
+    """Return the routes that need a history."""
+    store = Description("store_outcomes", "Say what turned out to be true", HISTORY, "outcomes")
+    return {
+        OUTCOMES: OperationRoute(OUTCOMES, store, outcomes.store, ("POST",)),
+        PREDICTION_PATH: _get(
+            PREDICTION_PATH,
+            "prediction",
+            "A prediction and its outcomes",
+            HISTORY,
+            outcomes.prediction,
+            content="record",
+        ),
+        SUMMARY: _get(
+            SUMMARY,
+            "outcomes_summary",
+            "How often predictions were right",
+            HISTORY,
+            outcomes.summary,
+            content="summary",
+        ),
+    }
 
 
 def _get(name: str, id_: str, summary: str, tag: str, handler: Handler, *, content: str) -> OperationRoute:

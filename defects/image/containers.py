@@ -106,7 +106,7 @@ def finish(
     command += [f"--label={key}={value}" for key, value in image_labels.items()]
     command += [f"--platform={platform}"] * bool(platform)
     if engine != "docker":  # the same files give the same layers
-        command += ["--format=oci", "--timestamp=0"]
+        command += ["--format=oci", "--timestamp=0", "--layers"]
     with tempfile.TemporaryDirectory() as empty:
         file = Path(empty, "Containerfile")
         file.write_text(containerfile, "utf-8")

@@ -40,7 +40,7 @@ SLOWER = 10  # times that a batch may raise a mean: a process that was stopped f
 
 
 class Overloaded(Exception):
-    """The request can't be answered in time; `reason` is `queue_full`, `deadline` or `draining`."""
+    """The request can't be answered in time; `reason` is `queue_full`, `deadline`, `history` or `draining`."""
 
     def __init__(self, reason: str, retry_after: float):
         super().__init__(reason)

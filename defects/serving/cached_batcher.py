@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client.metrics_core import CounterMetricFamily
 
 from defects.schema import ModelRows
 from defects.scoring import Probabilities
@@ -187,7 +188,8 @@ def in_front_of(
 
     `golden_answers` are what the batcher's scorer gives for the golden inputs.
     """
-    numbers = metrics.counter("defects_cache", "Rows, by what the cache had of them.", "result", RESULTS)
+    counter = metrics.numbers(CounterMetricFamily, "defects_cache", "Rows, by what the cache had of them.", "result")
+    numbers = {result: counter.of(result) for result in RESULTS}
 
     def count(result: str, rows: int) -> None:
         numbers[result].value += rows

@@ -26,6 +26,7 @@ from defects.serving.health import BEAT_SECONDS, Health
 ACCEPT_SECONDS = 0.1  # for connections that were begun before the listener closes
 LINGER_SECONDS = 1.0  # for a request on a connection that is still open then
 LOOK_SECONDS, QUIET_LOOKS = 0.02, 5  # it is over sooner where so many looks in a row find no connection
+FLUSH_SECONDS = 0.5  # at least, to record what was answered last
 WATCHDOG_SECONDS, WATCHDOG_LOOK_SECONDS = 3.0, 0.25  # after everything should be over
 KEEP_ALIVE_SECONDS = 75  # longer than routers keep idle connections, so that they are the ones to close them
 CRASHED = 70  # exit code; 0 would say drained
@@ -47,6 +48,17 @@ class Drain:
         self._health, self._drain_seconds = health, drain_seconds
         self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
+        self._began: float | None = None
+
+    @property
+    def _seconds(self) -> float:
+        """Return the most seconds from the signal until every request is finished."""
+        return self._drain_seconds + ACCEPT_SECONDS + LINGER_SECONDS + self._health.finish_seconds
+
+    def flush_seconds(self) -> float:
+        """Return the seconds that may be spent once every request is finished: what these have left of theirs."""
+        spent = 0.0 if self._began is None else time.monotonic() - self._began
+        return max(FLUSH_SECONDS, self._seconds - spent)
 
     def handle_signals(self) -> None:
         """Handle SIGTERM, SIGINT and SIGHUP instead of uvicorn's server, which would close connections that are in use.
@@ -76,7 +88,7 @@ class Drain:
 
         It counts looks and not the time, which also goes on while the process is stopped.
         """
-        total = self._drain_seconds + ACCEPT_SECONDS + LINGER_SECONDS + self._health.finish_seconds + WATCHDOG_SECONDS
+        total = self._seconds + FLUSH_SECONDS + WATCHDOG_SECONDS
 
         def watch() -> None:
             for _ in range(math.ceil(total / WATCHDOG_LOOK_SECONDS)):
@@ -96,7 +108,7 @@ class Drain:
 
     def _on_signal(self, number: int) -> None:
         if self._draining is None:
-            self._health.draining = True
+            self._health.draining, self._began = True, time.monotonic()
             self._draining = asyncio.create_task(self._drain())
         elif number == signal.SIGINT:  # `bentoml serve` follows a Ctrl-C with a SIGTERM; a second Ctrl-C is a person
             self._hurry.set()

@@ -1,7 +1,8 @@
 """Say whether this replica should get traffic, and whether it can make progress.
 
-Readiness: the golden inputs were answered correctly, and it is not draining. Liveness: the event loop runs on time and
-the scorer finishes its batches. How a replica drains is in `drain.py`.
+Readiness: the golden inputs were answered correctly, it is not draining, and where answers have to be recorded, they
+can be. Liveness: the event loop runs on time and the scorer finishes its batches. How a replica drains is in
+`drain.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Health:
         self._verification: Verification = "starting"
         self._problem = "the golden inputs have not been answered yet"
         self._batch_seconds = batch_seconds
+        self.history_problem: Callable[[], str | None] = lambda: None  # why answers can't be given, for want of records
         self._beat: float | None = None
 
     @property
@@ -38,14 +40,16 @@ class Health:
         """Why this replica is ready or not, as one of a few words."""
         if self.draining:
             return "draining"
-        return "stuck" if self.serving and self.stuck() else self._verification
+        if self.serving and self.stuck():
+            return "stuck"
+        return "history" if self.serving and self.history_problem() else self._verification
 
     @property
     def problem(self) -> str | None:
         """Why this replica is not ready, in words that anyone may see; `None` when it is."""
         if self.draining:
             return "this replica is shutting down"
-        return self.stuck() if self.serving else self._problem
+        return self.stuck() or self.history_problem() if self.serving else self._problem
 
     @property
     def ready(self) -> bool:

@@ -130,41 +130,45 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._requests = self._numbers(CounterMetricFamily, "defects_requests", "Answers.", "route", "code")
-        self._durations = self._distributions(SECONDS, "defects_request_duration_seconds", "Time to answer.", "route")
-        phases = self._distributions(
+        self._requests = self.numbers(CounterMetricFamily, "defects_requests", "Answers.", "route", "code")
+        self._durations = self.distributions(SECONDS, "defects_request_duration_seconds", "Time to answer.", "route")
+        phases = self.distributions(
             SHORT_SECONDS, "defects_phase_duration_seconds", "Time of answered predictions, by phase.", "phase"
         )
         self._phases = [phases.of(name) for name in ("queue", "score", "encode", "total")]
-        self.batch_rows = self._distributions(ROWS, "defects_batch_rows", "Rows scored together.").of()
-        refused = self._numbers(CounterMetricFamily, "defects_refused", "Requests refused by admission.", "reason")
-        self._refused = {reason: refused.of(reason) for reason in REFUSALS}
+        self.batch_rows = self.distributions(ROWS, "defects_batch_rows", "Rows scored together.").of()
+        self._refusals = self.numbers(
+            CounterMetricFamily, "defects_refused", "Requests refused by admission.", "reason"
+        )
+        self._refused = {reason: self._refusals.of(reason) for reason in REFUSALS}
         text = "Connections that were closed because their callers were too slow or too many."
-        ended = self._numbers(CounterMetricFamily, "defects_connections_ended", text, "reason")
+        ended = self.numbers(CounterMetricFamily, "defects_connections_ended", text, "reason")
         self._ended = {reason: ended.of(reason) for reason in ENDS}
         self._peaks: list[Peak] = []
         self.in_flight = Level()
         text = "Requests being answered, without scrapes of these metrics."
         self.read("defects_requests_in_flight", text, lambda: {"": self.in_flight.value})
         self.add_peak("defects_requests_in_flight", text, self.in_flight.peak)
-        self.lag = self._distributions(SECONDS, "defects_event_loop_lag_seconds", "How late the event loop ran.").of()
-        predictions = self._numbers(
+        self.lag = self.distributions(SECONDS, "defects_event_loop_lag_seconds", "How late the event loop ran.").of()
+        predictions = self.numbers(
             CounterMetricFamily, "defects_predictions", "Answered rows, by class.", "defect", "model_version"
         )
         self._predictions = [predictions.of(name, model_version) for name in classes]
-        info = self._numbers(
+        info = self.numbers(
             GaugeMetricFamily, "defects_model_info", "The model, as labels.", "version", "digest", "engine"
         )
         info.of(model_version, digest, engine).value = 1
         self._answers: dict[tuple[str, int], tuple[Number, Distribution]] = {}
 
-    def _numbers(self, family: _NumberFamily, name: str, text: str, *labels: str) -> _Numbers:
-        numbers = _Numbers(family, name, text, labels)
+    def numbers(self, family: NumberFamily, name: str, text: str, *labels: str) -> Numbers:
+        """Add a counter or a gauge; return its series, which are made when they are asked for."""
+        numbers = Numbers(family, name, text, labels)
         self.registry.register(numbers)
         return numbers
 
-    def _distributions(self, bounds: Sequence[float], name: str, text: str, *labels: str) -> _Distributions:
-        distributions = _Distributions(bounds, name, text, labels)
+    def distributions(self, bounds: Sequence[float], name: str, text: str, *labels: str) -> Distributions:
+        """Add a histogram with the upper `bounds`; return its series."""
+        distributions = Distributions(bounds, name, text, labels)
         self.registry.register(distributions)
         return distributions
 
@@ -175,6 +179,10 @@ class Metrics:
             pair = self._answers[route, code] = (self._requests.of(route, str(code)), self._durations.of(route))
         pair[0].value += 1
         pair[1].observe(seconds)
+
+    def add_refusal(self, reason: str) -> None:
+        """Add a reason for which requests can be refused."""
+        self._refused[reason] = self._refusals.of(reason)
 
     def refused(self, reason: str) -> None:
         """Count a request that admission refused."""
@@ -190,11 +198,6 @@ class Metrics:
             self._predictions[index].value += 1
         for phase, value in zip(self._phases, seconds, strict=True):
             phase.observe(value)
-
-    def counter(self, name: str, text: str, label: str, values: Iterable[str]) -> dict[str, Number]:
-        """Add a counter; return its series by the values of its label."""
-        numbers = self._numbers(CounterMetricFamily, name, text, label)
-        return {value: numbers.of(value) for value in values}
 
     def read(self, name: str, text: str, samples: Callable[[], dict[str, float]], label: str | None = None) -> None:
         """Add a gauge whose value, or values by `label`, `samples` gives at each scrape."""
@@ -223,13 +226,13 @@ class Metrics:
                 peak.close_bin()
 
 
-_NumberFamily = type[CounterMetricFamily] | type[GaugeMetricFamily]
+NumberFamily = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 
-class _Numbers:
+class Numbers:
     """The series of a counter or a gauge by the values of their labels, for the client library to collect."""
 
-    def __init__(self, family: _NumberFamily, name: str, text: str, labels: Sequence[str]):
+    def __init__(self, family: NumberFamily, name: str, text: str, labels: Sequence[str]):
         self._family = partial(family, name, text, labels=labels)
         self._series: dict[tuple[str, ...], Number] = {}
 
@@ -244,7 +247,7 @@ class _Numbers:
         yield family
 
 
-class _Distributions:
+class Distributions:
     """The series of a histogram with the upper `bounds`, by the values of their labels."""
 
     def __init__(self, bounds: Sequence[float], name: str, text: str, labels: Sequence[str]):

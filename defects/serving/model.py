@@ -12,6 +12,7 @@ from defects.protocols.v2 import RoundedProbabilities
 from defects.schema import Schema
 
 MAX_ROWS = 1024  # in one request
+OUTCOMES_BYTES = 1 << 21  # of a body with outcomes: 2 KiB for each
 BODIES_BYTES = 1 << 27  # of all bodies that are being received, unless one of them may be that large
 
 
@@ -34,6 +35,7 @@ class Limits:
     body_bytes: int
     timeout: float  # seconds, where the request doesn't say
     bodies_bytes: int = BODIES_BYTES  # of all together that come in pieces
+    outcomes_bytes: int = OUTCOMES_BYTES  # a body with outcomes
 
 
 def body_bytes(schema: Schema) -> int:

@@ -1,16 +1,20 @@
-"""Say what is recorded of an answered prediction, and what predictions need of whoever records it.
+"""Say what is recorded of an answered prediction, and what the routes need of whoever records it.
 
-`defects/history` implements `Recorder`. It is imported only where there is a database.
+`defects/history` implements `Recorder` and `RecordedPredictions`. It is imported only where there is a database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
+from defects.protocols.outcomes import Outcome, Stored
 from defects.protocols.v2 import RoundedProbabilities
 from defects.schema import ModelRows
 
+KINDS = ("served", "shadow", "replay")  # a record has the place in this list too
 PROTOCOLS = ("json", "v1", "v2", "grpc")  # a record has the place in this list: append, never insert
 
 
@@ -35,6 +39,15 @@ class KeyedAnswer(NamedTuple):
 
 
 Done = Callable[[Exception | None], None]  # called once: with `None`, or with why the records could not be committed
+
+
+T = TypeVar("T")
+
+
+def set_unless_done(future: asyncio.Future[T], result: T) -> None:
+    """Set the result of a future; whoever waited for it may have been cancelled meanwhile."""
+    if not future.done():
+        future.set_result(result)
 
 
 class Recorder(Protocol):
@@ -63,3 +76,23 @@ class Recorder(Protocol):
 
         Nothing is recorded then. Raises what refuses a prediction.
         """
+
+
+class Unavailable(Exception):
+    """History can't be asked now; the message says why, for people. Another try may succeed."""
+
+
+class RecordedPredictions(Protocol):
+    """What is known of predictions that were recorded. Every method may raise `Unavailable`."""
+
+    async def store(self, outcomes: Sequence[Outcome], *, single: bool) -> Sequence[Stored]:
+        """Store outcomes, and say of each what became of it; raises `InvalidInput`, and stores nothing then.
+
+        `single`: the request has but one, whose place problems need not name.
+        """
+
+    async def prediction(self, id_: UUID) -> Mapping[str, Any] | None:
+        """Return a prediction with its outcomes, as JSON; `None` where it isn't recorded."""
+
+    async def summary(self, since: str, by: str | None, origin: str | None) -> Mapping[str, Any]:
+        """Return how often predictions were right, as JSON; raises `InvalidInput`."""

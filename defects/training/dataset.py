@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defects import simulator
+from defects.exported import Exported
 from defects.features import DefectClass, Feature
 from defects.kinds import BOOLEAN, CATEGORY, MISSING, REFUSE
 from defects.schema import ANSWER_FIELDS, ModelRows, Schema
@@ -115,13 +116,13 @@ def _table_of(contents: Contents, label: str) -> Table:
     for column in columns.values():
         with problems.collected():
             one = infer(column)
-            features.append(_feature(column, one))
+            features.append(_feature(column, one, contents.exported))
             values.append(one.values)
     problems.refuse()
     schema = Schema(
         tuple(features),
-        tuple(_class(labelled, name) for name in found.classes),
-        title=title_of(contents.path),
+        tuple(_class(labelled, name, contents.exported) for name in found.classes),
+        title=contents.exported.schema.title if contents.exported else title_of(contents.path),
         label_type=found.type,
         label_name=_label_name(labelled),
     )
@@ -160,16 +161,17 @@ def _label_name(column: Column) -> str:
     return column.name
 
 
-def _class(column: Column, name: str) -> DefectClass:
+def _class(column: Column, name: str, exported: Exported | None) -> DefectClass:
     try:
-        return DefectClass(name)
+        return DefectClass(name, "" if exported is None else exported.description_of(name))
     except ValueError as error:
         raise column.bad(None, f"has the class {shown(name)!r}: its {error}") from None
 
 
-def _feature(column: Column, found: Values) -> Feature:
+def _feature(column: Column, found: Values, exported: Exported | None) -> Feature:
     try:
-        return _described(column, found)
+        feature = _described(column, found)
+        return feature if exported is None else exported.described(feature, found.values)
     except ValueError as error:
         raise BadData(f"{column.path}: column {shown(column.name)!r}: its {error}") from None
 

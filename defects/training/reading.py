@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from defects.kinds import CATEGORY, MISSING
+from defects.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class Reading:
         """The columns that are no features, by what a table has of them."""
         found = {"groups": self.group, "times": self.time, "weights": self.weight}
         return {role: name for role, name in found.items() if name is not None}
+
+    def of_exported(self, schema: Schema) -> Reading:
+        """Return how to read a file of exported records: with the categories of the schema of their model."""
+        features = [feature for feature in schema.features if feature.kind == CATEGORY]
+        categories = [f.name for f in features if f.name not in self.number]
+        unknown = [f.name for f in features if f.name not in self.number and f.unknown == MISSING]
+        return replace(self, category=(*self.category, *categories), allow_unknown=(*self.allow_unknown, *unknown))
 
     def said(self, label: str) -> list[tuple[str, str]]:
         """Return each column that the command names, and the option that names it."""

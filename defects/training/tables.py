@@ -9,15 +9,16 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from defects.exported import Exported, exported
 from defects.training import fast_csv, formats
 from defects.training.bad_data import BadData, among, option, shown
 from defects.training.dialects import NAMES, is_number
@@ -64,7 +65,8 @@ class Column:
 class Contents:
     """What was read of a file: all the names that it has, and the columns that were asked for, in the file's order.
 
-    `notes` say in words what is unusual about the file and what was left out.
+    `notes` say in words what is unusual about the file and what was left out. `exported` is what a file of history's
+    records says of its columns.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Contents:
     header: tuple[str, ...]
     columns: dict[str, Column]
     notes: tuple[str, ...]
+    exported: Exported | None = None
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,15 @@ def read_contents(path: Path, choice: Choice, reading: Reading = AS_WRITTEN) -> 
         _check_file(path)
         form = formats.recognise(path, reading)
         reader = _read_parquet if form.kind == PARQUET else _read_csv
-        header, columns, about_index = reader(path, form, choice, reading)
+        read = reader(path, form, choice, reading)
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadData(f"{path}: can't be read: {reason}; {TABLE}") from None
-    named, notes = _named(path, header, columns)
+    named, notes = _named(path, read.header, read.columns)
     if choice.names is None and form.kind != PARQUET:
-        _refuse_values_as_names(path, header, named)
-    said = [note for note in (form.note(path), *about_index, *notes) if note]
-    return Contents(path, form, tuple(header), named, tuple(said))
+        _refuse_values_as_names(path, read.header, named)
+    said = [note for note in (form.note(path), *read.notes, *notes) if note]
+    return Contents(path, form, tuple(read.header), named, tuple(said), read.exported)
 
 
 def _check_file(path: Path) -> None:
@@ -182,7 +185,14 @@ def _refuse_values_as_names(path: Path, header: Sequence[str], columns: dict[str
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
-Read = tuple[list[str], list[Column], list[str]]  # the header, the columns that were chosen, and notes
+
+class Read(NamedTuple):
+    """What a reader returns: the header, the columns that were chosen, and notes."""
+
+    header: list[str]
+    columns: list[Column]
+    notes: list[str]
+    exported: Exported | None = None
 
 
 def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Read:
@@ -202,7 +212,7 @@ def _read_csv(path: Path, form: Format, choice: Choice, reading: Reading) -> Rea
         Column(path, header[place], column, typed=False, reading=reading)
         for place, column in zip(places, cells, strict=True)
     ]
-    return header, columns, []
+    return Read(header, columns, [])
 
 
 def _cells(rows: Iterator[list[str]], places: Sequence[int]) -> list[Any]:
@@ -267,21 +277,29 @@ def _checked(lines: Iterable[str], form: Format) -> Iterator[str]:
 def _read_parquet(path: Path, _: Format, choice: Choice, reading: Reading) -> Read:
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        about = schema.pandas_metadata or {}
+        about, made = schema.pandas_metadata or {}, exported(schema.metadata)
         wanted = {*(choice.names or ()), *choice.kept}
         index = {name for name in about.get("index_columns", ()) if isinstance(name, str) and name not in wanted}
         header = [name for name in schema.names if name not in index]
         if not header:
             raise BadData(f"{path}: has no columns; expected some")
-        chosen = [header[place] for place in _chosen(path, header, choice)]
+        details = () if made is None else tuple(name for name in made.details if name not in wanted)
+        without = replace(choice, without=(*choice.without, *details))
+        chosen = [header[place] for place in _chosen(path, header, without)]
         table = file.read(columns=chosen)
     categorical = {c.get("field_name") for c in about.get("columns", ()) if c.get("pandas_type") == "categorical"}
+    reading = reading if made is None else reading.of_exported(made.schema)
     columns = [
         _plain(Column(path, name, table.column(name), True, reading, name in categorical), table.schema.field(name))
         for name in chosen
     ]
     given = [name for name in schema.names if name in index and not name.startswith("__index_level_")]
-    return header, columns, [f"column {name!r} is the data frame's index and is left out" for name in given]
+    notes = [f"column {name!r} is the data frame's index and is left out" for name in given]
+    if made is not None:
+        notes.append("units, limits and what may be missing are those of the model whose records were exported")
+    if details:
+        notes.append(f"columns that are no features are left out: {', '.join(details)}")
+    return Read(header, columns, notes, made)
 
 
 def _plain(column: Column, field: Any) -> Column:

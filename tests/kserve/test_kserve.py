@@ -27,6 +27,7 @@ MODES = {
     "standard": ("autoscale-cpu", *NEITHER),
 }
 RETRIES = ("retry-envoy-gateway", "retry-ingress-nginx")  # of the Standard mode, one of them, by its gateway
+HISTORY = ("history", "network-policy-history", "history-prune")  # of both modes
 LOAD_TESTS = ("load-test-reader", "load-test", "load-test-distributed")  # each has what those before it have
 QUEUE_PROXY_SECONDS = 30  # without a request, before Knative lets the server have its SIGTERM
 RECORDED_ROWS_PER_S = 45 * 256  # that one replica held on a real cluster: tests/kserve/recordings
@@ -47,6 +48,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Documen
             found[" ".join((mode, *chosen))] = render(overlay(scratch, mode, *chosen))
         for name in (*LOAD_TESTS, *(RETRIES if mode == "standard" else ())):
             found[f"{mode} {name}"] = render(overlay(scratch, mode, name))
+        for chosen in subsets(HISTORY)[1:]:
+            for others in ((), extras):
+                found[" ".join((mode, *others, *chosen))] = render(overlay(scratch, mode, *others, *chosen))
     return found
 
 
@@ -60,7 +64,7 @@ def test_there_is_no_other_overlay_or_component() -> None:
         return {folder.name for folder in (ROOT / "kserve" / name).iterdir()}
 
     assert folders("overlays") == set(OVERLAYS)
-    assert folders("components") == set(MODES).union(*MODES.values(), LOAD_TESTS, RETRIES)
+    assert folders("components") == set(MODES).union(*MODES.values(), LOAD_TESTS, RETRIES, HISTORY)
 
 
 def test_every_inference_service_has_only_fields_of_kserve(rendered: dict[str, list[Document]]) -> None:
@@ -195,6 +199,16 @@ def test_what_does_not_go_together_does_not_render(tmp_path: Path, components: t
 def test_the_order_of_the_other_components_does_not_matter(tmp_path: Path, mode: str) -> None:
     one_way = render(overlay(tmp_path, mode, *MODES[mode]))
     assert render(overlay(tmp_path, mode, *reversed(MODES[mode]))) == one_way
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_of_the_historys_components_does_not_matter_either(tmp_path: Path, mode: str) -> None:
+    def documents(*components: str) -> list[Document]:
+        rendered = render(overlay(tmp_path, mode, *components))
+        return sorted(rendered, key=lambda document: (document["kind"], document["metadata"]["name"]))
+
+    others = (*MODES[mode], *HISTORY)
+    assert documents(*reversed(others)) == documents(*others)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -334,7 +348,7 @@ def test_the_readme_names_what_there_is(server: Server) -> None:
         assert re.search(rf"^{name}(_bucket)?[ {{]", metrics, re.MULTILINE), name
     for folder in re.findall(r"\bkserve/(?:base|components|overlays)/?[a-z-]*", README):
         assert (ROOT / folder).is_dir(), folder
-    for component in {*MODES}.union(*MODES.values(), LOAD_TESTS, RETRIES):
+    for component in {*MODES}.union(*MODES.values(), LOAD_TESTS, RETRIES, HISTORY):
         assert f"\n| `{component}` |" in README, component
     cited = set(re.findall(r"\[(\d+)\](?!\()", README))
     assert cited <= set(re.findall(r"^(\d+)\. ", README, re.MULTILINE))

@@ -1,7 +1,7 @@
 """Served answers are the trained model's: random data, every estimator, both engines, every protocol, alone and in
 batches from concurrent callers, against scikit-learn's own `predict` and `predict_proba`.
 
-Two hundred models here; thousands with `make test-long`.
+More than fifty models here; thousands with `make test-long`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 # Of each estimator; some are refused before they are fitted.
-MODELS = settings().max_examples if settings.get_current_profile_name() == "thousands" else 24
+MODELS = settings().max_examples if settings.get_current_profile_name() == "thousands" else 16
 QUERIES, ALONE = 32, 6  # rows asked of a model; of which each is also asked alone, by every protocol
 counted: Counter[str] = Counter()
 

@@ -48,9 +48,11 @@ CREATE TABLE outcomes (
     replaced_at timestamptz
 ) PARTITION BY RANGE (prediction_id);
 CREATE UNIQUE INDEX outcomes_current ON outcomes (prediction_id, origin) WHERE replaced_at IS NULL;
+CREATE INDEX outcomes_replaced ON outcomes (prediction_id) WHERE replaced_at IS NOT NULL;
 
 -- Outcomes of predictions that are not recorded yet, or were never made here; kept for a day.
 CREATE TABLE early_outcomes (
+    no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     prediction_id uuid,
     request_id text,
     row integer,
@@ -60,6 +62,9 @@ CREATE TABLE early_outcomes (
     received_at timestamptz NOT NULL,
     replaces boolean NOT NULL
 );
+CREATE INDEX early_outcomes_received ON early_outcomes (received_at);
+CREATE INDEX early_outcomes_prediction ON early_outcomes (prediction_id) WHERE prediction_id IS NOT NULL;
+CREATE INDEX early_outcomes_request ON early_outcomes (request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE idempotency (
     key text PRIMARY KEY,
@@ -68,3 +73,33 @@ CREATE TABLE idempotency (
     expires_at timestamptz NOT NULL
 );
 CREATE INDEX idempotency_expires ON idempotency (expires_at);
+
+-- The least id of a day: its first millisecond, and zeros.
+CREATE FUNCTION history_first_id(day date) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (lpad(to_hex((day - date '1970-01-01')::bigint * 86400000), 12, '0') || repeat('0', 20))::uuid;
+
+-- Makes the partitions of a day of UTC, where they are missing. It runs with the rights of whoever migrates, so that a
+-- server needs none to create tables. A table is made first and then attached: what is being written goes on meanwhile.
+CREATE FUNCTION history_partition(day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    home CONSTANT text := (SELECT nspname FROM pg_namespace n JOIN pg_class c ON n.oid = c.relnamespace
+                           WHERE c.oid = 'predictions'::regclass);
+    parent text;
+    child text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(20, 1);
+    FOREACH parent IN ARRAY ARRAY['predictions', 'outcomes'] LOOP
+        child := parent || to_char(day, '_YYYYMMDD');
+        CONTINUE WHEN EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(format('%I.%I', home, child)));
+        EXECUTE format('CREATE TABLE IF NOT EXISTS %1$I.%2$I (LIKE %1$I.%3$I INCLUDING ALL EXCLUDING INDEXES)',
+                       home, child, parent);
+        EXECUTE format('ALTER TABLE %1$I.%3$I ATTACH PARTITION %1$I.%2$I FOR VALUES FROM (%4$L) TO (%5$L)',
+                       home, child, parent, history_first_id(day), history_first_id(day + 1));
+    END LOOP;
+END $$;
+
+-- Found in the schema of these tables, whoever calls it.
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION history_partition(date) SET search_path = pg_catalog, %I, pg_temp', current_schema());
+END $$;
+REVOKE EXECUTE ON FUNCTION history_partition(date) FROM PUBLIC;

@@ -33,8 +33,10 @@ CREATE TABLE outcomes (
     replaced_at INSTANT
 );
 CREATE UNIQUE INDEX outcomes_current ON outcomes (prediction_id, origin) WHERE replaced_at IS NULL;
+CREATE INDEX outcomes_replaced ON outcomes (prediction_id) WHERE replaced_at IS NOT NULL;
 
 CREATE TABLE early_outcomes (
+    no INTEGER PRIMARY KEY,
     prediction_id UUID,
     request_id TEXT,
     row INTEGER,
@@ -42,8 +44,11 @@ CREATE TABLE early_outcomes (
     class TEXT NOT NULL,
     occurred_at INSTANT NOT NULL,
     received_at INSTANT NOT NULL,
-    replaces INTEGER NOT NULL
+    replaces BOOLEAN NOT NULL
 );
+CREATE INDEX early_outcomes_received ON early_outcomes (received_at);
+CREATE INDEX early_outcomes_prediction ON early_outcomes (prediction_id) WHERE prediction_id IS NOT NULL;
+CREATE INDEX early_outcomes_request ON early_outcomes (request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE idempotency (
     key TEXT PRIMARY KEY,

@@ -1,0 +1,86 @@
+"""Give every request with the same `Idempotency-Key` the first answer, from whichever replica.
+
+The first answer is committed together with its records, so it needs a history that acknowledges. Only answers of 200
+are kept: whoever got another one may try again with the same key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+
+import orjson
+
+from defects.http.messages import Refusal, Reply, Request
+from defects.http.predictions import Decode, Predictions
+from defects.serving.recording import KeyedAnswer, Recorder
+
+KEY = b"idempotency-key"
+REPLAYED = (b"idempotency-replayed", b"true")  # as of those who have such keys, Stripe's APIs do
+SANE_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
+MEANINGS = (b"content-type", b"inference-header-content-length")  # headers that change what a body means
+
+
+class Idempotency:
+    """Answers predictions with a key; `predictions` makes the answers, and `recorder` keeps them."""
+
+    def __init__(self, predictions: Predictions, recorder: Recorder):
+        self._predictions, self._recorder = predictions, recorder
+
+    def check(self, request: Request) -> None:
+        """Raise `Refusal` where a key can't be used, before the body is read."""
+        if not SANE_KEY.fullmatch(request.headers[KEY]):
+            raise Refusal(400, "idempotency-key is not valid; expected 1 to 255 printable ASCII characters")
+        if not self._recorder.acknowledges:
+            expected = "expected DEFECTS_HISTORY=acknowledged, or no key"
+            raise Refusal(
+                400, f"idempotency-key can't be kept: answers leave before they are recorded here; {expected}"
+            )
+
+    async def answer(self, route: str, decode: Decode, request: Request) -> Reply:
+        """Answer an open prediction whose body was read; raises what `Predictions.made` raises, and `Refusal`."""
+        key, digest = request.headers[KEY].decode(), _digest(route, request)
+        first = await self._recorder.first_answer(key)
+        if first is not None:
+            return _replayed(first, digest)
+        reply = await self._predictions.made(decode, request)
+        answered = request.answered
+        if answered is None:
+            return reply
+        began = time.perf_counter()
+        seconds = began - request.started
+        keyed = KeyedAnswer(key, digest, _packed(reply))
+        other = await self._recorder.commit_once(answered, seconds, max(0.0, request.timeout - seconds), keyed)
+        request.held = time.perf_counter() - began
+        return reply if other is None else _replayed(other, digest)
+
+
+def _digest(route: str, request: Request) -> bytes:
+    """Return the digest of all that says what was asked."""
+    parts = [route.encode(), *(request.headers.get(name, b"") for name in MEANINGS), request.body]
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+
+
+def _replayed(keyed: KeyedAnswer, digest: bytes) -> Reply:
+    """Return a kept answer; raises `Refusal` where something else was asked."""
+    if keyed.body_digest != digest:
+        raise Refusal(
+            409, "idempotency-key was used for another request; expected the same body and route, or a new key"
+        )
+    reply = _unpacked(keyed.answer)
+    return reply._replace(headers=[*reply.headers, REPLAYED])
+
+
+def _packed(reply: Reply) -> bytes:
+    """Pack an answer. Its predictions' ids are in it, so that no two answers are packed alike."""
+    headers = [[name.decode(), value.decode()] for name, value in reply.headers]
+    head = orjson.dumps([reply.status, reply.content_type.decode(), headers, list(reply.ids)])
+    return b"%d:%b%b" % (len(head), head, reply.body)
+
+
+def _unpacked(packed: bytes) -> Reply:
+    length, _, rest = packed.partition(b":")
+    status, content_type, headers, ids = orjson.loads(rest[: int(length)])
+    named = [(name.encode(), value.encode()) for name, value in headers]
+    return Reply(status, rest[int(length) :], content_type.encode(), named, ids=ids)
