@@ -98,14 +98,14 @@ manifests: setup .venv-clients/.installed
 .venv/.installed: requirements/dev.txt
 .venv-clients/.installed: requirements/clients.txt
 .venv-datasets/.installed: requirements/datasets.txt
-# The locks have every dependency, so none is looked for. Byte code is written when a module is first imported: most
-# modules never are, and to compile them all takes as long as everything else here.
+# The locks have every dependency, so none is looked for. Byte code is written when a module is first imported, where that
+# is allowed: most modules never are, and to compile them all takes as long as everything else here.
 .venv/.installed .venv-clients/.installed .venv-datasets/.installed:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
 	@echo "installing $< into $(@D); this takes about a minute"
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
-	    --requirement $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	    $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) --requirement $<
 	@touch $@
 
 $(DATASETS): .venv-datasets/.installed tests/datasets/catalogue.py tests/datasets/write_tables.py

@@ -64,9 +64,9 @@ async def listening(app: router.Routes, **options: Any) -> AsyncIterator[tuple[u
 
 
 @asynccontextmanager
-async def served(schema: Schema, score: Scorer) -> AsyncIterator[str]:
+async def served(schema: Schema, score: Scorer, recorded: RecordedPredictions | None = None) -> AsyncIterator[str]:
     """Serve a model; gives the server's URL."""
-    async with listening(routes(schema, score)) as (server, (_, port)):
+    async with listening(routes(schema, score, recorded)) as (server, (_, port)):
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

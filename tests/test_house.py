@@ -67,6 +67,7 @@ ONLY = [
 ]
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of ours by its dotted name."""
     files = [ROOT / "service.py", ROOT / "train.py"]

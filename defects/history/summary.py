@@ -20,7 +20,7 @@ from defects.history.measures import BINS, DELAYS, LEAST, LEAST_DELAY, Tally
 from defects.history.models import Models
 from defects.history.sql import Dialect, marks, parts
 from defects.problems import InvalidInput, Problem
-from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, SANE_ORIGIN, read_time
+from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, SANE_ORIGIN, SINCE, read_time
 from defects.values import shown
 
 MAX_GROUPS = 100  # the largest; all others are one
@@ -28,7 +28,7 @@ OTHER = "other"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 AHEAD = timedelta(minutes=1)  # that the clock of a replica may be
-AGO = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+AGO = re.compile(SINCE)
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": DAY}
 COLUMNS = {"revision": "p.revision", "model": "p.model", "source": "p.source"}
 # What is there of the day [$1, $2). An outcome of a class that the record's model doesn't have has no probability.
@@ -96,11 +96,10 @@ def question(since: str = DEFAULT_SINCE, by: str | None = None, origin: str | No
 
 def _since(text: str, now: datetime) -> datetime | None:
     """Return the time, not before 1970, that is so long ago, or is given; `None` where it is neither."""
-    found = AGO.fullmatch(text)
-    if found is None:
+    if AGO.fullmatch(text) is None:
         given = read_time(text)
         return None if given is None else max(given, EPOCH)
-    return now - min(int(found[1]) * UNITS[found[2]], now - EPOCH)
+    return now - min(int(text[:-1]) * UNITS[text[-1]], now - EPOCH)
 
 
 async def summary(

@@ -142,7 +142,7 @@ PARAMETERS = {
         "since",
         "Only predictions since then: so many minutes, hours or days ago, such as `30m`, `24h` or `7d`; or a time as "
         "RFC 3339 has it, such as `2026-11-27T05:00:00Z`.",
-        {"type": "string", "pattern": f"^({SINCE})$", "default": DEFAULT_SINCE},
+        {"type": "string", "anyOf": [{"pattern": f"^{SINCE}$"}, {"format": "date-time"}], "default": DEFAULT_SINCE},
         "query",
     ),
     "by": _parameter("by", "Also for each of these, apart.", {"type": "string", "enum": [*GROUPS]}, "query"),

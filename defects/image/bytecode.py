@@ -1,4 +1,4 @@
-"""Start the server once, and keep the byte code of what it imported: `python -m defects.image.bytecode DIRECTORY`.
+"""Start the server once, and keep the byte code of what it imports: `python -m defects.image.bytecode DIRECTORY`.
 
 Run while the image is built. Python can't keep byte code where it may not write, so a container without it would
 compile everything at each start; compiling everything that is installed would make the image a quarter larger.
@@ -20,6 +20,16 @@ from pathlib import Path
 from defects.settings import Settings
 
 READY_SECONDS = 120.0
+# What a server or a command imports only where it is asked for: all modules that are packed, and those of these
+# libraries that are installed.
+ON_DEMAND = """
+import importlib, importlib.util, pkgutil
+import defects
+names = [module.name for module in pkgutil.walk_packages(defects.__path__, "defects.")]
+names += [n for n in ("asyncpg", "obstore.store", "redis.asyncio") if importlib.util.find_spec(n.partition(".")[0])]
+for name in names:
+    importlib.import_module(name)
+"""
 
 
 def main(directory: Path) -> None:
@@ -38,6 +48,7 @@ def main(directory: Path) -> None:
         code = process.wait(READY_SECONDS)
     if code:
         raise RuntimeError(f"the server ended with {code}; expected 0")
+    subprocess.run([sys.executable, "-c", ON_DEMAND], env=environment, check=True)  # noqa: S603 - our own
     keep(directory)
 
 

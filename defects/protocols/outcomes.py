@@ -20,7 +20,7 @@ SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # An id as answers have it, or as PostgreSQL shows it, in either case.
 PREDICTION_ID = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
-SINCE = r"[1-9][0-9]{0,5}[mhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt].{1,30}"
+SINCE = "[1-9][0-9]{0,5}[mhd]"  # so many minutes, hours or days ago
 DEFAULT_SINCE = "24h"
 GROUPS = ("revision", "model", "source", "day")  # what a summary may be split by
 FIELDS = ("prediction_id", "request_id", "row", "class", "origin", "occurred_at", "replace")

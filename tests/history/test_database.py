@@ -14,16 +14,18 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from batches import SCHEMA, WIDE, answered, uuids
 
 from defects.history.database import Database, Registration, Rejected, Row, Unreachable
 from defects.history.databases import database_of
 from defects.history.record import Layout
+from defects.serving.recording import Answered
+from history_records import REGISTRATION, SCHEMA, WIDE, answered, batch_of
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
 IDS = "SELECT id FROM predictions ORDER BY id"
 KEY = "INSERT INTO idempotency (key, body_digest, answer, expires_at) VALUES ($1, $2, $3, $4)"
+EARLY = "prediction_id, request_id, row, origin, class, occurred_at, received_at, replaces"
 NOW = datetime.now(UTC)
 
 
@@ -81,7 +83,7 @@ def test_wide_features_have_64_bits(database: Database, runner: Runner) -> None:
     layout = Layout(WIDE)
     runner.run(database.register(replace(REGISTRATION, layout=layout)))
     values = [[1_700_000_000.123456, math.nan], [-1e-310, 0.1]]
-    runner.run(database.write(batch_of(answered(values=values, wide=True), layout=layout), again=False))
+    runner.run(database.write(batch_of(answered(2, values=values, wide=True), layout=layout), again=False))
     rows = runner.run(fetch(database, "SELECT features, wide_features FROM predictions ORDER BY id"))
     assert [row["features"] for row in rows] == [None, None]
     assert np.array([row["wide_features"] for row in rows]).tobytes() == np.array(values).tobytes()
@@ -295,7 +297,7 @@ def test_values_have_the_same_types_in_each_database(database: Database, runner:
     abroad = instant.astimezone(datetime.strptime("+05:30", "%z").tzinfo)
     runner.run(execute(database, insert, id_, -7, "äöü '\"; --", "x" * 5000, abroad, True))
     runner.run(execute(database, KEY, "", b"\x00\xff", b"", instant))
-    (row,) = runner.run(fetch(database, "SELECT * FROM early_outcomes WHERE prediction_id = $1", id_))
+    (row,) = runner.run(fetch(database, f"SELECT {EARLY} FROM early_outcomes WHERE prediction_id = $1", id_))
     assert dict(row) == {
         "prediction_id": id_,
         "request_id": None,

@@ -37,6 +37,7 @@ CHECKS = (
 )
 NAME = "defect-classifier"
 V1, V2 = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
+HISTORY = ("/outcomes", "/predictions/{id}", "/outcomes/summary")
 Document = dict[str, Any]
 
 
@@ -87,6 +88,23 @@ def test_a_thousand_requests_made_from_the_document_are_answered_as_it_says(serv
             assert {(200, "application/json"), (400, "application/json")} <= found[path], path
     assert (200, "application/octet-stream") in found[V2]
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def recording(serve: Serve, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has the routes of history too."""
+    file = tmp_path_factory.mktemp("history") / "history.sqlite"
+    with serve(MODEL_DIR=model_dir, DEFECTS_DATABASE_URL=f"sqlite:///{file}") as running:
+        yield running
+
+
+def test_requests_about_history_are_answered_as_the_document_says(recording: Server, tmp_path: Path) -> None:
+    included = [option for path in HISTORY for option in ("--include-path", path)]
+    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", 10, *included)
+    done, requests = try_out(f"{recording.url}/docs.json", tmp_path, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {(200, "application/json"), (400, "application/json")} <= answered(requests)["/outcomes"]
+    assert "Traceback" not in recording.log.read_text()
 
 
 def test_a_document_that_is_wrong_is_found_out(server: Server, tmp_path: Path) -> None:
@@ -201,6 +219,61 @@ def test_what_is_valid_is_taken_and_nothing_else(server: Server, document: Docum
             if (valid(document, path, body), status) != (right, 200 if right else 400):
                 wrong.append((path, str(body)[:200], f"valid: {not right}" if status in (200, 400) else status))
     assert wrong == []
+
+
+def outcomes(label: str) -> Iterator[tuple[Any, bool]]:
+    """Yield bodies with outcomes, and whether they are right."""
+    id_, row = {"prediction_id": "0" * 32, "class": label}, {"request_id": "r", "row": 0, "class": label}
+    items: list[tuple[dict[str, Any], bool]] = [
+        (id_, True), (row, True), (id_ | {"prediction_id": "A" * 8 + "-AAAA" * 3 + "-" + "A" * 12}, True),
+        (id_ | {"prediction_id": "0" * 31}, False), (id_ | {"row": 0}, False), (id_ | row, False),
+        ({"class": label}, False), ({"prediction_id": "0" * 32}, False), (row | {"row": 1.0}, True),
+        (row | {"row": -1}, False), (row | {"row": 2**31 - 1}, True), (row | {"row": 2**31}, False),
+        (row | {"row": 0.5}, False), (row | {"row": True}, False), (row | {"request_id": "a b"}, False),
+        (id_ | {"class": "colour"}, False), (id_ | {"class": 0}, False), (id_ | {"class": None}, False),
+        (id_ | {"origin": "a"}, True), (id_ | {"origin": ""}, False), (id_ | {"origin": None}, False),
+        (id_ | {"replace": True}, True), (id_ | {"replace": 1}, False), (id_ | {"colour": 1}, False),
+        (id_ | {"occurred_at": "2026-11-27T05:00:00Z"}, True), (id_ | {"occurred_at": 5}, False),
+    ]  # fmt: skip
+    for item, right in items:
+        yield item, right
+        yield [id_, item], right
+    yield from (([], False), ([id_] * 1_024, True), ([id_] * 1_025, False), (None, False), ({}, False), ("x", False))
+
+
+def test_outcomes_that_are_valid_are_taken_and_no_others(recording: Server) -> None:
+    described: Document = httpx.get(f"{recording.url}/docs.json").json()
+    wrong = []
+    with httpx.Client(base_url=recording.url) as client:
+        for body, right in outcomes("ok"):
+            answer = client.post("/outcomes", json=body)
+            if (valid(described, "/outcomes", body), answer.status_code) != (right, 200 if right else 400):
+                wrong.append((str(body)[:200], answer.status_code))
+            check_answer(
+                described, answer, described["paths"]["/outcomes"]["post"]["responses"][str(answer.status_code)]
+            )
+    assert wrong == []
+
+
+def test_a_recorded_prediction_and_the_summary_are_as_described(recording: Server) -> None:
+    described: Document = httpx.get(f"{recording.url}/docs.json").json()
+    paths = described["paths"]
+    with httpx.Client(base_url=recording.url) as client:
+        scan = described["components"]["schemas"]["Scan"]["example"]
+        id_ = client.post("/classify", json=scan).json()["prediction_id"]
+        outcomes_ = [{"prediction_id": id_, "class": name, "replace": True} for name in ("ok", "crushed")]
+        client.post("/outcomes", json=outcomes_)
+        until(lambda: client.get(f"/predictions/{id_}").status_code == 200)
+        record = until(lambda: (found := client.get(f"/predictions/{id_}")).json()["outcomes"] and found)
+        check_answer(described, record, paths["/predictions/{id}"]["get"]["responses"]["200"])
+        missing = client.get(f"/predictions/{'0' * 32}")
+        check_answer(described, missing, paths["/predictions/{id}"]["get"]["responses"]["404"])
+        for by in ("revision", "model", "source", "day"):
+            summary = client.get(f"/outcomes/summary?by={by}")
+            assert summary.json()["groups"]
+            check_answer(described, summary, paths["/outcomes/summary"]["get"]["responses"]["200"])
+        for method, path in (("GET", "/outcomes"), ("POST", f"/predictions/{id_}"), ("POST", "/outcomes/summary")):
+            check_answer(described, client.request(method, path), described["components"]["responses"]["405"])
 
 
 # --- answers that schemathesis doesn't get ----------------------------------------------------------------------------
