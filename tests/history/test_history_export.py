@@ -356,7 +356,7 @@ def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeyp
     history.export(folder / "whole.parquet")
     monkeypatch.setattr("defects.history.export.VALUES_AT_ONCE", 5 * 7)
     monkeypatch.setattr("defects.history.export.PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(table_file, "GROUP_BYTES", 1_000)
+    monkeypatch.setattr(table_file, "GROUP_ROWS", 20)
     said: list[str] = []
     history.export(folder / "pieces.parquet", say=said.append)
     assert said[:2] == ["7 of 120 records", "14 of 120 records"]
