@@ -129,7 +129,7 @@ def _type(feature: Feature) -> Any:
         return pa.bool_()
     if feature.kind == CATEGORY:  # so that texts that look like numbers are categories
         return pa.dictionary(pa.int32(), pa.string())
-    return pa.float64() if feature.wide else pa.float32()
+    return pa.float64()
 
 
 def _label_type(schema: Schema) -> Any:
@@ -140,14 +140,20 @@ def _label_type(schema: Schema) -> Any:
 
 
 def _array(feature: Feature, values: NDArray[np.float64]) -> Any:
-    """Return a column of a feature's kind; NaN is null."""
+    """Return a column of a feature's kind; NaN is null.
+
+    A number that the model took in 32 bits has the fewest digits that mean it, as whoever sent it wrote it: 0.1, not
+    0.10000000149011612. So it is the same as in other tables of such rows.
+    """
     missing = np.isnan(values)
     if feature.kind == BOOLEAN:
         return pa.array(values == 1, mask=missing)
     if feature.kind == CATEGORY:
         codes = pa.array(np.where(missing, 0, values).astype(np.int32), mask=missing)
         return pa.DictionaryArray.from_arrays(codes, pa.array(feature.categories, pa.string()))
-    return pa.array(values if feature.wide else values.astype(np.float32), mask=missing)
+    if feature.wide:
+        return pa.array(values, mask=missing)
+    return pa.array(values.astype(np.float32), mask=missing).cast(pa.string()).cast(pa.float64())
 
 
 def _time(identifier: int) -> datetime:
