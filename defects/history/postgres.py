@@ -137,13 +137,17 @@ class PostgresDatabase:
                 raise
 
     async def _make_partitions_of(self, connection: Connection, records: Records) -> None:
-        days = {int(day) for day in np.unique(_days(records))} if len(records) else set()
-        for day in days - self._days:
+        days = _days(records)
+        if not len(days) or (int(days[0]) in self._days and (days == days[0]).all()):
+            return
+        for day in {int(day) for day in np.unique(days)} - self._days:
             await connection.execute(PARTITION.format(day=day))
             self._days.add(day)
 
     async def _numbers(self, connection: Connection, batch: Batch) -> Numbers:
         """Return the numbers of the batch's sources, as far as its records have them; those that are new get one."""
+        if len(batch.sources) == 1:
+            return np.zeros(1, np.int32)
         places = np.unique(batch.records["source"]).tolist()
         new = [name for name in (batch.sources[place] for place in places) if name not in self._sources]
         if new:
