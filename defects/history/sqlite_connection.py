@@ -129,7 +129,8 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         if not writes:
             connection.execute("PRAGMA query_only = ON")
             return connection
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file: what is pruned can be given back
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # a new file
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that the space of what is pruned is given back
         if _keep_log(connection) != "wal":
             raise Unusable(f"history: {path} can't have a write-ahead log here; expected a local disk")
         connection.execute("PRAGMA synchronous = FULL")

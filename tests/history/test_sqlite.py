@@ -204,6 +204,7 @@ def test_who_writes_waits_for_another_process(
 
 def test_who_opens_waits_for_another_process(file: Path, runner: Runner) -> None:
     other = sqlite3.connect(file, isolation_level=None)
+    other.execute("PRAGMA user_version = 1")  # so that the file has a page
 
     async def open_it() -> None:
         other.execute("BEGIN IMMEDIATE")  # as whoever turns the log on
