@@ -16,9 +16,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,8 +334,11 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
             assert hint["message"] == f"open http://127.0.0.1:{port}/"
             answer = subprocess.run(["bash", "-c", hint["try"]], capture_output=True, text=True, check=True).stdout
             assert json.loads(answer)["defect"] == "punctured"
+            assert hint["history"] == "SQLite, build/history.db"
             os.killpg(process.pid, signal.SIGINT)
             process.communicate(timeout=WAIT_SECONDS)
+            with closing(sqlite3.connect(checkout / "build" / "history.db")) as history:
+                until(lambda: history.execute("SELECT count(*) FROM predictions").fetchone() == (1,))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
