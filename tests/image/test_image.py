@@ -293,7 +293,8 @@ def test_it_records_and_has_the_commands_of_the_history(image: Image, start: Sta
         history = ("exec", container.name, "python", "-m", "defects.history")
 
         def recorded() -> bool:
-            return json.loads(podman(*history, "status", "--json"))["tables"]["predictions"]["rows"] == 1
+            tables = json.loads(podman(*history, "status", "--json"))["tables"]
+            return bool(tables["predictions"]["rows"] == 1)
 
         until(recorded)
         assert "migrate" in podman(*history, "--help")
