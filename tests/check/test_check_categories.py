@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from test_docs import blocks, difference
 from wrong_server import Damage, Exchange, wrong_server
 
 from conftest import CI, MODULE, ROOT, RUN_SECONDS, WAIT_SECONDS, Serve, Server, quiet
@@ -30,7 +31,6 @@ from defects.training import dataset, pipeline
 from defects.training.options import Recipe
 from defects.training.reading import Reading
 from loadtests.load import stub_server
-from test_docs import blocks, difference
 from tools import answers, payloads
 from tools.served import Served
 

@@ -26,6 +26,7 @@ from defects.identifiers import identifiers
 from defects.schema import ModelRows, Schema
 from defects.serving.recording import Answered
 from defects.training import dataset
+from defects.training.precision import is_wide
 from defects.training.reading import Reading
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -169,15 +170,18 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     assert trained_on.schema == schema
 
 
-def test_a_model_without_wide_features_keeps_32_bits(history: History, folder: Path) -> None:
+def test_numbers_of_32_bits_have_the_fewest_digits_that_mean_them(history: History, folder: Path) -> None:
+    """As whoever sent them wrote them. Beside rows of the same kind they are not taken for numbers of 64 bits."""
     schema = schema_of(wide=False)
-    held = schema.held(HARD)
-    history.record(schema, held)
+    sent = np.array([[70_000.01 + n, 1, 0, 0, n / 7] for n in range(300)])
+    history.record(schema, schema.held(sent))
     history.export(folder / "out.parquet")
     table = pq.read_table(folder / "out.parquet")
-    assert [str(table.schema.field(name).type) for name in ("size", "serial")] == ["float", "float"]
-    assert table["serial"].to_numpy().tobytes() == np.ascontiguousarray(held[:, 4]).tobytes()
-    assert table["grade"].null_count == len(held)  # nothing is known of what turned out to be true
+    assert table["size"].to_numpy().tolist() == sent[:, 0].tolist()
+    assert table["serial"].to_numpy().astype(np.float32).tobytes() == sent[:, 4].astype(np.float32).tobytes()
+    assert table["grade"].null_count == len(sent)  # nothing is known of what turned out to be true
+    assert not is_wide(np.concatenate([table["size"].to_numpy(), sent[:, 0]]))
+    assert is_wide(np.concatenate([sent[:, 0].astype(np.float32), sent[:, 0]]))
 
 
 def test_the_newest_current_outcome_is_the_label(history: History, folder: Path) -> None:
@@ -356,7 +360,7 @@ def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeyp
     history.export(folder / "whole.parquet")
     monkeypatch.setattr("defects.history.export.VALUES_AT_ONCE", 5 * 7)
     monkeypatch.setattr("defects.history.export.PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(table_file, "GROUP_BYTES", 1_000)
+    monkeypatch.setattr(table_file, "GROUP_ROWS", 20)
     said: list[str] = []
     history.export(folder / "pieces.parquet", say=said.append)
     assert said[:2] == ["7 of 120 records", "14 of 120 records"]
