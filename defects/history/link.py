@@ -60,7 +60,7 @@ class Link:
     async def ask(self) -> None:
         """Ask the database whether it is there; raises as all of its methods do."""
         with self._state.asking():
-            async with _in_time(), self.database.transaction() as transaction:
+            async with _in_time(), self.database.transaction(reading=True) as transaction:
                 await transaction.fetch("SELECT 1")
 
 

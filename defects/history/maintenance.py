@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """Something to do to the database every so many seconds."""
+    """Something to do to the database every so many seconds; `name` is what the log says failed."""
 
     name: str
     seconds: float
@@ -31,10 +31,10 @@ async def _make_partitions(database: Database) -> None:
     await database.make_partitions(PARTITION_DAYS)
 
 
-PARTITIONS = Job("partitions", 3600, _make_partitions)
-EXPIRED_KEYS = Job("expired keys", 600, delete_expired)
-EARLY_OUTCOMES = Job("early outcomes", 5, join_early)
-ALL_EARLY_OUTCOMES = Job("all early outcomes", 1200, join_all_early)
+PARTITIONS = Job("making partitions", 3600, _make_partitions)
+EXPIRED_KEYS = Job("deleting expired keys", 600, delete_expired)
+EARLY_OUTCOMES = Job("joining early outcomes", 5, join_early)
+ALL_EARLY_OUTCOMES = Job("joining all early outcomes", 1200, join_all_early)
 JOBS = (PARTITIONS, EXPIRED_KEYS, EARLY_OUTCOMES, ALL_EARLY_OUTCOMES)
 
 
@@ -51,13 +51,13 @@ async def _repeat(database: Database, opened: asyncio.Event, job: Job, chance: r
         await opened.wait()
         try:
             await job.run(database)
-        except (Unreachable, Rejected, Unusable, OSError) as problem:
+        except (Unreachable, Unusable):  # whoever writes says so
+            seconds = min(RETRY_SECONDS, job.seconds)
+        except Exception as problem:
             if not failed:
-                logger.warning("maintenance (%s) of %s failed, trying again: %s", job.name, database.name, problem)
+                unexpected = None if isinstance(problem, Rejected) else problem
+                logger.warning("%s: %s failed: %s", database.name, job.name, problem, exc_info=unexpected)
             failed, seconds = True, min(RETRY_SECONDS, job.seconds)
-        except Exception:
-            logger.exception("maintenance (%s) of %s failed", job.name, database.name)
-            failed, seconds = True, job.seconds
         else:
             failed, seconds = False, job.seconds
         await asyncio.sleep(seconds * (1 + JITTER * chance.random()))

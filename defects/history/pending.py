@@ -95,13 +95,17 @@ class Pending:
 
 
 class Queue:
-    """Packs records by `layout`, and keeps them in order: at most `WAITING_BYTES`, or one request that is larger."""
+    """Packs records by `layout`, and keeps them in order: at most `WAITING_BYTES`, or one request that is larger.
+
+    `current` is what was taken, and is being written, or is to be written again.
+    """
 
     def __init__(self, layout: Layout):
         self._layout = layout
         self._newest = Pending()
         self._all = deque([self._newest])
         self._names = {b""}
+        self.current: Pending | None = None
         self.bytes = 0
 
     def add(self, answered: Answered, seconds: float) -> tuple[Pending, int] | None:
@@ -152,15 +156,29 @@ class Queue:
         return len(self._all) > 1
 
     def take(self) -> Pending:
-        """Take the oldest records out."""
-        taken = self._all.popleft()
-        self.bytes -= len(taken.records)
+        """Take the oldest records, to be written now."""
+        self.current = self._all.popleft()
+        self.bytes -= len(self.current.records)
         if not self._all:
             self._begin()
-        return taken
+        return self.current
+
+    def rows_of(self, pending: Pending) -> int:
+        """Return the number of rows of some records."""
+        return len(pending.records) // self._layout.dtype.itemsize
+
+    def rows(self) -> int:
+        """Return the number of rows that are not committed."""
+        return sum(map(self.rows_of, self))
+
+    def lag(self) -> float:
+        """Return the seconds that the oldest record that is not committed has been waiting."""
+        oldest = next((pending for pending in self if pending), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.since
 
     def clear(self) -> None:
         """Forget everything."""
+        self.current = None
         self._all.clear()
         self.bytes = 0
         self._begin()
@@ -170,4 +188,4 @@ class Queue:
         self._all.append(self._newest)
 
     def __iter__(self) -> Iterator[Pending]:
-        return iter(self._all)
+        return iter(self._all if self.current is None else (self.current, *self._all))

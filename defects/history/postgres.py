@@ -29,7 +29,8 @@ PARTITION = "SELECT history_partition(date '1970-01-01' + {day})"
 MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
 SOURCES = "INSERT INTO sources (name) SELECT name FROM unnest($1::text[]) AS name ORDER BY name ON CONFLICT DO NOTHING"
-REPEATED = "CREATE TEMPORARY TABLE repeated (LIKE predictions) ON COMMIT DROP"
+# Only with the columns that this version writes: a newer one's migration may have added others.
+REPEATED = "CREATE TEMPORARY TABLE repeated ON COMMIT DROP AS SELECT {columns} FROM predictions WITH NO DATA"
 REPEAT = "INSERT INTO predictions ({columns}) SELECT {columns} FROM repeated ON CONFLICT DO NOTHING"
 
 
@@ -163,9 +164,10 @@ class PostgresDatabase:
             lost = await claim(begun, batch.keys, again) if batch.keys else ()
             records = batch.without(lost)
             if again:
-                await connection.execute(REPEATED)
+                columns = ", ".join(self._encoder.columns)
+                await connection.execute(REPEATED.format(columns=columns))
                 await _copy(connection, "repeated", self._encoder, records, numbers)
-                await connection.execute(REPEAT.format(columns=", ".join(self._encoder.columns)))
+                await connection.execute(REPEAT.format(columns=columns))
             else:
                 await _copy(connection, "predictions", self._encoder, records, numbers)
         return lost

@@ -15,7 +15,7 @@ import logging
 import random
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -58,18 +58,19 @@ class Writer:
         end: Callable[[str], None],
         jobs: Sequence[Job] = JOBS,
         seed: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.acknowledges = acknowledges
         self._threshold = None if share >= 1 else int(share * (1 << 32))
+        self._clock = clock  # of deadlines
         self._metrics, self._end, self._jobs, self._chance = metrics, end, jobs, random.Random(seed)  # noqa: S311
         self._state, self._queue = State(database.name), Queue(registration.layout)
         self._link = Link(database, registration, self._state, self._chance)
         self._layout = registration.layout
-        self._current: Pending | None = None  # being written, or to be written again
         self._wake = asyncio.Event()
         self._suspected = self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        metrics.read_queue(lambda: sum(map(self._rows, self._unwritten())), self._lag)
+        metrics.read_queue(self._queue.rows, self._queue.lag)
 
     # --- what predictions call ---
 
@@ -149,7 +150,7 @@ class Writer:
             return
         pending, size = added
         stop = len(pending.records)
-        pending.wait(Waiter(done, time.monotonic() + timeout, keyed, stop - size, stop))
+        pending.wait(Waiter(done, self._clock() + timeout, keyed, stop - size, stop))
         self._wake.set()
 
     # --- its life ---
@@ -176,7 +177,7 @@ class Writer:
     async def _run(self) -> None:
         """Write everything until closed, on as many connections as it takes."""
         while True:
-            await self._link.open(self._on_unusable, retrying=self._current is not None)
+            await self._link.open(self._on_unusable, retrying=self._queue.current is not None)
             self._suspected = False
             try:
                 await self._write_all()
@@ -199,13 +200,13 @@ class Writer:
     async def _write_all(self) -> None:
         """Write what waits and what comes; return when closed and all is written. Raises `Unreachable`, `Unusable`."""
         while True:
-            self._current = self._current or await self._next()
-            if self._current is None:
+            pending = self._queue.current or await self._next()
+            if pending is None:
                 return
-            self._current.forget_settled()
-            if self._current:
-                await self._write(self._current)
-            self._current = None
+            pending.forget_settled()
+            if pending:
+                await self._write(pending)
+            self._queue.current = None
 
     async def _next(self) -> Pending | None:
         """Wait until something is to be committed, and take it; `None` when closed and nothing is left."""
@@ -237,7 +238,7 @@ class Writer:
         try:
             lost = await self._link.write(batch, again=again)
         except Rejected as problem:
-            rows = self._rows(pending)
+            rows = self._queue.rows_of(pending)
             self._state.fault("rejected", f"{rows} rows were rejected: {problem}")
             self._give_up(pending)
             return
@@ -259,25 +260,12 @@ class Writer:
         """Refuse those who have waited for too long; runs until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = time.monotonic()
-            for pending in self._unwritten():
+            now = self._clock()
+            for pending in self._queue:
                 for waiter in pending.expired(now):
                     self._refuse(waiter)
 
     # --- what can't be written ---
-
-    def _unwritten(self) -> Iterator[Pending]:
-        if self._current is not None:
-            yield self._current
-        yield from self._queue
-
-    def _rows(self, pending: Pending) -> int:
-        return len(pending.records) // self._layout.dtype.itemsize
-
-    def _lag(self) -> float:
-        """Return the seconds that the oldest record has been waiting."""
-        oldest = next((pending for pending in self._unwritten() if pending), None)
-        return 0.0 if oldest is None else time.monotonic() - oldest.since
 
     def _drop(self, rows: int, why: str) -> None:
         self._metrics.dropped.value += rows
@@ -286,9 +274,7 @@ class Writer:
 
     def _abandon(self, why: str) -> None:
         """Give up everything that waits."""
-        left = [*self._unwritten()]
-        rows = sum(map(self._rows, left))
-        self._current = None
+        left, rows = [*self._queue], self._queue.rows()
         self._queue.clear()
         if rows:
             logger.error("%d rows are not recorded: %s", rows, why)
@@ -302,7 +288,7 @@ class Writer:
                 if waiter.done is not None:
                     self._refuse(waiter)
         else:
-            self._metrics.dropped.value += self._rows(pending)
+            self._metrics.dropped.value += self._queue.rows_of(pending)
 
     def _refuse(self, waiter: Waiter) -> None:
         self._metrics.refused.value += (waiter.stop - waiter.start) // self._layout.dtype.itemsize

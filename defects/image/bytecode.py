@@ -20,14 +20,14 @@ from pathlib import Path
 from defects.settings import Settings
 
 READY_SECONDS = 120.0
-# What a server or a command imports only where it is asked for: all modules that are packed, and those of these
-# libraries that are installed.
+# What a server or a command imports only where it is asked for: all modules that are packed, but the one with BentoML's
+# SDK, which the image's own command never imports; and those of these libraries that are installed.
 ON_DEMAND = """
 import importlib, importlib.util, pkgutil
 import defects
-names = [module.name for module in pkgutil.walk_packages(defects.__path__, "defects.")]
-names += [n for n in ("asyncpg", "obstore.store", "redis.asyncio") if importlib.util.find_spec(n.partition(".")[0])]
-for name in names:
+names = {module.name for module in pkgutil.walk_packages(defects.__path__, "defects.")} - {"defects.bentoml_service"}
+names |= {n for n in ("asyncpg", "obstore.store", "redis.asyncio") if importlib.util.find_spec(n.partition(".")[0])}
+for name in sorted(names):
     importlib.import_module(name)
 """
 

@@ -1,0 +1,340 @@
+"""The writer on real databases: nothing twice, nothing lost that was acknowledged, all that is dropped counted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from conftest import WAIT_SECONDS
+from defects.history import link, pending, state, writer
+from defects.history.database import Database, Unreachable, Unusable
+from defects.history.databases import database_of
+from defects.serving.batching import Overloaded
+from writing import REGISTRATION, Bench, answered, eventually, results, writing
+
+Check = Callable[[Database], Coroutine[Any, Any, None]]
+Run = Callable[[Check], None]
+
+
+@pytest.fixture
+def run(database_url: str, runner: asyncio.Runner) -> Run:
+    """Run a check of the writer on a database that is new to the test."""
+    return lambda check: runner.run(check(database_of(database_url)))
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow one another at once."""
+    monkeypatch.setattr(link, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(link, "UNUSABLE_SECONDS", 0.01)
+
+
+def test_a_commit_whose_result_is_unknown_is_repeated_without_a_second_record(run: Run) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            bench.database.writes = ["unknown", "lost", "unknown"]
+            told = bench.commit(answered(), answered(3))
+            await asyncio.gather(*told)
+            assert [*results(told)] == ["committed"] * 2
+            assert await bench.rows() == (4, 4)
+            assert bench.database.opened == 4
+            assert bench.counted("stored") == 4
+
+    run(check)
+
+
+def test_the_next_commit_takes_what_came_while_the_last_one_ran(run: Run) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            bench.database.writes = ["held"]
+            first = bench.commit(answered())
+            await eventually(lambda: bench.database.written == [1])
+            others = bench.commit(*(answered(2) for _ in range(100)))
+            assert bench.sample("defects_history_queue_rows") == 201
+            assert bench.sample("defects_history_lag_seconds") > 0
+            bench.database.go.set()
+            await asyncio.gather(*first, *others)
+            assert bench.database.written == [1, 200]
+            assert await bench.rows() == (201, 201)
+            assert bench.sample("defects_history_commit_seconds_count") == 2
+            assert bench.sample("defects_history_queue_rows") == bench.sample("defects_history_lag_seconds") == 0
+
+    run(check)
+
+
+def test_who_waits_for_too_long_is_refused_and_left_out_of_what_is_repeated(run: Run) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            bench.database.writes = ["held, lost"]
+            hurried, patient = bench.commit(answered(5)), bench.commit(answered(2), timeout=3 * WAIT_SECONDS)
+            await eventually(lambda: bench.database.written)
+            bench.later = 2 * WAIT_SECONDS
+            assert isinstance(await hurried[0], Overloaded)
+            bench.database.go.set()
+            await asyncio.gather(*patient)
+            assert bench.database.written == [7, 2]
+            assert await bench.rows() == (2, 2)
+            assert (bench.counted("stored"), bench.counted("refused"), bench.counted("dropped")) == (2, 5, 0)
+
+    run(check)
+
+
+def test_buffered_keeps_what_comes_while_the_database_is_away(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=False) as bench:
+            bench.database.writes = ["unknown"]
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.database.written == [1])
+            bench.database.refuses = Unreachable("away")
+            await eventually(lambda: bench.database.opened >= 5)
+            for _ in range(9):
+                bench.writer.record(answered(), 0.001)
+            assert bench.writer.problem is None
+            bench.database.refuses = None
+            await eventually(lambda: bench.counted("stored") == 10)
+            assert await bench.rows() == (10, 10)
+
+    with caplog.at_level(logging.INFO, "defects"):
+        run(check)
+    first, away, again = caplog.messages
+    assert re.fullmatch("recording predictions into (SQLite|PostgreSQL).*", first)
+    assert away.endswith("can't be used now, trying again: nobody knows")
+    assert again.startswith(f"{first} again, after")
+
+
+def test_what_does_not_fit_is_dropped_and_counted(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = len(pending.Queue(REGISTRATION.layout).add(answered(), 0.0)[0].records)  # type: ignore[index]
+    monkeypatch.setattr(pending, "WAITING_BYTES", 10 * size)
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=False) as bench:
+            bench.database.writes = ["held"]
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.database.written == [1])
+            for _ in range(25):
+                bench.writer.record(answered(), 0.001)
+            assert bench.counted("dropped") == 15
+            bench.database.go.set()
+            await eventually(lambda: bench.counted("stored") == 11)
+            assert await bench.rows() == (11, 11)
+
+    run(check)
+    assert len([text for text in caplog.messages if "dropped" in text]) == 1
+
+
+def test_acknowledged_refuses_what_does_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            bench.database.writes = ["held"]
+            first = bench.commit(answered())
+            await eventually(lambda: bench.database.written == [1])
+            monkeypatch.setattr(pending, "WAITING_BYTES", 1000)
+            told = bench.commit(*(answered() for _ in range(20)))
+            refused = [done for done in told if done.done()]
+            assert 0 < len(refused) < 20
+            assert bench.counted("refused") == len(refused)
+            bench.database.go.set()
+            await asyncio.gather(*first, *told)
+            assert await bench.rows() == (21 - len(refused), 21 - len(refused))
+
+    run(check)
+
+
+def test_a_rejected_batch_is_dropped_and_the_next_one_is_not(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def buffered(database: Database) -> None:
+        async with writing(database, acknowledges=False) as bench:
+            bench.database.writes = ["rejected", "rejected"]
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.counted("dropped") == 1)
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.counted("dropped") == 2)
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.counted("stored") == 1)
+            assert bench.database.opened == 1
+
+    async def acknowledged(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            bench.database.writes = ["rejected"]
+            (problem,) = await asyncio.gather(*bench.commit(answered()))
+            assert isinstance(problem, Overloaded)
+            assert await asyncio.gather(*bench.commit(answered())) == [None]
+
+    run(buffered)
+    assert len([text for text in caplog.messages if "rejected" in text]) == 1
+    run(acknowledged)
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_buffered_serves_where_this_version_cannot_use_the_database(
+    when: str, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It drops, counts and logs once, until somebody mends the database."""
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=False) as bench:
+            if when == "later":
+                await eventually(lambda: bench.database.opened)
+                bench.database.writes = ["unusable"]
+            bench.database.refuses = Unusable("migrate it")
+            for _ in range(3):
+                bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.counted("dropped") == 3)
+            bench.writer.record(answered(), 0.001)
+            assert bench.counted("dropped") == 4
+            opened = bench.database.opened
+            await eventually(lambda: bench.database.opened > opened + 2)
+            bench.database.refuses = None
+            await eventually(lambda: "again, after" in caplog.messages[-1])
+            bench.writer.record(answered(), 0.001)
+            await eventually(lambda: bench.counted("stored") == 1)
+            assert (await bench.rows(), bench.counted("dropped"), bench.ended) == ((1, 1), 4, [])
+
+    with caplog.at_level(logging.INFO, "defects"):
+        run(check)
+    assert len([text for text in caplog.messages if "dropped and counted" in text]) == 1
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_acknowledged_ends_where_this_version_cannot_use_the_database(when: str, run: Run) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            if when == "later":
+                await eventually(lambda: bench.database.opened)
+                bench.database.writes = ["unusable"]
+            else:
+                bench.database.refuses = Unusable("migrate it")
+            told = bench.commit(answered())
+            await eventually(lambda: bench.ended)
+            assert isinstance(await told[0], Overloaded)
+
+    run(check)
+
+
+def test_a_new_connection_does_not_make_a_replica_unready_and_a_commit_that_hangs_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            with pytest.raises(Overloaded):  # nobody knows as yet whether there is a database
+                bench.writer.admit()
+            await eventually(lambda: bench.writer.problem is None)
+            monkeypatch.setattr(state, "PATIENCE_SECONDS", WAIT_SECONDS)
+            bench.database.writes = ["unknown"]
+            (told,) = bench.commit(answered())
+            while not told.done():
+                assert bench.writer.problem is None
+                await asyncio.sleep(0)
+            assert bench.database.opened == 2
+            monkeypatch.setattr(state, "PATIENCE_SECONDS", 0.05)
+            bench.database.writes = ["held"]
+            held = bench.commit(answered())
+            await eventually(lambda: bench.writer.problem == "the database of predictions does not answer")
+            with pytest.raises(Overloaded):
+                bench.writer.admit()
+            bench.database.go.set()
+            await asyncio.gather(*held)
+            assert bench.writer.problem is None
+            bench.writer.admit()
+
+    run(check)
+
+
+def test_a_database_that_goes_while_nothing_is_written_is_noticed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PING_SECONDS", 0.01)
+    monkeypatch.setattr(state, "PATIENCE_SECONDS", 0.05)
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=True) as bench:
+            await eventually(lambda: bench.writer.problem is None)
+            bench.database.refuses = Unreachable("away")
+            await bench.database.close()
+            await eventually(lambda: bench.writer.problem == "the database of predictions can't be used now")
+            bench.database.refuses = None
+            await eventually(lambda: bench.writer.problem is None)
+            assert await asyncio.gather(*bench.commit(answered())) == [None]
+
+    run(check)
+
+
+def test_what_waits_is_written_in_the_end_and_what_can_not_be_is_counted(run: Run) -> None:
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=False) as flushed:
+            await eventually(lambda: flushed.database.opened)
+            for _ in range(1_000):
+                flushed.writer.record(answered(), 0.001)
+        assert (flushed.counted("stored"), flushed.counted("dropped")) == (1_000, 0)
+
+    async def cut(database: Database) -> None:
+        bench = Bench(database, acknowledges=False)
+        bench.database.refuses = Unreachable("away")
+        bench.writer.start()
+        for _ in range(10):
+            bench.writer.record(answered(), 0.001)
+        await bench.writer.stop(0.05)
+        assert (bench.counted("stored"), bench.counted("dropped")) == (0, 10)
+
+    run(check)
+    run(cut)
+
+
+def test_a_share_is_chosen_by_request_id(run: Run) -> None:
+    ids = [b"request-%d" % number for number in range(400)]
+    found: list[set[str]] = []
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=len(found) == 0, share=0.25) as bench:
+            requests = [answered(2, request_id=name) for name in ids]
+            if bench.writer.acknowledges:
+                await asyncio.gather(*bench.commit(*requests))
+            else:
+                for request in requests:
+                    bench.writer.record(request, 0.001)
+            await eventually(lambda: bench.counted("stored") + bench.counted("unsampled") == 2 * len(ids))
+            async with bench.database.transaction() as transaction:
+                rows = await transaction.fetch("SELECT request_id FROM predictions WHERE row = 1")
+            found.append({row["request_id"] for row in rows})
+            assert bench.counted("stored") == 2 * len(found[-1])
+            async with bench.database.transaction() as transaction:
+                await transaction.execute("DELETE FROM predictions")
+
+    run(check)
+    run(check)
+    assert 40 < len(found[0]) < 160
+    assert found[0] == found[1]
+
+
+def test_nothing_that_waits_is_an_object_of_its_own() -> None:
+    queue = pending.Queue(REGISTRATION.layout)
+    request = answered()
+    queue.add(request, 0.001)
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(5_000):
+        queue.add(request, 0.001)
+    assert len(gc.get_objects()) - before < 100
+
+
+def test_sources_beyond_the_limit_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MAX_SOURCES", 2)
+    queue = pending.Queue(REGISTRATION.layout)
+    for source in (b"a", b"b", b"c", b"a", b"d", b""):
+        queue.add(answered(source=source), 0.001)
+    batch = queue.take().batch(REGISTRATION.layout)
+    assert [batch.sources[number] for number in batch.records["source"]] == ["a", "b", "other", "a", "other", ""]
+    queue.add(answered(source=b"b"), 0.001)
+    assert [*queue.take().batch(REGISTRATION.layout).sources] == ["", "b"]
+
+
+def test_a_request_that_is_larger_than_the_queue_is_taken_where_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "WAITING_BYTES", 1_000)
+    queue = pending.Queue(REGISTRATION.layout)
+    assert queue.add(answered(1_000), 0.001) is not None
+    assert queue.add(answered(1), 0.001) is None
