@@ -128,6 +128,9 @@ class History:
         return made
 
 
+IN_A_FILE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # where no SQL is tested
+
+
 @pytest.fixture
 def history(database: Database, runner: asyncio.Runner) -> History:
     return History(runner.run, database)
@@ -170,6 +173,7 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     assert trained_on.schema == schema
 
 
+@IN_A_FILE
 def test_numbers_of_32_bits_have_the_fewest_digits_that_mean_them(history: History, folder: Path) -> None:
     """As whoever sent them wrote them. Beside rows of the same kind they are not taken for numbers of 64 bits."""
     schema = schema_of(wide=False)
@@ -275,6 +279,7 @@ def test_records_without_values_are_left_out_and_counted(history: History, folde
     assert (done.records, done.notes) == (2, ("6 records without values of features are left out",))
 
 
+@IN_A_FILE
 def test_an_outcome_that_is_no_label_of_the_model_is_left_out(history: History, folder: Path) -> None:
     """An outcome that came before its record could be checked only against all models."""
     schema = schema_of("integer")
@@ -306,6 +311,7 @@ def test_details_are_columns_that_training_leaves_out(history: History, folder: 
     assert np.diff(read.times).round(6).tolist() == [0.001] * 11
 
 
+@IN_A_FILE
 def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +345,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
             history.export(folder / name)
 
 
+@IN_A_FILE
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -368,6 +375,7 @@ def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeyp
     assert pq.read_table(folder / "pieces.parquet").equals(pq.read_table(folder / "whole.parquet"))
 
 
+@IN_A_FILE
 def test_more_categories_than_are_inferred_come_back_as_categories(history: History, folder: Path) -> None:
     """Those of a file of somebody else would be refused, because they may identify rows."""
     zone = replace(schema_of().features[2], categories=tuple(map(str, range(300))))
@@ -377,6 +385,7 @@ def test_more_categories_than_are_inferred_come_back_as_categories(history: Hist
     assert dataset.read(folder / "out.parquet", "grade").schema.features[0] == zone
 
 
+@IN_A_FILE
 def test_without_pyarrow_one_line_says_what_to_do(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,8 +199,8 @@ def test_other_models_engines_and_last_bits_are_not_shared(redis: RedisServer) -
         async with replica(redis.url) as one:
             await one.asks(1)
             await eventually(lambda: redis.client.dbsize() == 1)
-        for changes in ({"digest": "sha256:2"}, {"golden": np.nextafter(golden, 1)}):
-            async with replica(redis.url, **changes) as other:  # type: ignore[arg-type]
+        for digest, answered in (("sha256:2", golden), ("sha256:1", np.nextafter(golden, 1))):
+            async with replica(redis.url, digest=digest, golden=answered) as other:
                 await other.asks(1)
                 assert other.counts == {"miss": 1}
 
