@@ -19,8 +19,10 @@ import pytest
 from defects import artifact
 from defects.features import DefectClass, Feature
 from defects.history import table_file
+from defects.history.__main__ import main
 from defects.history.database import Database, Registration
 from defects.history.export import CannotExport, Result, Selection, export
+from defects.history.export_command import moment
 from defects.history.record import Batch, Layout
 from defects.identifiers import identifiers
 from defects.schema import ModelRows, Schema
@@ -394,3 +396,39 @@ def test_without_pyarrow_one_line_says_what_to_do(
     monkeypatch.delattr("defects.history.table_file")
     with pytest.raises(CannotExport, match="pyarrow is not installed here, nor is it in the image; expected "):
         history.export(folder / "out.parquet")
+
+
+@IN_A_FILE
+def test_the_command_says_what_it_wrote_and_what_is_wrong(
+    history: History, folder: Path, database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    schema = schema_of()
+    history.outcomes(history.record(schema, schema.held(HARD)), "ab")
+    command = ["export", "--url", database_url, "--since", "2026-11-20", "--labelled", str(folder / "out.parquet")]
+    assert main(command) == 0
+    assert capfd.readouterr().out == (
+        f"{folder}/out.parquet: 6 records of one model\n"
+        "note: no record has the outcome '007': a model that is trained on this file alone never says it\n"
+        f"train on it: python train.py --data {folder}/out.parquet --label grade\n"
+    )
+    assert main(command) == 1
+    assert capfd.readouterr().err == (
+        f"defects: {folder}/out.parquet: exists; expected a name that is not taken, or --force to replace it\n"
+    )
+    assert main([*command, "--force", "--until", "2026-11-20T12:00:00.002Z"]) == 0
+    assert pq.read_table(folder / "out.parquet").num_rows == 2
+
+
+@pytest.mark.parametrize("text", ["", "7", "0d", "yesterday", "2026-11-20T08:00:00", "2026-13-01", "999999w"])
+def test_a_time_that_is_none_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", f"--since={text}", "out.parquet"])
+    assert ended.value.code == 2
+    assert "expected a time ago, such as 7d or 12h, or a time such as 2026-11-20" in capsys.readouterr().err
+
+
+def test_times_of_the_command_are_in_utc() -> None:
+    assert moment("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC)
+    assert moment("2026-11-20T12:00:00+02:00") == datetime(2026, 11, 20, 10, tzinfo=UTC)
+    found = moment("12h")
+    assert timedelta(hours=12) <= datetime.now(UTC) - found < timedelta(hours=13)
