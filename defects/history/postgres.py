@@ -72,7 +72,7 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
-        connections = [*self._pool.connections, *([self._writing] if self._writing else [])]
+        connections = [*self._pool.retire(), *([self._writing] if self._writing else [])]
         self._writing, self._pool = None, Pool(self._address.connect)
         await asyncio.gather(*(_close(connection) for connection in connections))
 

@@ -81,9 +81,11 @@ class Pool:
         self._room = asyncio.Semaphore(MOST)
         self._free: list[tuple[Connection, float]] = []  # with when each was used last
         self._used: set[Connection] = set()
+        self._retired = False
 
-    @property
-    def connections(self) -> list[Connection]:
+    def retire(self) -> list[Connection]:
+        """Keep no connection from now on; return those that are there, for the caller to close."""
+        self._retired = True
         return [*(connection for connection, _ in self._free), *self._used]
 
     @asynccontextmanager
@@ -97,7 +99,7 @@ class Pool:
                     yield opened
             finally:
                 self._used.discard(connection)
-                if connection.is_closed() or connection.is_in_transaction():
+                if self._retired or connection.is_closed() or connection.is_in_transaction():
                     connection.terminate()
                 else:
                     self._free.append((connection, time.monotonic()))
