@@ -54,9 +54,13 @@ def test_it_packs_only_what_serving_needs(built: tuple[Path, str]) -> None:
 
 
 def test_the_commands_of_the_history_run_from_what_it_packs(built: tuple[Path, str], home: Path) -> None:
-    command = [BIN / "python", "-m", "defects.history", "migrate", "--url", f"sqlite:///{home / 'history.db'}"]
     done = subprocess.run(
-        command, cwd=built[0] / "src", env=environment(home), capture_output=True, text=True, check=False
+        [BIN / "python", "-m", "defects.history", "migrate", "--url", f"sqlite:///{home / 'history.db'}"],
+        cwd=built[0] / "src",
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, "applied 0001_" in done.stdout) == (0, True), done.stdout + done.stderr
 

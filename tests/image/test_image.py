@@ -293,7 +293,8 @@ def test_it_records_and_has_the_commands_of_the_history(image: Image, start: Sta
         history = ("exec", container.name, "python", "-m", "defects.history")
 
         def recorded() -> bool:
-            return json.loads(podman(*history, "status", "--json"))["tables"]["predictions"]["rows"] == 1
+            tables = json.loads(podman(*history, "status", "--json"))["tables"]
+            return bool(tables["predictions"]["rows"] == 1)
 
         until(recorded)
         assert "migrate" in podman(*history, "--help")
@@ -488,7 +489,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
 def test_it_is_pushed_and_another_model_ships_little(
     image: Image, without_model: str, home: Path, registry: str, tmp_path: Path
 ) -> None:
-    """The other one has no model at all, and was built by another engine: the packages and the code are the same."""
+    """The other one has no model at all, and was built by another engine: packages, byte code and code are the same."""
     trusted = tmp_path / "registries.conf"
     trusted.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
     repository = f"{registry}/warehouse/defect-classifier"
@@ -510,7 +511,7 @@ def test_it_is_pushed_and_another_model_ships_little(
     first, second = pushed(image.reports), pushed(home / WITHOUT)
     assert sum(size for digest, size in second.items() if digest in first) > 50 * MEGABYTE
     new = [size for digest, size in second.items() if digest not in first]
-    assert 0 < sum(new) < 5 * MEGABYTE
+    assert 0 < sum(new) < 1 * MEGABYTE
 
 
 @pytest.mark.parametrize(
