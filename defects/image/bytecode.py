@@ -20,9 +20,9 @@ from pathlib import Path
 from defects.settings import Settings
 
 READY_SECONDS = 120.0
-# What a server or a command imports only where it is asked for, or for a model that is mounted: these libraries, and all
-# modules that are packed but the one with BentoML's SDK, which the image's own command never imports. A library may be
-# missing, as scikit-learn and PyArrow are in most images.
+# What a server or a command imports only where it is asked for, or for a model that is mounted: these libraries, and
+# all modules that are packed but the one with BentoML's SDK, which the image's own command never imports. A library may
+# be missing, as scikit-learn and PyArrow are in most images.
 ON_DEMAND = """
 import importlib, pkgutil
 import defects
