@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import joblib
 import numpy as np
 import skops.io
+import uvloop
 
 from benchmarks.machine import describe
 from benchmarks.models import trained
@@ -68,7 +70,7 @@ async def cached(url: str, loaded: artifact.Artifact, score: scoring.Scorer, row
         await ask(size)
         await asyncio.sleep(0.5)  # until it is stored
         counts.clear()
-        say(f"from the cache, {size} in a request", *await microseconds(lambda size=size: ask(size), seconds), size)
+        say(f"from the cache, {size} in a request", *await microseconds(partial(ask, size), seconds), size)
         if set(counts) != {"hit"}:
             raise SystemExit(f"the cache did not answer every row: {counts}")
     await cache.stop()
@@ -88,7 +90,7 @@ async def compare(url: str, rows: int, seconds: float, scratch: Path) -> None:
     by_onnx = scoring.load(loaded)
     saved = skops.io.dumps(joblib.load(model.pipeline))
     by_sklearn = scoring.sklearn_scorer(saved, Decoder.of_card(loaded.schema, loaded.card["engine"]))
-    sample = np.repeat(loaded.golden.rows, -(-max(SIZES) // len(loaded.golden.rows)), axis=0)[: max(SIZES)]
+    sample = loaded.golden.rows[np.arange(max(SIZES)) % len(loaded.golden.rows)]
     sys.stdout.write(", ".join(f"{name} {value}" for name, value in describe().items()) + "\n")
     for size in SIZES:
         for name, score in (("ONNX Runtime", by_onnx), ("scikit-learn", by_sklearn)):
@@ -109,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        asyncio.run(compare(options.url, options.rows, options.seconds, Path(scratch)))
+        uvloop.run(compare(options.url, options.rows, options.seconds, Path(scratch)))
 
 
 if __name__ == "__main__":

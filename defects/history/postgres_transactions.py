@@ -27,6 +27,7 @@ class PostgresTransaction:
 
     def __init__(self, connection: Connection):
         self._connection = connection
+        self._cursors = 0
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         with translated():
@@ -39,14 +40,13 @@ class PostgresTransaction:
         return int(count) if count.isdigit() else 0
 
     async def stream(self, sql: str, *values: Any, rows: int = 1000) -> AsyncIterator[Sequence[Row]]:
-        with translated():
-            cursor = await self._connection.cursor(sql, *values)
-        while True:
-            with translated():
-                some = await cursor.fetch(rows)
-            if not some:
-                return
-            yield some  # type: ignore[misc]
+        """Yield the rows of a statement. Its cursor is one of SQL: asyncpg's outlives the transaction by its name."""
+        self._cursors += 1
+        name = f"stream_{self._cursors}"
+        await self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", *values)
+        while some := await self.fetch(f"FETCH {rows:d} FROM {name}"):
+            yield some
+        await self.execute(f"CLOSE {name}")
 
     async def run_script(self, sql: str) -> None:
         with translated():

@@ -37,6 +37,7 @@ class Dialect:
     classes: str  # a query: the classes of all models, as `model`, `place` and `name`
     apart: str  # at the end of a subquery, so that what it computes is computed once
     counting: str  # a statement that prepares a transaction for counting many rows
+    lock: str  # at the end of a query: nobody else changes its rows before the transaction ends
 
 
 POSTGRES = Dialect(
@@ -48,6 +49,7 @@ POSTGRES = Dialect(
     "FROM models m, json_array_elements(m.schema::json -> 'classes') WITH ORDINALITY AS c (class, place) OFFSET 0",
     apart="OFFSET 0",
     counting="SET LOCAL work_mem = '64MB'",
+    lock="FOR UPDATE",
 )
 SQLITE = Dialect(
     element="element_of({array}, {place})",  # functions that each connection has
@@ -57,4 +59,5 @@ SQLITE = Dialect(
     "FROM models m, json_each(m.schema, '$.classes') AS c",
     apart="LIMIT -1",
     counting="SELECT 1",
+    lock="",  # a transaction that writes is the only one
 )

@@ -145,10 +145,13 @@ def _groups(by: str, tallies: Mapping[str, Tally]) -> list[dict[str, Any]]:
         ordered = sorted(tallies, reverse=True)
     else:
         ordered = sorted(tallies, key=lambda name: (-tallies[name].rows, name))
-    shown_, others = ordered[:MAX_GROUPS], ordered[MAX_GROUPS:]
-    made = [
-        {"group": name, "measures": tallies[name].to_json()} for name in (sorted(shown_) if by == "day" else shown_)
-    ]
+    told, others = ordered[:MAX_GROUPS], ordered[MAX_GROUPS:]
+    if others and OTHER in told:  # a source may be named so
+        told.remove(OTHER)
+        others.append(OTHER)
+    if by == "day":
+        told.reverse()
+    made = [{"group": name, "measures": tallies[name].to_json()} for name in told]
     if others:
         made.append({"group": OTHER, "measures": Tally.of(tallies[name] for name in others).to_json()})
     return made

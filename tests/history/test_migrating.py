@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from defects.history import migrating
+from defects.history import migrating, postgres
 from defects.history.database import Unusable
 from defects.history.migrating import Applied, Migration, check, migrations_in, pending
 from defects.history.postgres import PostgresDatabase
@@ -100,6 +100,31 @@ def test_an_older_server_runs_on_is_restarted_and_scaled_up_after_a_migration_th
     assert [tuple(row) for row in rows] == [
         (name, 7) for name in ("before", "runs on", "restarted", "scaled up", "new")
     ]
+
+
+def test_a_migration_that_has_to_wait_holds_up_nobody_for_long(
+    postgres_url: str, runner: asyncio.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export reads for minutes. A lock that waits for it would make every server wait."""
+    monkeypatch.setattr(postgres, "LOCK_LIMIT", "SET LOCAL lock_timeout = '100ms'")
+    monkeypatch.setattr(postgres, "LOCK_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "LOCK_TRIES", 10_000)
+
+    async def run() -> None:
+        old = await started(PostgresDatabase(postgres_url))
+        new = newer(postgres_url, tmp_path / "next", least_server=1)
+        async with old.transaction(reading=True) as exporting:
+            await exporting.fetch("SELECT FROM predictions")
+            migrating_ = asyncio.ensure_future(new.migrate())
+            for number in range(20):
+                await old.write(batch_of(answered()), again=bool(number % 2))
+                await asyncio.sleep(0.02)
+            assert not migrating_.done()
+        assert list(await migrating_) == ["0002_more"]
+        await asyncio.gather(old.close(), new.close())
+
+    runner.run(run())
+    assert len(ask(postgres_url, "SELECT FROM predictions WHERE extra = 7")) == 20
 
 
 async def started(database: PostgresDatabase) -> PostgresDatabase:

@@ -202,6 +202,22 @@ def test_who_writes_waits_for_another_process(
     assert ids_in(file) == request.ids
 
 
+def test_who_opens_waits_for_another_process(file: Path, runner: Runner) -> None:
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("PRAGMA user_version = 1")  # so that the file has a page
+
+    async def open_it() -> None:
+        other.execute("BEGIN IMMEDIATE")  # as whoever turns the log on
+        opening = asyncio.create_task(SQLiteDatabase(f"sqlite:///{file}").migrate())
+        done, _ = await asyncio.wait([opening], timeout=0.2)
+        assert not done
+        other.execute("COMMIT")
+        assert await opening
+
+    runner.run(open_it())
+    other.close()
+
+
 def test_a_write_whose_caller_has_gone_is_whole_or_not_there(
     database: SQLiteDatabase, file: Path, runner: Runner
 ) -> None:
