@@ -253,7 +253,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_killed_cache_is_passed_by_and_used_again(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, caching.__name__)
 
     async def work() -> None:
         async with replica(redis.url) as one:
@@ -311,6 +311,7 @@ def test_an_answer_that_comes_late_is_nobody_elses(redis: RedisServer) -> None:
 def test_a_cache_that_is_not_there_at_the_start_is_said_once(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, caching.__name__)  # whatever another test has set
     redis.kill()
 
     async def work() -> None:
@@ -327,6 +328,8 @@ def test_a_cache_that_is_not_there_at_the_start_is_said_once(
 
 
 def test_a_wrong_password_is_said_and_not_shown(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, caching.__name__)  # whatever another test has set
+
     async def work() -> None:
         url = redis.url.replace("://", f"://user:{SECRET}@")
         async with replica(url, used=False) as one:
@@ -339,6 +342,8 @@ def test_a_wrong_password_is_said_and_not_shown(redis: RedisServer, caplog: pyte
 
 
 def test_a_full_cache_still_answers(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, caching.__name__)  # whatever another test has set
+
     async def work() -> None:
         async with replica(redis.url) as one:
             await one.asks(1)
