@@ -22,6 +22,7 @@ from defects.locations import Location, location_of
 from defects.settings import BadSetting, Fatal
 
 CHUNK = 1 << 20  # bytes
+MAX_REQUEST_SECONDS = 3600.0
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role",
     "gs": "GOOGLE_SERVICE_ACCOUNT, GOOGLE_APPLICATION_CREDENTIALS or a role",
@@ -118,7 +119,8 @@ class ObjectStorage:
         """Make the library's store, with one try for each request: what is tried again, and when, is decided here."""
         from obstore import store
 
-        seconds = {"timeout": self.patience.total, "read_timeout": self.patience.stall}
+        # A whole request is bounded by `in_time`; the library's own bound of 30 s would cut large models off.
+        seconds = {"timeout": MAX_REQUEST_SECONDS, "read_timeout": self.patience.stall}
         client = {name: timedelta(seconds=each) for name, each in seconds.items()}
         client["connect_timeout"] = timedelta(seconds=self.patience.connect)
         given: dict[str, Any] = {"retry_config": {"max_retries": 0, "retry_timeout": client["timeout"]}}

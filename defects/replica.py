@@ -35,11 +35,17 @@ from defects.settings import BadSetting, Fatal, Settings
 
 if TYPE_CHECKING:
     from defects.history.wiring import History
+    from defects.serving.cached_batcher import CachedBatcher
 
 SOURCE = Path(__file__).resolve().parents[1]
 WARM_UPS, WARM_UP_ROWS = 20, 16  # requests, and rows in each
 UNAVAILABLE = 69  # exit code
 GC_THRESHOLDS = (10_000, 10, 10)  # allocations before a collection of the youngest; of those before older ones
+
+CACHE_NOT_USED = (
+    "the cache is not used: a model that %s scores is answered about as fast as a cache answers; "
+    "DEFECTS_CACHE_ONNX=1 uses it"
+)
 
 logger = logging.getLogger("defects")
 
@@ -63,13 +69,15 @@ class Replica:
         self.connections = Connections(most_connections(settings.max_connections), metrics.connection_ended)
         self.health = Health(settings.finish_seconds, lambda: self.batcher.batch_seconds)
         self.drain = Drain(self.health, settings.drain_seconds)
+        self._golden = None if artifact is None else artifact.golden
+        self.cached = self._cached(scorer, self._golden)
         self.history = self._history(artifact)
         self._queue_peak = Peak(lambda: self.batcher.waiting_rows)
         self.routes = Routes(
             start=self.start,
             stop=self.stop,
             model=model,
-            batcher=self.batcher,
+            batcher=self.cached or self.batcher,
             health=self.health,
             openapi=self.openapi,
             bentoml_schema=self.bentoml_schema,
@@ -81,7 +89,6 @@ class Replica:
             recorded=None if self.history is None else self.history.recorded,
         )
         self.health_port = HealthPort(self.routes, metrics.connection_ended)
-        self._golden = None if artifact is None else artifact.golden
         self._background: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -121,6 +128,15 @@ class Replica:
         replica.tag = tag
         replica.instrument()
         return replica
+
+    def _cached(self, scorer: Scorer, golden: Golden | None) -> CachedBatcher | None:
+        """Return what asks the cache before the batcher, where the settings have a cache and the model gains by it."""
+        url = self.settings.cache_url
+        if url is None or golden is None or not (self.model.engine == "scikit-learn" or self.settings.cache_onnx):
+            return None
+        from defects.serving.cached_batcher import in_front_of
+
+        return in_front_of(self.batcher, url.get_secret_value(), self.model, scorer(golden.rows), self.metrics)
 
     def _history(self, artifact: Artifact | None) -> History | None:
         """Make the history that the settings ask for; raises `Fatal`."""
@@ -165,6 +181,10 @@ class Replica:
         if self.history is not None:
             self.history.writer.start()
         await self.verify()
+        if self.cached is not None:
+            self.cached.cache.start()
+        elif self.settings.cache_url is not None:
+            logger.info(CACHE_NOT_USED, self.model.engine)
         gc.enable()
 
     async def open_health_port(self) -> None:
@@ -177,6 +197,8 @@ class Replica:
 
     async def stop(self) -> None:
         """Answer what was accepted, and record it."""
+        if self.cached is not None:
+            await self.cached.cache.stop()  # first: what it does not know any more is scored
         await self.batcher.close()
         if self.history is not None:
             await self.history.writer.stop(self.drain.flush_seconds())

@@ -50,7 +50,7 @@ RUN_SECONDS = 300.0  # that a command may take
 PAUSE_SECONDS, TRIES = 0.2, 5  # of the machine, that spoil a measurement; so often is it repeated
 CI = "CI" in os.environ  # there, what a test needs and doesn't find is a failure
 # Groups of files, by how their names start, whose tests never run beside one another with xdist: they measure time,
-# share the images and networks of this machine, a PostgreSQL server, or browsers. Those that take longest come first.
+# share the images and networks of this machine, a PostgreSQL server, or browsers.
 TOGETHER: dict[str, tuple[str, ...]] = {
     "load": ("loadtests/test_load.py", "loadtests/test_loadtests.py", "benchmarks/"),
     "cluster": (
@@ -74,18 +74,21 @@ TOGETHER: dict[str, tuple[str, ...]] = {
 TIMED, NICE = ("load", "cluster", "limits"), 10  # what measures time goes first; all else gives way by so much
 # Files whose tests share nothing and take long.
 APART = ("training/test_right_answers.py", "training/test_export.py", "training/test_training.py")
-# What takes long besides the groups, longest first: begun early, so that no worker is left alone with it at the end.
+# What begins next, so that no worker is left alone with it at the end: files and groups. Containers come when what
+# measures time is about to be done, for they are checked under load.
 LONG = (
-    "training/test_right_answers.py",
     "test_docs.py",
+    "training/test_right_answers.py",
     "loadtests/test_lies.py",
     "http/test_openapi_contract.py",
     "training/test_training.py",
-    "protocols/test_openinference.py",
     "http/test_server.py",
+    "podman",
     "serving/test_make_serve.py",
     "serving/test_mounted_model.py",
+    "history",
     "loadtests/test_compare.py",
+    "browser",
 )
 
 # How long an example takes says how busy the machine is, and nothing else.
@@ -123,7 +126,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it at the end."""
-    order = [*TOGETHER, *LONG]
+    order = [*TIMED, *LONG]
 
     def place(item: pytest.Item) -> int:
         names = (group_of(item.nodeid), file_of(item.nodeid))

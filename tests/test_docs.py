@@ -16,9 +16,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ import httpx
 import pandas as pd
 import pytest
 
-from conftest import BIN, MODULE, ROOT, RUN_SECONDS, WAIT_SECONDS, Command, Serve, Server, environment, free_port
+from conftest import BIN, MODULE, ROOT, RUN_SECONDS, WAIT_SECONDS, Command, Serve, Server, environment, free_port, until
+from defects import simulator
 from defects.settings import PREFIX
 from defects.training import dataset
 from loadtests import scenario
@@ -221,8 +223,9 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def documented(serve: Serve, model_dir: Path) -> Iterator[Server]:
-    with serve(command=MODULE, MODEL_DIR=model_dir) as server:
+def documented(serve: Serve, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    file = tmp_path_factory.mktemp("history") / "history.db"
+    with serve(command=MODULE, MODEL_DIR=model_dir, DEFECTS_DATABASE_URL=f"sqlite:///{file}") as server:
         yield server
 
 
@@ -331,8 +334,11 @@ def test_make_serve_trains_serves_and_ends_on_an_interrupt(checkout: Path, tmp_p
             assert hint["message"] == f"open http://127.0.0.1:{port}/"
             answer = subprocess.run(["bash", "-c", hint["try"]], capture_output=True, text=True, check=True).stdout
             assert json.loads(answer)["defect"] == "punctured"
+            assert hint["history"] == "SQLite, build/history.db"
             os.killpg(process.pid, signal.SIGINT)
             process.communicate(timeout=WAIT_SECONDS)
+            with closing(sqlite3.connect(checkout / "build" / "history.db")) as history:
+                until(lambda: history.execute("SELECT count(*) FROM predictions").fetchone() == (1,))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -404,8 +410,10 @@ def test_every_route_is_documented_and_every_documented_one_answers(documented: 
     paths = httpx.get(f"{documented.url}/docs.json").json()["paths"]
     there = {(method.upper(), path_in_table(path, model)) for path, methods in paths.items() for method in methods}
     none((f"{m} {p}" for m, p in there - shown), "routes of /docs.json that docs/http-api.md does not have")
+    id_ = httpx.post(f"{documented.url}/classify", json=simulator.SCHEMA.example).headers["x-prediction-id"]
+    until(lambda: httpx.get(f"{documented.url}/predictions/{id_}").status_code == 200)
     for method, path in shown - {("GET", STATIC)}:
-        url = path.replace("{name}", model["name"]).replace("{version}", model["version"])
+        url = path.replace("{name}", model["name"]).replace("{version}", model["version"]).replace("{id}", id_)
         status = httpx.request(method, f"{documented.url}{url}", content=b"" if method == "POST" else None).status_code
         assert status == (400 if method == "POST" else 200), f"docs/http-api.md: {method} {path} is answered {status}"
 

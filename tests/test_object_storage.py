@@ -401,8 +401,9 @@ def test_the_time_of_all_requests_is_bounded(bad_days: BadDays) -> None:
     assert (code, line) == (69, f"{bad_days.url}/silent/model: fetching the model took longer than 0.3 s")
 
 
-def test_unreachable_storage_is_waited_for_and_said(bad_days: BadDays, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_model_is_waited_for_and_said(bad_days: BadDays, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetched_model, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(fetched_model, "_log_waiting", lambda *_: None)  # it sets up the logs of the process
     code, line = fatal(f"{bad_days.url}/half/model", DEFECTS_MODEL_WAIT_SECONDS=0.2)
     assert code == 65
     assert re.search(r" \(waited \d+\.\d s for it; DEFECTS_MODEL_WAIT_SECONDS is 0\.2\)$", line)

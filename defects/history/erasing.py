@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from defects.history.database import Database, Transaction
-from defects.history.upkeep import upkeep_of
+from defects.history.databases import upkeep_of
 from defects.values import is_unicode, shown
 
 SLICE = 1_000  # predictions that are erased in one transaction

@@ -1,7 +1,7 @@
 """Export records as a table to train on: the features as the model took them, and what turned out to be true.
 
 Each record is read by its own model's schema. Records of several models go into one file where these have the same
-columns: features of the same names and kinds, and the same label. Memory holds a few thousand records at a time.
+columns: features of the same names and kinds, and the same label. Memory holds at most 50,000 records at a time.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Tally:
     predicted: Counter[str] = field(default_factory=Counter)  # rows by predicted class
     cells: Counter[tuple[str, str]] = field(default_factory=Counter)  # labelled rows by true and predicted class
     bins: defaultdict[int, Bin] = field(default_factory=lambda: defaultdict(Bin))
-    delays: Counter[int] = field(default_factory=Counter)
+    delays: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # outcomes, by a sample
     loss: float = 0.0
 
     @classmethod
@@ -44,7 +44,8 @@ class Tally:
         for tally in tallies:
             total.predicted.update(tally.predicted)
             total.cells.update(tally.cells)
-            total.delays.update(tally.delays)
+            for bucket, number in tally.delays.items():
+                total.delays[bucket] += number
             total.loss += tally.loss
             for place, one in tally.bins.items():
                 bin_ = total.bins[place]
@@ -65,7 +66,7 @@ class Tally:
         bin_.right += number if truth == predicted else 0
         bin_.confidence += counted["confidence"]
 
-    def add_delay(self, bucket: int, number: int) -> None:
+    def add_delay(self, bucket: int, number: float) -> None:
         """Add delays in seconds whose natural logarithm, times `DELAYS`, is from `bucket` to the next integer."""
         self.delays[bucket] += number
 
@@ -100,10 +101,10 @@ class Tally:
 
     def delay(self, quantile: float) -> float | None:
         """Return a quantile of the delays in seconds, to 2.5 %; `None` where there is none."""
-        wanted, passed = quantile * self.delays.total(), 0.0
+        wanted, passed = quantile * sum(self.delays.values()), 0.0
         for bucket, number in sorted(self.delays.items()):
             passed += number
-            if passed >= wanted:
+            if passed >= wanted * (1 - 1e-9):  # it may be rounded
                 return math.exp((bucket + 0.5) / DELAYS)
         return None
 

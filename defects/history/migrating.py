@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from defects.history.database import Transaction, Unusable
 
@@ -51,6 +51,9 @@ class Script(Transaction, Protocol):
         """Run statements without values, which are separated by semicolons."""
 
 
+Begin: TypeAlias = Callable[[], AbstractAsyncContextManager[Script]]
+
+
 def migrations_in(directory: Path) -> tuple[Migration, ...]:
     """Return the migrations of a directory by number."""
     return tuple(_read(path) for path in sorted(directory.glob("*.sql")))
@@ -64,25 +67,29 @@ def _read(path: Path) -> Migration:
     return Migration(int(number[0]), path.stem, int(least[1]), sql)
 
 
-async def migrate(
-    begin: Callable[[], AbstractAsyncContextManager[Script]], known: Sequence[Migration], instant: str
-) -> list[Migration]:
-    """Apply what is missing, each migration in a transaction; return what was applied.
+async def migrate(begin: Begin, known: Sequence[Migration], instant: str) -> list[Migration]:
+    """Apply what is missing; return what was applied. Arguments and errors are those of `migrate_one`."""
+    applied: list[Migration] = []
+    while migration := await migrate_one(begin, known, instant):
+        applied.append(migration)
+    return applied
+
+
+async def migrate_one(begin: Begin, known: Sequence[Migration], instant: str) -> Migration | None:
+    """Apply the first of these migrations that is missing, in a transaction, and return it; `None` where none is.
 
     `begin` begins a transaction and waits until nobody else has one of this kind; `instant` is the type of a time.
     Raises `Unusable` where the database needs a newer server.
     """
-    applied: list[Migration] = []
-    while True:
-        async with begin() as transaction:
-            await transaction.run_script(TABLE.format(instant=instant))
-            there = await applied_in(transaction)
-            missing = pending(there, known)
-            if not missing:
-                check(there, known)
-                return applied
-            await _apply(transaction, missing[0])
-        applied.append(missing[0])
+    async with begin() as transaction:
+        await transaction.run_script(TABLE.format(instant=instant))
+        there = await applied_in(transaction)
+        missing = pending(there, known)
+        if not missing:
+            check(there, known)
+            return None
+        await _apply(transaction, missing[0])
+        return missing[0]
 
 
 async def _apply(transaction: Script, migration: Migration) -> None:

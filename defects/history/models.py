@@ -67,12 +67,16 @@ class Models:
         """Return every model, the newest first."""
         return await self._read(transaction, await transaction.fetch(f"{SELECT} ORDER BY no DESC"))
 
+    async def one(self, transaction: Transaction, row: Row) -> RecordedModel:
+        """Return the model of a row with its `version` and `digest`."""
+        version, digest = row["version"], row["digest"]
+        if digest not in self._known:
+            schema = await transaction.fetch("SELECT schema FROM models WHERE digest = $1", digest)
+            self._known[digest] = _model(version, digest, schema[0]["schema"])
+        return self._known[digest]
+
     async def _read(self, transaction: Transaction, rows: Sequence[Row]) -> dict[int, RecordedModel]:
-        for row in rows:
-            if row["digest"] not in self._known:
-                schema = await transaction.fetch("SELECT schema FROM models WHERE no = $1", row["no"])
-                self._known[row["digest"]] = _model(row["version"], row["digest"], schema[0]["schema"])
-        return {row["no"]: self._known[row["digest"]] for row in rows}
+        return {row["no"]: await self.one(transaction, row) for row in rows}
 
 
 def _model(version: str, digest: str, schema: str) -> RecordedModel:

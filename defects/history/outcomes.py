@@ -20,7 +20,7 @@ from defects.protocols.outcomes import Outcome, Stored, field_of, place_of
 from defects.values import shown
 
 KEPT = timedelta(days=1)  # an outcome whose prediction is not recorded
-RECENT = timedelta(minutes=10)  # in which records arrive: later ones are looked for now and then
+RECENT = timedelta(minutes=2)  # in which records arrive: later ones are looked for now and then
 MAX_SHOWN = 10  # classes in a message
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ async def store(
                 given[found[place].id, outcome.origin].append(one)
             else:
                 early.append(Early(place, outcome, name, now))
-        verdicts = await settle(transaction, given, now) + await early_outcomes.keep(transaction, early, now - KEPT)
+        verdicts = await settle(transaction, given, now, database.dialect.lock)
+        verdicts += await early_outcomes.keep(transaction, early, now - KEPT)
     return [_stored(verdict, takers[verdict.place]) for verdict in sorted(verdicts)]
 
 
@@ -112,7 +113,7 @@ async def _join(database: Database, some: Sequence[Early]) -> None:
             outcome = one.outcome
             item = Given(one.place, name, outcome.occurred_at, one.received_at, outcome.replace)
             given[prediction.id, outcome.origin].append(item)
-        verdicts = await settle(transaction, given, now)
+        verdicts = await settle(transaction, given, now, database.dialect.lock)
     for verdict in verdicts:
         if verdict.stored.result == "conflict":
             logger.warning(

@@ -24,12 +24,15 @@ CLOSE_SECONDS = 1.0
 DAY_MS = 86_400_000
 BEGIN, BEGIN_READING = "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 LOCK = "SELECT pg_advisory_xact_lock(20, 0)"  # held while somebody migrates
+LOCK_LIMIT = "SET LOCAL lock_timeout = '2s'"  # for the lock of a table, after that
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 100, 1.0
 IS_MIGRATED = "SELECT to_regclass('history_migrations') IS NOT NULL AS there"
 PARTITION = "SELECT history_partition(date '1970-01-01' + {day})"
 MODEL = "INSERT INTO models (version, digest, schema) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 REVISION = "INSERT INTO revisions (name) VALUES ($1) ON CONFLICT DO NOTHING"
 SOURCES = "INSERT INTO sources (name) SELECT name FROM unnest($1::text[]) AS name ORDER BY name ON CONFLICT DO NOTHING"
-REPEATED = "CREATE TEMPORARY TABLE repeated (LIKE predictions) ON COMMIT DROP"
+# Only with the columns that this version writes: a newer one's migration may have added others.
+REPEATED = "CREATE TEMPORARY TABLE repeated ON COMMIT DROP AS SELECT {columns} FROM predictions WITH NO DATA"
 REPEAT = "INSERT INTO predictions ({columns}) SELECT {columns} FROM repeated ON CONFLICT DO NOTHING"
 
 
@@ -69,20 +72,38 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """Close every connection, without waiting for one that hangs."""
-        connections = [*self._pool.close(), *([self._writing] if self._writing else [])]
+        connections = [*self._pool.retire(), *([self._writing] if self._writing else [])]
         self._writing, self._pool = None, Pool(self._address.connect)
         await asyncio.gather(*(_close(connection) for connection in connections))
 
     async def migrate(self) -> Sequence[str]:
-        """Apply the migrations that are missing; return their names. The database need not be open."""
+        """Apply the migrations that are missing; return their names. The database need not be open.
 
-        @asynccontextmanager
-        async def alone() -> AsyncIterator[PostgresTransaction]:
-            async with self._pool.transaction(BEGIN) as begun:
-                await begun.fetch(LOCK)
-                yield begun
+        Whoever waits for a table's lock holds up all who come later, servers too. So it is given up soon, and tried
+        again, until nobody has the table for long.
+        """
+        applied: list[str] = []
+        tries = 0
+        while True:
+            try:
+                migration = await migrating.migrate_one(self._alone, self.known, "timestamptz")
+            except Unreachable as problem:
+                tries += 1
+                if tries == LOCK_TRIES or not isinstance(problem.__cause__, asyncpg.LockNotAvailableError):
+                    raise
+                await asyncio.sleep(LOCK_PAUSE_SECONDS)
+            else:
+                if migration is None:
+                    return applied
+                applied.append(migration.name)
 
-        return [migration.name for migration in await migrating.migrate(alone, self.known, "timestamptz")]
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[PostgresTransaction]:
+        """Begin a transaction to migrate in; waits for others."""
+        async with self._pool.transaction(BEGIN) as begun:
+            await begun.fetch(LOCK)
+            await begun.run_script(LOCK_LIMIT)
+            yield begun
 
     def transaction(self, *, reading: bool = False) -> AbstractAsyncContextManager[PostgresTransaction]:
         """Begin a transaction. One that reads sees one state of the database."""
@@ -136,13 +157,17 @@ class PostgresDatabase:
                 raise
 
     async def _make_partitions_of(self, connection: Connection, records: Records) -> None:
-        days = {int(day) for day in np.unique(_days(records))} if len(records) else set()
-        for day in days - self._days:
+        days = _days(records)
+        if not len(days) or (int(days[0]) in self._days and (days == days[0]).all()):
+            return
+        for day in {int(day) for day in np.unique(days)} - self._days:
             await connection.execute(PARTITION.format(day=day))
             self._days.add(day)
 
     async def _numbers(self, connection: Connection, batch: Batch) -> Numbers:
         """Return the numbers of the batch's sources, as far as its records have them; those that are new get one."""
+        if len(batch.sources) == 1:
+            return np.zeros(1, np.int32)
         places = np.unique(batch.records["source"]).tolist()
         new = [name for name in (batch.sources[place] for place in places) if name not in self._sources]
         if new:
@@ -163,9 +188,10 @@ class PostgresDatabase:
             lost = await claim(begun, batch.keys, again) if batch.keys else ()
             records = batch.without(lost)
             if again:
-                await connection.execute(REPEATED)
+                columns = ", ".join(self._encoder.columns)
+                await connection.execute(REPEATED.format(columns=columns))
                 await _copy(connection, "repeated", self._encoder, records, numbers)
-                await connection.execute(REPEAT.format(columns=", ".join(self._encoder.columns)))
+                await connection.execute(REPEAT.format(columns=columns))
             else:
                 await _copy(connection, "predictions", self._encoder, records, numbers)
         return lost

@@ -27,6 +27,7 @@ class PostgresTransaction:
 
     def __init__(self, connection: Connection):
         self._connection = connection
+        self._cursors = 0
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         with translated():
@@ -39,14 +40,13 @@ class PostgresTransaction:
         return int(count) if count.isdigit() else 0
 
     async def stream(self, sql: str, *values: Any, rows: int = 1000) -> AsyncIterator[Sequence[Row]]:
-        with translated():
-            cursor = await self._connection.cursor(sql, *values)
-        while True:
-            with translated():
-                some = await cursor.fetch(rows)
-            if not some:
-                return
-            yield some  # type: ignore[misc]
+        """Yield the rows of a statement. Its cursor is one of SQL: asyncpg's outlives the transaction by its name."""
+        self._cursors += 1
+        name = f"stream_{self._cursors}"
+        await self.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", *values)
+        while some := await self.fetch(f"FETCH {rows:d} FROM {name}"):
+            yield some
+        await self.execute(f"CLOSE {name}")
 
     async def run_script(self, sql: str) -> None:
         with translated():
@@ -81,11 +81,11 @@ class Pool:
         self._room = asyncio.Semaphore(MOST)
         self._free: list[tuple[Connection, float]] = []  # with when each was used last
         self._used: set[Connection] = set()
-        self._closed = False
+        self._retired = False
 
-    def close(self) -> list[Connection]:
-        """Take no more transactions; return the connections, for the caller to close. Those being made close later."""
-        self._closed = True
+    def retire(self) -> list[Connection]:
+        """Keep no connection from now on; return those that are there, for the caller to close."""
+        self._retired = True
         return [*(connection for connection, _ in self._free), *self._used]
 
     @asynccontextmanager
@@ -95,13 +95,11 @@ class Pool:
             connection = await self._take()
             self._used.add(connection)
             try:
-                if self._closed:  # while this was connecting
-                    raise Unreachable("the database was closed")
                 async with transaction(connection, begin, seconds) as opened:
                     yield opened
             finally:
                 self._used.discard(connection)
-                if self._closed or connection.is_closed() or connection.is_in_transaction():
+                if self._retired or connection.is_closed() or connection.is_in_transaction():
                     connection.terminate()
                 else:
                     self._free.append((connection, time.monotonic()))

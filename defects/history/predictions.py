@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +13,11 @@ from defects.history.models import Models, RecordedModel
 from defects.serving.recording import KINDS, PROTOCOLS
 
 PREDICTION = """\
-SELECT p.id, p.kind, p.request_id, p.row, p.model, r.name AS revision, s.name AS source, p.protocol, p.features,
-    p.wide_features, p.probabilities, p.class, p.latency_us
-FROM predictions p JOIN revisions r ON r.no = p.revision JOIN sources s ON s.no = p.source WHERE p.id = $1"""
+SELECT p.id, p.kind, p.request_id, p.row, m.version, m.digest, r.name AS revision, s.name AS source, p.protocol,
+    p.features, p.wide_features, p.probabilities, p.class, p.latency_us
+FROM predictions p JOIN models m ON m.no = p.model JOIN revisions r ON r.no = p.revision
+    JOIN sources s ON s.no = p.source
+WHERE p.id = $1"""
 # Each part has an index of its own.
 OUTCOMES = """\
 SELECT origin, class, occurred_at, received_at, replaced_at FROM outcomes
@@ -33,7 +35,7 @@ async def read(database: Database, models: Models, id_: UUID) -> dict[str, Any] 
             return None
         (row,) = found
         outcomes = await transaction.fetch(OUTCOMES, id_)
-        model = (await models.of(transaction, [row["model"]]))[row["model"]]
+        model = await models.one(transaction, row)
     return _prediction(row, model) | {"outcomes": _outcomes(outcomes, model)}
 
 
@@ -69,7 +71,7 @@ def features(model: RecordedModel, row: Row) -> dict[str, Any] | None:
 
 def made_at(id_: UUID) -> datetime:
     """Return when an id was made, to the millisecond."""
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=id_.int >> 80)
 
 
 def _outcomes(rows: Sequence[Row], model: RecordedModel) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from functools import reduce
 from operator import add
 
 from defects.history.database import Database
+from defects.history.databases import upkeep_of
 from defects.history.status import shown
-from defects.history.upkeep import Size, Upkeep, upkeep_of
+from defects.history.upkeep import Size, Upkeep
 
 UNITS = {"d": 1, "w": 7}  # in days
 AGE = re.compile(r"([1-9][0-9]{0,4})([dw])")

@@ -34,18 +34,21 @@ class Verdict(NamedTuple):
     name: str = ""
 
 
-async def settle(transaction: Transaction, given: Mapping[Key, Sequence[Given]], now: datetime) -> list[Verdict]:
-    """Store outcomes of recorded predictions; return what became of them.
+async def settle(
+    transaction: Transaction, given: Mapping[Key, Sequence[Given]], now: datetime, lock: str
+) -> list[Verdict]:
+    """Store outcomes of recorded predictions; return what became of them. `lock` is the dialect's.
 
     Others may do the same at the same moment: the database's unique index says who was first, and who was not looks
-    again at what is there. Keys are in order, so that two who store the same don't wait for each other.
+    again at what is there. Keys are in order, so that two who write the same never wait for each other.
     """
     verdicts: list[Verdict] = []
     pending = dict(sorted(given.items()))
     for _ in range(TRIES):
         if not pending:
             break
-        current = await _current(transaction, pending)
+        replaces = any(item.replace for items in pending.values() for item in items)
+        current = await _current(transaction, pending, lock if replaces else "")
         judged = {key: judge(key, current.get(key), items) for key, items in pending.items()}
         writing = {key: written for key, (_, written) in judged.items() if written}
         replaced = await _replace(transaction, {key: current[key] for key in writing if key in current}, now)
@@ -78,13 +81,13 @@ def judge(key: Key, current: str | None, items: Sequence[Given]) -> tuple[list[V
     return verdicts, written
 
 
-async def _current(transaction: Transaction, keys: Collection[Key]) -> dict[Key, str]:
+async def _current(transaction: Transaction, keys: Collection[Key], lock: str) -> dict[Key, str]:
     """Return the class of the current outcome of each key that has one."""
     found = {}
     for some in parts(sorted({id_ for id_, _ in keys})):
         sql = (
             "SELECT prediction_id, origin, class FROM outcomes "
-            f"WHERE replaced_at IS NULL AND prediction_id IN ({marks(len(some))})"
+            f"WHERE replaced_at IS NULL AND prediction_id IN ({marks(len(some))}) ORDER BY prediction_id, origin {lock}"
         )
         for row in await transaction.fetch(sql, *some):
             found[row["prediction_id"], row["origin"]] = row["class"]

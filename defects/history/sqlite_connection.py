@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -128,9 +129,9 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         if not writes:
             connection.execute("PRAGMA query_only = ON")
             return connection
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file: what is pruned can be given back
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # a new file
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that the space of what is pruned is given back
+        if _keep_log(connection) != "wal":
             raise Unusable(f"history: {path} can't have a write-ahead log here; expected a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
@@ -139,6 +140,21 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _keep_log(connection: sqlite3.Connection) -> str:
+    """Turn the write-ahead log on; return the mode that the file has then.
+
+    Where another process does it at the same moment, SQLite does not wait for it as it does everywhere else.
+    """
+    stop = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > stop:
+                raise
+        time.sleep(0.01)
 
 
 @contextmanager

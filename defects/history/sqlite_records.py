@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from defects.history.record import SERVED, Batch, Keyed, Layout, Records
 from defects.history.sqlite_values import microseconds
 
+# Rows in one statement. Each statement gives the interpreter's lock away and has to get it back, which is dear beside a
+# busy event loop: statements of one row cost this thread nearly twice as much.
+SIZES = (64, 8, 1)
 KEYS_KEPT = timedelta(hours=24)
 
 SOURCE = "INSERT INTO sources (name) VALUES (?) ON CONFLICT DO NOTHING"
@@ -34,17 +38,21 @@ class Inserter:
             self._columns.append("features")
         names = ["wide_features" if name == "features" and layout.wide else name for name in self._columns]
         values = ["CAST(? AS TEXT)" if name == "request_id" else "?" for name in names]
-        self._sql = (
-            f"INSERT INTO predictions (kind, model, revision, {', '.join(names)}) "
-            f"VALUES ({SERVED}, {model}, {revision}, {', '.join(values)})"
-        )
+        into = f"INSERT INTO predictions (kind, model, revision, {', '.join(names)}) VALUES "
+        row = f"({SERVED}, {model}, {revision}, {', '.join(values)})"
+        self._statements = {size: into + ", ".join([row] * size) for size in SIZES}
+        self._again = {size: f"{sql} ON CONFLICT (id) DO NOTHING" for size, sql in self._statements.items()}
         self._packed = _packed(layout.dtype)
 
     def insert(self, connection: sqlite3.Connection, records: Records, sources: NDArray[np.int32], again: bool) -> None:
         """Insert records; `sources` has the numbers of their sources. `again` leaves what is there already."""
         columns = [self._column(records.view(self._packed), name, sources) for name in self._columns]
-        conflict = " ON CONFLICT (id) DO NOTHING" if again else ""
-        connection.executemany(self._sql + conflict, zip(*columns, strict=True))
+        rows, left = zip(*columns, strict=True), len(records)
+        for size in SIZES:
+            while left >= size:
+                values = list(chain.from_iterable(islice(rows, size)))
+                connection.execute((self._again if again else self._statements)[size], values)
+                left -= size
 
     def _column(self, records: Records, name: str, sources: NDArray[np.int32]) -> list[Any]:
         column: NDArray[Any] = sources[records[name]] if name == "source" else records[name]

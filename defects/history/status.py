@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from defects.history.database import Database, Row
-from defects.history.upkeep import Size, Upkeep, upkeep_of
+from defects.history.databases import upkeep_of
+from defects.history.upkeep import Size, Upkeep
 
 AHEAD = 2  # days whose partitions have to be there
 MIGRATION = "SELECT no, name, least_server FROM history_migrations ORDER BY no DESC LIMIT 1"

@@ -1,14 +1,16 @@
 """Say how often predictions were right, overall and by revision, model, source or day.
 
-The database counts, one day after the other, and no row of a prediction leaves it. Only served predictions count, each
-with one outcome: that of the wanted origin, else the one that was received last.
+The database counts, day by day, and no row of a prediction leaves it. Only served predictions count, each with one
+outcome: that of the wanted origin, else the one that was received last.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +20,8 @@ from defects.history import outcomes
 from defects.history.database import Database, Row, Transaction
 from defects.history.measures import BINS, DELAYS, LEAST, LEAST_DELAY, Tally
 from defects.history.models import Models
-from defects.history.sql import Dialect, marks, parts
+from defects.history.predictions import made_at
+from defects.history.sql import marks, parts
 from defects.problems import InvalidInput, Problem
 from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, SANE_ORIGIN, SINCE, read_time
 from defects.values import shown
@@ -27,13 +30,15 @@ MAX_GROUPS = 100  # the largest; all others are one
 OTHER = "other"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+AT_ONCE = 2  # days that are counted
+SAMPLE = 4096  # outcomes of a day, about, whose delays are looked at
+BYTE = 256  # values of one
 AHEAD = timedelta(minutes=1)  # that the clock of a replica may be
 AGO = re.compile(SINCE)
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": DAY}
 COLUMNS = {"revision": "p.revision", "model": "p.model", "source": "p.source"}
 # What is there of the day [$1, $2). An outcome of a class that the record's model doesn't have has no probability.
 COUNT = """\
-WITH classes AS MATERIALIZED ({classes})
 SELECT grp, model, class, truth, bin, count(*) AS number, sum(confidence) AS confidence, sum({loss}) AS loss
 FROM (
     SELECT {group} AS grp, p.model, p.class, o.class AS truth,
@@ -41,8 +46,8 @@ FROM (
         CASE WHEN o.class IS NULL THEN NULL ELSE floor({confidence} * {bins}) END AS bin,
         CASE WHEN o.class IS NULL THEN NULL WHEN c.place IS NULL THEN 0 ELSE {probability} END AS probability
     FROM predictions p LEFT JOIN {outcomes} AS o ON o.prediction_id = p.id
-    LEFT JOIN classes c ON c.model = p.model AND c.name = o.class
-    WHERE p.kind = 0 AND p.id >= $1 AND p.id < $2
+    LEFT JOIN ({classes}) AS c ON c.model = p.model AND c.name = o.class
+    WHERE p.kind = 0 AND p.id >= $1 AND p.id < $2 {apart}
 ) AS labelled
 GROUP BY grp, model, class, truth, bin"""
 LOSS = f"-ln(CASE WHEN probability < {LEAST!r} THEN {LEAST!r} WHEN probability > {1 - LEAST!r} THEN {1 - LEAST!r} " + (
@@ -54,7 +59,7 @@ SELECT grp, bucket, count(*) AS number FROM (
     FROM (
         SELECT p.revision, p.model, p.source, {seconds} AS seconds
         FROM {outcomes} AS o JOIN predictions p ON p.id = o.prediction_id
-        WHERE p.kind = 0 AND p.id >= $1 AND p.id < $2
+        WHERE p.kind = 0 AND p.id >= $1 AND p.id < $2 AND {sampled} {apart}
     ) AS p
 ) AS delayed GROUP BY grp, bucket"""
 CURRENT = "FROM outcomes WHERE replaced_at IS NULL AND prediction_id >= $1 AND prediction_id < $2"
@@ -113,10 +118,16 @@ async def answer(database: Database, models: Models, asked: Question) -> dict[st
     """Return the summary that was asked for, as JSON."""
     await outcomes.join_early(database)
     async with database.transaction(reading=True) as transaction:
-        counting = _Counting(transaction, database.dialect, models, asked)
-        async for day in _days(transaction, asked):
-            await counting.count(day)
-        groups = counting.groups
+        days = iter([day async for day in _days(transaction, asked)])
+    counting = _Counting(database, models, asked)
+    tasks = [asyncio.create_task(counting.count_all(days)) for _ in range(AT_ONCE)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    groups = counting.groups
+    async with database.transaction(reading=True) as transaction:
         names = await _names(transaction, asked.by, list(groups))
     return {
         "since": _time(asked.since),
@@ -134,10 +145,13 @@ def _groups(by: str, tallies: Mapping[str, Tally]) -> list[dict[str, Any]]:
         ordered = sorted(tallies, reverse=True)
     else:
         ordered = sorted(tallies, key=lambda name: (-tallies[name].rows, name))
-    shown_, others = ordered[:MAX_GROUPS], ordered[MAX_GROUPS:]
-    made = [
-        {"group": name, "measures": tallies[name].to_json()} for name in (sorted(shown_) if by == "day" else shown_)
-    ]
+    told, others = ordered[:MAX_GROUPS], ordered[MAX_GROUPS:]
+    if others and OTHER in told:  # a source may be named so
+        told.remove(OTHER)
+        others.append(OTHER)
+    if by == "day":
+        told.reverse()
+    made = [{"group": name, "measures": tallies[name].to_json()} for name in told]
     if others:
         made.append({"group": OTHER, "measures": Tally.of(tallies[name] for name in others).to_json()})
     return made
@@ -151,7 +165,7 @@ async def _days(transaction: Transaction, asked: Question) -> AsyncIterator[_Day
         found = await transaction.fetch(sql, _first_id(start), _first_id(end))
         if not found:
             return
-        first = EPOCH + timedelta(milliseconds=found[0]["id"].int >> 80)
+        first = made_at(found[0]["id"])
         midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
         start = max(start, midnight)
         yield _Day(_first_id(start), _first_id(min(midnight + DAY, end)), midnight.date().isoformat())
@@ -175,18 +189,27 @@ class _Day:
 class _Counting:
     """Counts what a database has, into `groups`."""
 
-    def __init__(self, transaction: Transaction, dialect: Dialect, models: Models, asked: Question):
-        self._transaction, self._dialect, self._models, self._asked = transaction, dialect, models, asked
+    def __init__(self, database: Database, models: Models, asked: Question):
+        self._database, self._dialect, self._models, self._asked = database, database.dialect, models, asked
         self._column = COLUMNS.get(asked.by or "", "0")
         self.groups: dict[Any, Tally] = defaultdict(Tally)
 
-    async def count(self, day: _Day) -> None:
-        """Add what a day has."""
-        values = (day.start, day.end, *([] if self._asked.origin is None else [self._asked.origin]))
-        chosen = await self._outcomes(day)
-        element, seconds = self._dialect.element, self._dialect.seconds
+    async def count_all(self, days: Iterator[_Day]) -> None:
+        """Add what days have that nobody else has taken."""
+        for day in days:
+            async with self._database.transaction(reading=True) as transaction:
+                await transaction.fetch(self._dialect.counting)
+                chosen = await self._outcomes(transaction, day)
+                labelled = await self._count(transaction, day, chosen)
+                if labelled:
+                    await self._add_delays(transaction, day, chosen, labelled)
+
+    async def _count(self, transaction: Transaction, day: _Day, chosen: str) -> int:
+        """Add the rows of a day; return how many are labelled."""
+        element = self._dialect.element
         sql = COUNT.format(
             classes=self._dialect.classes,
+            apart=self._dialect.apart,
             loss=LOSS,
             group=self._column,
             confidence=element.format(array="p.probabilities", place="p.class"),
@@ -194,30 +217,41 @@ class _Counting:
             bins=BINS,
             outcomes=chosen,
         )
-        rows = await self._transaction.fetch(sql, *values)
-        known = await self._models.of(self._transaction, {row["model"] for row in rows})
+        rows = await transaction.fetch(sql, *self._values(day))
+        known = await self._models.of(transaction, {row["model"] for row in rows})
         for row in rows:
             predicted = known[row["model"]].schema.class_names[row["class"]]
             self._group(row, day).add(predicted, row["truth"], row)
+        return sum(row["number"] for row in rows if row["truth"] is not None)
+
+    async def _add_delays(self, transaction: Transaction, day: _Day, chosen: str, labelled: int) -> None:
+        """Add the delays of a day, of a sample where there are many."""
+        below = min(math.ceil(BYTE * SAMPLE / labelled), BYTE)
+        sampled = "0 = 0" if below == BYTE else self._dialect.sampled.format(id="p.id", below=below)
         sql = DELAY.format(
+            apart=self._dialect.apart,
             group=self._column,
             least=LEAST_DELAY,
             buckets=DELAYS,
-            seconds=seconds.format(id="p.id", instant="o.received_at"),
+            seconds=self._dialect.seconds.format(id="p.id", instant="o.received_at"),
             outcomes=chosen,
+            sampled=sampled,
         )
-        for row in await self._transaction.fetch(sql, *values):
-            self._group(row, day).add_delay(int(row["bucket"]), row["number"])
+        for row in await transaction.fetch(sql, *self._values(day)):
+            self._group(row, day).add_delay(int(row["bucket"]), row["number"] * BYTE / below)
+
+    def _values(self, day: _Day) -> tuple[Any, ...]:
+        return day.start, day.end, *([] if self._asked.origin is None else [self._asked.origin])
 
     def _group(self, row: Row, day: _Day) -> Tally:
         return self.groups[day.name if self._asked.by == "day" else row["grp"]]
 
-    async def _outcomes(self, day: _Day) -> str:
+    async def _outcomes(self, transaction: Transaction, day: _Day) -> str:
         """Return the SQL of one outcome for each prediction. To choose takes long, so only where there are several."""
         if self._asked.origin is not None:
             return f"(SELECT prediction_id, class, received_at {CURRENT} AND origin = $3)"
         sql = f"SELECT min(origin) AS least, max(origin) AS most {CURRENT}"
-        (found,) = await self._transaction.fetch(sql, day.start, day.end)
+        (found,) = await transaction.fetch(sql, day.start, day.end)
         several = found["least"] != found["most"]
         return LAST if several else f"(SELECT prediction_id, class, received_at {CURRENT})"
 

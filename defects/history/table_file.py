@@ -22,7 +22,7 @@ from defects.history.database import Row
 from defects.kinds import BOOLEAN, CATEGORY, INTEGER, NUMBER, TEXT, Label, read_label
 from defects.schema import Rows, Schema
 
-GROUP_BYTES = 32 << 20  # of values that are held before they are written
+GROUP_ROWS, GROUP_BYTES = 50_000, 32 << 20  # that are held at most before they are written
 LABELS = {TEXT: pa.string(), NUMBER: pa.float64(), BOOLEAN: pa.bool_()}
 UNREADABLE = object()  # instead of an outcome that is no label
 TIME = pa.timestamp("us", "UTC")
@@ -45,8 +45,7 @@ class TableFile:
         fields += [(name, kind) for name, (kind, _) in zip(columns.details, self._details, strict=True)]
         self._arrow = pa.schema(fields, metadata=Exported(schema, columns.details).to_metadata())
         self._writer = pq.ParquetWriter(path, self._arrow)
-        self._pending: list[Any] = []
-        self._bytes = 0
+        self._begin()
         self.records = self.unreadable = 0
         self.filled = np.zeros(len(schema.features), np.int64)
         self.classes: Counter[str] = Counter()
@@ -69,19 +68,31 @@ class TableFile:
         self.records += len(rows)
         self.filled += (~np.isnan(values)).sum(axis=0)
         self.classes.update(row["outcome"] for row in rows if row["outcome"] is not None)
-        arrays = [_array(feature, values[:, place]) for place, feature in enumerate(self._schema.features)]
-        arrays.append(pa.array(labels, self._label_type))
-        arrays += [pa.array([value_of(row) for row in rows], kind) for kind, value_of in self._details]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self._arrow)
-        self._pending.append(batch)
-        self._bytes += batch.nbytes
-        if self._bytes >= GROUP_BYTES:
+        self._values.append(values)
+        self._label_values += labels
+        for column, (_, value_of) in zip(self._detail_values, self._details, strict=True):
+            column.extend(map(value_of, rows))
+        held = len(self._label_values)
+        if held >= GROUP_ROWS or held * values.shape[1] * values.itemsize >= GROUP_BYTES:
             self._flush()
 
+    def _begin(self) -> None:
+        """Begin a row group."""
+        self._values: list[Rows] = []
+        self._label_values: list[Any] = []
+        self._detail_values: list[list[Any]] = [[] for _ in self._details]
+
     def _flush(self) -> None:
-        if self._pending:
-            self._writer.write_table(pa.Table.from_batches(self._pending, self._arrow))
-        self._pending, self._bytes = [], 0
+        """Write the row group, if it has rows."""
+        if not self._label_values:
+            return
+        values = np.concatenate(self._values)
+        arrays = [_array(feature, values[:, place]) for place, feature in enumerate(self._schema.features)]
+        arrays.append(pa.array(self._label_values, self._label_type))
+        for column, (kind, _) in zip(self._detail_values, self._details, strict=True):
+            arrays.append(pa.array(column, kind))
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._arrow))
+        self._begin()
 
     def _label(self, outcome: str | None) -> Any:
         try:
@@ -118,7 +129,7 @@ def _type(feature: Feature) -> Any:
         return pa.bool_()
     if feature.kind == CATEGORY:  # so that texts that look like numbers are categories
         return pa.dictionary(pa.int32(), pa.string())
-    return pa.float64() if feature.wide else pa.float32()
+    return pa.float64()
 
 
 def _label_type(schema: Schema) -> Any:
@@ -129,14 +140,20 @@ def _label_type(schema: Schema) -> Any:
 
 
 def _array(feature: Feature, values: NDArray[np.float64]) -> Any:
-    """Return a column of a feature's kind; NaN is null."""
+    """Return a column of a feature's kind; NaN is null.
+
+    A number that the model took in 32 bits has the fewest digits that mean it, as whoever sent it wrote it: 0.1, not
+    0.10000000149011612. So it is the same as in other tables of such rows.
+    """
     missing = np.isnan(values)
     if feature.kind == BOOLEAN:
         return pa.array(values == 1, mask=missing)
     if feature.kind == CATEGORY:
         codes = pa.array(np.where(missing, 0, values).astype(np.int32), mask=missing)
         return pa.DictionaryArray.from_arrays(codes, pa.array(feature.categories, pa.string()))
-    return pa.array(values if feature.wide else values.astype(np.float32), mask=missing)
+    if feature.wide:
+        return pa.array(values, mask=missing)
+    return pa.array(values.astype(np.float32), mask=missing).cast(pa.string()).cast(pa.float64())
 
 
 def _time(identifier: int) -> datetime:

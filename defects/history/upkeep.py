@@ -7,8 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from defects.history.database import Database
-
 PARTITIONED = ("predictions", "outcomes")
 SMALL = ("early_outcomes", "idempotency", "models", "revisions", "sources")  # beside the others
 EPOCH = date(1970, 1, 1)
@@ -49,21 +47,6 @@ class Upkeep(Protocol):
 
     async def give_back(self) -> None:
         """Give the space of what was deleted back to the disk, and leave nothing of it in the database's files."""
-
-
-def upkeep_of(database: Database) -> Upkeep:
-    """Return the upkeep of a database that `databases.database_of` made."""
-    from defects.history.sqlite import SQLiteDatabase
-
-    if isinstance(database, SQLiteDatabase):
-        from defects.history.sqlite_upkeep import SQLiteUpkeep
-
-        return SQLiteUpkeep(database)
-    from defects.history.postgres import PostgresDatabase
-    from defects.history.postgres_upkeep import PostgresUpkeep
-
-    assert isinstance(database, PostgresDatabase)  # noqa: S101 - there is no other kind
-    return PostgresUpkeep(database)
 
 
 def first_id(day: date) -> UUID:

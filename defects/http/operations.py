@@ -12,7 +12,7 @@ from defects.http.messages import GZIP_HEADERS, Refusal, Reply, Request, accepts
 from defects.http.responses import RETRY, not_ready
 from defects.protocols import v2
 from defects.serving import startup
-from defects.serving.batching import Batcher
+from defects.serving.batching import ScoringQueue
 from defects.serving.health import Health
 from defects.serving.metrics import Metrics
 from defects.serving.model import ServedModel
@@ -39,7 +39,7 @@ class Operations:
     def __init__(
         self,
         model: ServedModel,
-        batcher: Batcher,
+        batcher: ScoringQueue,
         health: Health,
         metrics: Metrics,
         *,

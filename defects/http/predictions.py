@@ -25,7 +25,7 @@ from defects.protocols import v1, v2
 from defects.protocols.v2 import Query, RoundedProbabilities
 from defects.schema import Rows, Schema
 from defects.scoring import Probabilities
-from defects.serving.batching import Batcher, Job, Overloaded, Receiver
+from defects.serving.batching import Job, Overloaded, Receiver, ScoringQueue
 from defects.serving.health import Health
 from defects.serving.metrics import Metrics
 from defects.serving.model import MAX_ROWS, Limits, ServedModel, most_parts, prediction_objects
@@ -63,7 +63,7 @@ class Predictions:
     def __init__(
         self,
         model: ServedModel,
-        batcher: Batcher,
+        batcher: ScoringQueue,
         *,
         health: Health,
         limits: Limits,

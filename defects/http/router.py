@@ -34,7 +34,7 @@ from defects.http.operations import Operations
 from defects.http.outcomes import OUTCOMES, PREDICTION, SUMMARY, Outcomes
 from defects.http.predictions import Codecs, Decode, Predictions
 from defects.http.responses import GONE, Responses
-from defects.serving.batching import Batcher
+from defects.serving.batching import ScoringQueue
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
@@ -99,7 +99,7 @@ class Routes:
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
         model: ServedModel,
-        batcher: Batcher,
+        batcher: ScoringQueue,
         health: Health,
         openapi: Callable[[Table], Mapping[str, Any]],
         bentoml_schema: Callable[[], Mapping[str, Any]],

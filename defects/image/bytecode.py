@@ -20,15 +20,19 @@ from pathlib import Path
 from defects.settings import Settings
 
 READY_SECONDS = 120.0
-# What a server or a command imports only where it is asked for: all modules that are packed, and those of these
-# libraries that are installed.
+# What a server or a command imports only where it is asked for, or for a model that is mounted: these libraries, and
+# all modules that are packed but the one with BentoML's SDK, which the image's own command never imports. A library may
+# be missing, as scikit-learn and PyArrow are in most images.
 ON_DEMAND = """
-import importlib, importlib.util, pkgutil
+import importlib, pkgutil
 import defects
-names = [module.name for module in pkgutil.walk_packages(defects.__path__, "defects.")]
-names += [n for n in ("asyncpg", "obstore.store", "redis.asyncio") if importlib.util.find_spec(n.partition(".")[0])]
-for name in names:
-    importlib.import_module(name)
+names = {module.name for module in pkgutil.walk_packages(defects.__path__, "defects.")} - {"defects.bentoml_service"}
+for name in sorted(names | {"asyncpg", "obstore.store", "onnxruntime", "redis.asyncio", "skops.io"}):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name.partition(".")[0] == "defects":
+            raise
 """
 
 

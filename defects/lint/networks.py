@@ -22,6 +22,11 @@ AUTOSCALING_PORT = 9090  # of queue-proxy, which the autoscaler reads
 AGENT_PORT = 9081  # of KServe's agent, which does logging and batching
 DEFAULT_PORT = 8080  # KServe's, of a container that names none
 DNS_PORTS = (53, 5353)
+ELSEWHERE = {  # settings of this project's server that name what it connects to
+    "DEFECTS_DATABASE_URL": "a database",
+    "DEFECTS_CACHE_URL": "a cache",
+    "MODEL_URI": "a model",
+}
 MOUNTED = ("pvc://", "oci://")  # what no pod downloads by itself
 
 
@@ -192,8 +197,10 @@ def _going_out(service: Service, policies: Policies) -> Iterator[str]:
         yield "the logger sends to a URL"
     if any("OTEL_EXPORTER_OTLP_ENDPOINT" in environment for environment in environments):
         yield "traces are sent to OTEL_EXPORTER_OTLP_ENDPOINT"
-    if any((e.get("DEFECTS_DATABASE_URL") or "").startswith("postgres") for e in environments):
-        yield "DEFECTS_DATABASE_URL is a database elsewhere"
+    for name, what in ELSEWHERE.items():
+        # A value that is not told comes from a Secret, where no file's name needs to be.
+        if any(name in e and not (e[name] or "").startswith("sqlite:") for e in environments):
+            yield f"{name} is {what} elsewhere"
     if service.root.at("spec", "transformer").members and _selects_all(policies):
         yield "the transformer's pods have to call the predictor"
 
@@ -237,7 +244,8 @@ RULES = (
         "The storage initializer runs in the pod, as do the logger's agent and the server's connections to a "
         "collector or a database.",
         VERSIONS,
-        "Add egress rules for DNS and for what is asked for; see kserve/components/network-policy.",
+        "Add egress rules for DNS and for what is asked for; kserve/components/network-policy-history has those for a "
+        "database.",
         egress_blocked,
     ),
 )

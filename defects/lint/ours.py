@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from defects.lint.memory import need
@@ -14,6 +15,7 @@ SPARE_SECONDS = 2  # what a process needs to end, after it has drained
 DEFAULT_GRACE = 30  # Kubernetes' terminationGracePeriodSeconds
 DEFAULT_TIMEOUT = 300  # Knative's revision-timeout-seconds
 SKLEARN = "sklearn"
+WITH_PASSWORD = re.compile(r"[^/]*://[^/@]*:[^/@]+@")  # a URL
 
 
 def _given(container: Container) -> dict[str, str]:
@@ -38,6 +40,14 @@ def bad_setting(subject: Service | Runtime) -> Iterator[Problem]:
             Settings.from_environment(_given(subject.ours))
         except BadSetting as problem:
             yield Problem(subject.ours.at("env"), str(problem))
+
+
+def password(subject: Service | Runtime) -> Iterator[Problem]:
+    """Find URLs whose password stands in the manifests."""
+    if subject.ours is not None:
+        for name, value in _given(subject.ours).items():
+            if WITH_PASSWORD.match(value):
+                yield Problem(subject.ours.at("env"), f"{name} has a password that everybody can read")
 
 
 def grace(service: Service) -> Iterator[Problem]:
@@ -117,6 +127,17 @@ RULES = (
         "Correct the variable; docs/settings.md has them all.",
         bad_setting,
         bad_setting,
+    ),
+    Rule(
+        "password-in-manifest",
+        "warning",
+        "a setting whose URL has a password",
+        "Whoever may read the manifests, in Git or in the cluster, has the password. A Secret can be read by fewer, "
+        "and is made outside of Git.",
+        "this project's server",
+        "Take the variable from a Secret, by secretKeyRef; see kserve/components/history.",
+        password,
+        password,
     ),
     Rule(
         "grace-too-short",

@@ -56,6 +56,17 @@ class Receiver(Protocol):
     def set_exception(self, problem: Exception, /) -> None: ...
 
 
+class ScoringQueue(Protocol):
+    """What predictions need of a batcher, or of what is in front of one. The methods are those of `Batcher`."""
+
+    @property
+    def waiting_rows(self) -> int: ...
+    @property
+    def batch_seconds(self) -> float: ...
+    def admit(self, rows: int, timeout: float, /) -> float: ...
+    def submit(self, rows: ModelRows, timeout: float, done: Receiver, /) -> Job: ...
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One accepted request. `done` gets its probabilities `[n, classes]`; once it is done otherwise (cancelled, or

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -53,7 +53,8 @@ class Model:
 
 def ids_at(instant: datetime, number: int = 1) -> list[UUID]:
     """Ids of predictions that were made then."""
-    made = identifiers(lambda: int(instant.timestamp() * 1e9))
+    nanoseconds = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    made = identifiers(lambda: nanoseconds)
     return [UUID(next(made)) for _ in range(number)]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import uvloop
 
 from defects.history.database import Database
 from defects.history.databases import database_of
@@ -69,8 +68,8 @@ def postgres_url(postgres: LocalPostgres, postgres_template: str) -> str:
 
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
-    """Runs coroutines one after the other on one event loop, of the kind that servers use."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    """Runs coroutines one after the other on one event loop; uvloop's may hang where a test fails."""
+    with asyncio.Runner() as runner:
         yield runner
 
 

@@ -19,13 +19,16 @@ import pytest
 from defects import artifact
 from defects.features import DefectClass, Feature
 from defects.history import table_file
+from defects.history.__main__ import main
 from defects.history.database import Database, Registration
 from defects.history.export import CannotExport, Result, Selection, export
+from defects.history.export_command import moment
 from defects.history.record import Batch, Layout
 from defects.identifiers import identifiers
 from defects.schema import ModelRows, Schema
 from defects.serving.recording import Answered
 from defects.training import dataset
+from defects.training.precision import is_wide
 from defects.training.reading import Reading
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -127,6 +130,9 @@ class History:
         return made
 
 
+IN_A_FILE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # where no SQL is tested
+
+
 @pytest.fixture
 def history(database: Database, runner: asyncio.Runner) -> History:
     return History(runner.run, database)
@@ -169,15 +175,19 @@ def test_what_was_sent_comes_out_to_the_bit_and_trains_the_same_schema(
     assert trained_on.schema == schema
 
 
-def test_a_model_without_wide_features_keeps_32_bits(history: History, folder: Path) -> None:
+@IN_A_FILE
+def test_numbers_of_32_bits_have_the_fewest_digits_that_mean_them(history: History, folder: Path) -> None:
+    """As whoever sent them wrote them. Beside rows of the same kind they are not taken for numbers of 64 bits."""
     schema = schema_of(wide=False)
-    held = schema.held(HARD)
-    history.record(schema, held)
+    sent = np.array([[70_000.01 + n, 1, 0, 0, n / 7] for n in range(300)])
+    history.record(schema, schema.held(sent))
     history.export(folder / "out.parquet")
     table = pq.read_table(folder / "out.parquet")
-    assert [str(table.schema.field(name).type) for name in ("size", "serial")] == ["float", "float"]
-    assert table["serial"].to_numpy().tobytes() == np.ascontiguousarray(held[:, 4]).tobytes()
-    assert table["grade"].null_count == len(held)  # nothing is known of what turned out to be true
+    assert table["size"].to_numpy().tolist() == sent[:, 0].tolist()
+    assert table["serial"].to_numpy().astype(np.float32).tobytes() == sent[:, 4].astype(np.float32).tobytes()
+    assert table["grade"].null_count == len(sent)  # nothing is known of what turned out to be true
+    assert not is_wide(np.concatenate([table["size"].to_numpy(), sent[:, 0]]))
+    assert is_wide(np.concatenate([sent[:, 0].astype(np.float32), sent[:, 0]]))
 
 
 def test_the_newest_current_outcome_is_the_label(history: History, folder: Path) -> None:
@@ -271,6 +281,7 @@ def test_records_without_values_are_left_out_and_counted(history: History, folde
     assert (done.records, done.notes) == (2, ("6 records without values of features are left out",))
 
 
+@IN_A_FILE
 def test_an_outcome_that_is_no_label_of_the_model_is_left_out(history: History, folder: Path) -> None:
     """An outcome that came before its record could be checked only against all models."""
     schema = schema_of("integer")
@@ -302,6 +313,7 @@ def test_details_are_columns_that_training_leaves_out(history: History, folder: 
     assert np.diff(read.times).round(6).tolist() == [0.001] * 11
 
 
+@IN_A_FILE
 def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +347,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_replaced_by_accident(
             history.export(folder / name)
 
 
+@IN_A_FILE
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -356,7 +369,7 @@ def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeyp
     history.export(folder / "whole.parquet")
     monkeypatch.setattr("defects.history.export.VALUES_AT_ONCE", 5 * 7)
     monkeypatch.setattr("defects.history.export.PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(table_file, "GROUP_BYTES", 1_000)
+    monkeypatch.setattr(table_file, "GROUP_ROWS", 20)
     said: list[str] = []
     history.export(folder / "pieces.parquet", say=said.append)
     assert said[:2] == ["7 of 120 records", "14 of 120 records"]
@@ -364,6 +377,7 @@ def test_pieces_are_written_as_they_come(history: History, folder: Path, monkeyp
     assert pq.read_table(folder / "pieces.parquet").equals(pq.read_table(folder / "whole.parquet"))
 
 
+@IN_A_FILE
 def test_more_categories_than_are_inferred_come_back_as_categories(history: History, folder: Path) -> None:
     """Those of a file of somebody else would be refused, because they may identify rows."""
     zone = replace(schema_of().features[2], categories=tuple(map(str, range(300))))
@@ -373,6 +387,7 @@ def test_more_categories_than_are_inferred_come_back_as_categories(history: Hist
     assert dataset.read(folder / "out.parquet", "grade").schema.features[0] == zone
 
 
+@IN_A_FILE
 def test_without_pyarrow_one_line_says_what_to_do(
     history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,3 +396,39 @@ def test_without_pyarrow_one_line_says_what_to_do(
     monkeypatch.delattr("defects.history.table_file")
     with pytest.raises(CannotExport, match="pyarrow is not installed here, nor is it in the image; expected "):
         history.export(folder / "out.parquet")
+
+
+@IN_A_FILE
+def test_the_command_says_what_it_wrote_and_what_is_wrong(
+    history: History, folder: Path, database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    schema = schema_of()
+    history.outcomes(history.record(schema, schema.held(HARD)), "ab")
+    command = ["export", "--url", database_url, "--since", "2026-11-20", "--labelled", str(folder / "out.parquet")]
+    assert main(command) == 0
+    assert capfd.readouterr().out == (
+        f"{folder}/out.parquet: 6 records of one model\n"
+        "note: no record has the outcome '007': a model that is trained on this file alone never says it\n"
+        f"train on it: python train.py --data {folder}/out.parquet --label grade\n"
+    )
+    assert main(command) == 1
+    assert capfd.readouterr().err == (
+        f"defects: {folder}/out.parquet: exists; expected a name that is not taken, or --force to replace it\n"
+    )
+    assert main([*command, "--force", "--until", "2026-11-20T12:00:00.002Z"]) == 0
+    assert pq.read_table(folder / "out.parquet").num_rows == 2
+
+
+@pytest.mark.parametrize("text", ["", "7", "0d", "yesterday", "2026-11-20T08:00:00", "2026-13-01", "999999w"])
+def test_a_time_that_is_none_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", f"--since={text}", "out.parquet"])
+    assert ended.value.code == 2
+    assert "expected a time ago, such as 7d or 12h, or a time such as 2026-11-20" in capsys.readouterr().err
+
+
+def test_times_of_the_command_are_in_utc() -> None:
+    assert moment("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC)
+    assert moment("2026-11-20T12:00:00+02:00") == datetime(2026, 11, 20, 10, tzinfo=UTC)
+    found = moment("12h")
+    assert timedelta(hours=12) <= datetime.now(UTC) - found < timedelta(hours=13)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from conftest import free_port
+from conftest import ROOT, free_port
 from defects.history import postgres_address, postgres_transactions
 from defects.history.database import Registration, Rejected, Unreachable, Unusable
 from defects.history.postgres import PostgresDatabase
@@ -438,10 +439,12 @@ def test_of_several_hosts_the_one_that_can_be_written_to_is_used(
     assert len(rows_of(postgres_url)) == 1
 
 
-GRANTS = """
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving;
-GRANT EXECUTE ON FUNCTION history_partition(date) TO serving
-"""
+def grants() -> list[str]:
+    """What docs/history.md gives the role of servers."""
+    page = (ROOT / "docs" / "history.md").read_text("utf-8")
+    block = re.search(r"```text\n( +GRANT .*?)```", page, re.DOTALL)
+    assert block
+    return [each for each in block[1].split(";") if each.strip()]
 
 
 def test_a_role_that_may_create_nothing_writes_and_makes_partitions(
@@ -456,7 +459,7 @@ def test_a_role_that_may_create_nothing_writes_and_makes_partitions(
         assert str(failed) == (
             "permission denied for table history_migrations; grant it to the user of DEFECTS_DATABASE_URL"
         )
-        for grant in GRANTS.split(";"):
+        for grant in grants():
             ask(postgres_url, grant)
 
         async def check() -> None:

@@ -218,6 +218,15 @@ def test_delays(recorded: Recorded) -> None:
     assert delay == pytest.approx({"median": 600, "p90": 36_000}, rel=0.03)
 
 
+def test_delays_of_many_outcomes_are_those_of_a_sample(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "SAMPLE", 100)
+    ids = recorded.answer(Model(), [[0.8, 0.1, 0.1]] * 800, at=datetime.now(UTC) - timedelta(minutes=100))
+    recorded.label(ids, ["ok"] * 800)
+    found = recorded.summary()["overall"]
+    assert found["delay_seconds"] == pytest.approx({"median": 6_000, "p90": 6_000}, rel=0.1)
+    assert found["labelled"] == 800
+
+
 def test_early_outcomes_are_joined_before(recorded: Recorded) -> None:
     model = Model()
     recorded.answer(model, [[0.8, 0.1, 0.1]], request_id="other")
@@ -231,11 +240,12 @@ def test_early_outcomes_are_joined_before(recorded: Recorded) -> None:
 def test_many_groups_are_bounded(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "MAX_GROUPS", 3)
     for number in range(6):
-        ids = recorded.answer(Model(), [[0.8, 0.1, 0.1]] * (6 - number), source=f"s{number}")
+        source = f"s{number}" if number != 1 else "other"
+        ids = recorded.answer(Model(), [[0.8, 0.1, 0.1]] * (6 - number), source=source)
         recorded.label(ids, ["ok"] * len(ids))
-    told = recorded.groups(by="source")
-    assert {name: found["rows"] for name, found in told.items()} == {"s0": 6, "s1": 5, "s2": 4, "other": 6}
-    assert told["other"]["labelled"] == 6
+    told = recorded.summary(by="source")["groups"]
+    assert [(one["group"], one["measures"]["rows"]) for one in told] == [("s0", 6), ("s2", 4), ("other", 11)]
+    assert told[-1]["measures"]["labelled"] == 11
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,16 @@ def test_no_id_is_in_a_metric(client: httpx.Client, recording: Server) -> None:
     text = client.get("/metrics").text
     assert ID not in text
     assert "/predictions/{id}" in text
+    assert "Traceback" not in recording.log.read_text()
+
+
+def test_a_caller_that_goes_away_while_it_sends_is_counted_as_gone(client: httpx.Client, recording: Server) -> None:
+    url = httpx.URL(recording.url)
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(b"POST /outcomes HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n" + b" " * 20_000)
+        until(lambda: "defects_bodies_bytes 20000.0" in client.get("/metrics").text)
+    until(lambda: 'defects_requests_total{code="499",route="/outcomes"} 1.0' in client.get("/metrics").text)
+    assert "defects_bodies_bytes 0.0" in client.get("/metrics").text
     assert "Traceback" not in recording.log.read_text()
 
 

@@ -100,7 +100,7 @@ def recording(serve: Serve, model_dir: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_requests_about_history_are_answered_as_the_document_says(recording: Server, tmp_path: Path) -> None:
     included = [option for path in HISTORY for option in ("--include-path", path)]
-    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", 10, *included)
+    options = ("--phases", "examples,coverage", "--max-examples", 5, *included)
     done, requests = try_out(f"{recording.url}/docs.json", tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {(200, "application/json"), (400, "application/json")} <= answered(requests)["/outcomes"]

@@ -44,9 +44,25 @@ def test_it_packs_only_what_serving_needs(built: tuple[Path, str]) -> None:
     packed = {str(p.relative_to(built[0] / "src")) for p in (built[0] / "src").rglob("*") if p.is_file()}
     assert {"service.py", "defects/schema.py", "defects/scoring.py"} <= packed
     assert not {p for p in packed if re.search(r"train|tables|test|\.md$|\.git|kserve|\.lock", p)}
+    migrations = {str(file.relative_to(ROOT)) for file in (ROOT / "defects" / "history").rglob("*.sql")}
+    assert migrations
+    assert migrations <= packed
     requirements = (built[0] / "env" / "python" / "requirements.txt").read_text()
-    assert "onnxruntime==" in requirements
+    for needed in ("onnxruntime", "asyncpg", "obstore"):
+        assert re.search(rf"^{needed}==", requirements, re.MULTILINE), needed
     assert not re.search(r"^(scikit-learn|scipy|pandas|pyarrow|locust|pytest)==", requirements, re.MULTILINE)
+
+
+def test_the_commands_of_the_history_run_from_what_it_packs(built: tuple[Path, str], home: Path) -> None:
+    done = subprocess.run(
+        [BIN / "python", "-m", "defects.history", "migrate", "--url", f"sqlite:///{home / 'history.db'}"],
+        cwd=built[0] / "src",
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "applied 0001_" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_it_serves_its_own_model_from_any_directory(

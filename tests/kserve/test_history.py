@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import run
 from manifests import Document, container, only, overlay, predictor, render, settings
 from test_kserve import HISTORY, MODES, blocks
 from test_network_policy import HERE, Peer, allowed, matches
 
-README = (ROOT / "kserve" / "README.md").read_text("utf-8").partition("\n## With a history\n")[2].partition("\n## ")[0]
 SECRET = "defect-classifier-database"  # noqa: S105 - a name
 IMAGE = {"name": "defect-classifier", "newName": "registry/defects", "digest": "sha256:" + "a" * 64}
 DATABASE = Peer("databases", {"app.kubernetes.io/name": "postgresql"})
@@ -66,6 +65,19 @@ def test_the_jobs_are_of_the_servers_image_and_may_as_little(documents: list[Doc
         assert box["resources"].keys() == server["resources"].keys()
         assert {volume["name"] for volume in spec["volumes"]} == {mount["name"] for mount in box["volumeMounts"]}
         assert (spec["restartPolicy"], spec["automountServiceAccountToken"]) == ("Never", False)
+
+
+def test_the_jobs_commands_do_what_they_are_for(tmp_path: Path) -> None:
+    documents = render(overlay(tmp_path, "standard", *HISTORY))
+    said = []
+    for job in jobs(documents):
+        (box,) = pod(job)["spec"]["containers"]
+        command = [*box["command"], *box.get("args", [])]
+        done = run(tmp_path, *command, DEFECTS_DATABASE_URL=f"sqlite:///{tmp_path / 'history.db'}")
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "applied 0001_" in said[0]
+    assert "nothing to drop" in said[1]
 
 
 def test_the_migration_needs_nothing_else_of_the_overlay(documents: list[Document]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import manifests
 from conftest import ROOT
 from linted import failing, ids, lint
-from test_kserve import LOAD_TESTS, MODES, OVERLAYS
+from test_kserve import HISTORY, LOAD_TESTS, MODES, OVERLAYS
 
 IMAGE = {"name": "defect-classifier", "newName": "registry.example.com/defects", "digest": "sha256:" + "4" * 64}
 
@@ -30,8 +30,14 @@ def test_overlays_have_no_findings(name: str) -> None:
 def test_components_have_no_findings(mode: str, tmp_path: Path) -> None:
     not_scaled = [name for name in MODES[mode] if not name.startswith("autoscale-")]
     assert len(not_scaled) < len(MODES[mode])
-    for chosen in ((), MODES[mode], not_scaled, (*MODES[mode], LOAD_TESTS[-1])):
+    for chosen in ((), MODES[mode], not_scaled, (*MODES[mode], LOAD_TESTS[-1]), (*MODES[mode], *HISTORY)):
         assert findings(manifests.overlay(tmp_path, mode, *chosen, images=[IMAGE])) == [], chosen
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_history_that_no_policy_lets_out_is_found(mode: str, tmp_path: Path) -> None:
+    (found,) = findings(manifests.overlay(tmp_path, mode, "network-policy", "history", images=[IMAGE]))
+    assert found == "policy-blocks-egress: no egress, but DEFECTS_DATABASE_URL is a database elsewhere"
 
 
 @pytest.mark.parametrize("kind", ["namespaced", "cluster"])

@@ -94,6 +94,16 @@ def variable(name: str, value: str) -> Callable[[list[Document]], None]:
     return change
 
 
+def secret(name: str) -> Callable[[list[Document]], None]:
+    """Return a change that takes a variable from a Secret."""
+    key = {"secretKeyRef": {"name": "database", "key": "url"}}
+
+    def change(documents: list[Document]) -> None:
+        predictor(documents)["containers"][0]["env"].append({"name": name, "valueFrom": key})
+
+    return change
+
+
 def sidecar(documents: list[Document]) -> None:
     predictor(documents)["containers"].append(dict(SIDECAR))
 
@@ -228,6 +238,11 @@ FOUND = [
         "standard",
         both(variable("STORAGE_URI", "gs://a/b"), policy("egress", [{"ports": [{"port": 53, "protocol": "UDP"}]}])),
     ),
+    Case("policy-blocks-egress", "knative", secret("DEFECTS_DATABASE_URL")),
+    Case("policy-blocks-egress", "standard", setting("MODEL_URI", "s3://models/a")),
+    Case("policy-blocks-egress", "standard", variable("DEFECTS_CACHE_URL", "redis://cache:6379")),
+    Case("password-in-manifest", "knative", setting("DEFECTS_DATABASE_URL", "postgresql://me:secret@db/history")),
+    Case("password-in-manifest", "standard", variable("DEFECTS_CACHE_URL", "redis://:secret@cache:6379/0")),
     Case("ignore-unknown", "standard", set_(f"note {IGNORE}", "image-tag, no-such-rule")),
 ]
 NOT_FOUND = [
@@ -255,6 +270,10 @@ NOT_FOUND = [
     Case("sklearn-format", "iris", lambda _: None),
     Case("policy-blocks-egress", "knative", variable("STORAGE_URI", "pvc://models/a")),
     Case("policy-blocks-egress", "knative", both(variable("STORAGE_URI", "s3://a/b"), policy("egress", [{}]))),
+    Case("policy-blocks-egress", "knative", setting("DEFECTS_DATABASE_URL", "sqlite:////tmp/history.db")),
+    Case("policy-blocks-egress", "knative", both(secret("DEFECTS_DATABASE_URL"), policy("egress", [{}]))),
+    Case("password-in-manifest", "knative", secret("DEFECTS_DATABASE_URL")),
+    Case("password-in-manifest", "knative", setting("DEFECTS_DATABASE_URL", "postgresql://me@db:5432/history")),
     Case("policy-blocks-requests", "knative", policy("ingress", [{}])),
     Case("policy-blocks-requests", "standard", policy("ingress", [{"ports": [{"port": 1024, "endPort": 65535}]}])),
     Case("policy-blocks-requests", "standard", policy("ingress", [{"ports": [{"port": "http1"}]}])),
@@ -301,6 +320,14 @@ def test_every_rule_has_a_case_and_all_that_people_need() -> None:
 @pytest.mark.parametrize("name", ["knative", "standard", "large", "custom"])
 def test_good_manifests_have_no_findings(name: str, good: Callable[[str], list[Document]]) -> None:
     assert failing(lint_documents(good(name))) == []
+
+
+def test_no_password_is_printed(good: Callable[[str], list[Document]]) -> None:
+    documents = good("knative")
+    setting("DEFECTS_DATABASE_URL", "postgresql://me:hunter2@db/history")(documents)
+    found = lint_documents(documents)
+    assert "password-in-manifest" in ids(found)
+    assert "hunter2" not in "".join(finding.message for finding in found)
 
 
 def test_an_annotation_or_an_option_silences_a_rule(good: Callable[[str], list[Document]]) -> None:

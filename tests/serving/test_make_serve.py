@@ -44,7 +44,7 @@ def at_a_terminal(tmp_path: Path, **settings: object) -> Iterator[Server]:
         process = subprocess.Popen(
             [*MAKE, "serve", f"PORT={port}"],
             cwd=ROOT,
-            env=environment(tmp_path, **settings),
+            env=environment(tmp_path, **({"DEFECTS_DATABASE_URL": ""} | settings)),  # set but empty: no history
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -87,8 +87,9 @@ def test_the_first_ctrl_c_drains_and_the_second_cuts_it_short(model_dir: Path, t
         assert gone(processes)
         server.wait()
         assert "Traceback" not in server.log.read_text()
-        messages = [json.loads(line)["message"] for line in server.log.read_text().splitlines() if line[:1] == "{"]
-        assert messages[-1] == "drained"
+        lines = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
+        assert lines[-1]["message"] == "drained"
+        assert not any("history" in line for line in lines)  # DEFECTS_DATABASE_URL is set, but empty
 
 
 def test_a_killed_worker_is_one_line(model_dir: Path, tmp_path: Path) -> None:
