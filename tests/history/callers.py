@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -32,7 +33,8 @@ class Callers:
     def __init__(self, url: str, *, keys: bool, callers: int = 4, rows: int = 1):
         self._url, self._keys = url, keys
         self._over, self._given_up = threading.Event(), threading.Event()
-        self._path, self._content = ("/classify", SCAN) if rows == 1 else ("/classify_batch", [SCAN] * rows)
+        self._path, asked = ("/classify", SCAN) if rows == 1 else ("/classify_batch", [SCAN] * rows)
+        self._content = json.dumps(asked).encode()
         self.acknowledged: dict[str, list[str]] = {}
         self.unanswered: set[str] = set()
         self.refused = 0  # answers of 503, all with `Retry-After`
@@ -60,16 +62,21 @@ class Callers:
 
     def _answer(self, client: httpx.Client, name: str) -> bool:
         """Ask once; return whether the answer came."""
-        headers = {"x-request-id": name, **({"idempotency-key": name} if self._keys else {})}
+        headers = {"content-type": "application/json", "x-request-id": name}
+        if self._keys:
+            headers["idempotency-key"] = name
         try:
-            answer = client.post(f"{self._url}{self._path}", json=self._content, headers=headers)
+            answer = client.post(f"{self._url}{self._path}", content=self._content, headers=headers)
+        except httpx.ConnectError:
+            time.sleep(PAUSE_SECONDS)
+            return False  # nothing was asked
         except httpx.TransportError:
             answer = None
         if answer is None or answer.status_code != 200:
             self.unanswered.add(name)
             if answer is None:
-                time.sleep(PAUSE_SECONDS)
-            elif answer.status_code == 503 and "retry-after" in answer.headers:
+                return False
+            if answer.status_code == 503 and "retry-after" in answer.headers:
                 self.refused += 1
             else:
                 self.faults.append(f"{answer.status_code} {answer.text}")
