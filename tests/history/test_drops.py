@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-
 from callers import Callers, calling, recorded
+from test_kills import frozen
+
 from conftest import Serve, Server, until
 from history_databases import new_database
-from test_kills import frozen
 from tools.local_postgres import LocalPostgres
 
 ROWS = 1_024  # of a request: the queue is full at once
