@@ -20,7 +20,7 @@ from history_databases import new_database
 from tools.local_postgres import LocalPostgres
 
 ROWS = 1_024  # of a request: the queue is full at once
-STALLED_SECONDS = 1.0  # under load, once the queue is full
+STALLED_SECONDS = 0.5  # under load, once the queue is full
 MAX_BYTES = 64 << 20  # that the server may hold besides while its database is stalled
 
 
