@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from callers import Callers, calling, recorded
 from test_kills import frozen
 
 from conftest import Serve, Server, until
+from defects.serving.drain import LINGER_SECONDS
 from history_databases import new_database
 from tools.local_postgres import LocalPostgres
 
@@ -41,6 +43,12 @@ def metric(server: Server, name: str) -> int:
     """Return the value of a metric."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
     return int(float(found[1])) if found else 0
+
+
+def refuses(server: Server) -> bool:
+    """Tell whether a server has stopped to listen."""
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) != 0
 
 
 def dropped(server: Server) -> int:
@@ -85,6 +93,7 @@ def url(request: pytest.FixtureRequest, own_postgres: LocalPostgres, tmp_path: P
 def test_what_is_answered_is_recorded_or_counted(
     url: str, serve: Serve, model_dir: Path, own_postgres: LocalPostgres
 ) -> None:
+    """Also where the database stalls, and where what was answered last waits for it when the server is ended."""
     with serve(MODEL_DIR=model_dir, DEFECTS_DATABASE_URL=url) as server:
         calls, grown = overflow(server, url, own_postgres, STALLED_SECONDS)
         assert check_drops(calls, server, url) > 0
@@ -92,7 +101,10 @@ def test_what_is_answered_is_recorded_or_counted(
         before = {*recorded(url)}
         with calling(server.url, keys=False) as calls:
             calls.more(100)
-            server.process.terminate()
+            with stalled(url, own_postgres):  # so that something waits in the end
+                server.process.terminate()
+                until(lambda: refuses(server))
+                time.sleep(LINGER_SECONDS + 0.5)
             assert server.wait() == 0
             calls.end()
     assert {id_ for id_, _ in {*recorded(url)} - before} == {*calls.ids}
