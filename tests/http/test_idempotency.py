@@ -1,0 +1,165 @@
+"""Requests with an `Idempotency-Key`, by HTTP, on replicas of this process that share a database."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import numpy as np
+import pytest
+from served_here import NAME, listening, routes
+
+from defects.features import DefectClass, Feature
+from defects.history.database import Registration
+from defects.history.databases import database_of
+from defects.history.metrics import HistoryMetrics
+from defects.history.record import Layout
+from defects.history.writer import Writer
+from defects.schema import Schema
+from defects.serving.metrics import Metrics
+
+SCHEMA = Schema((Feature("a"), Feature("b")), (DefectClass("no"), DefectClass("yes")))
+SCAN = {"a": 1.5, "b": 2}
+V2 = f"/v2/models/{NAME}/infer"
+Replicas: TypeAlias = Callable[..., Awaitable[httpx.AsyncClient]]
+Test: TypeAlias = Callable[[Replicas], Awaitable[None]]
+
+
+def score(rows: Any) -> Any:
+    return np.tile([0.25, 0.75], (len(rows), 1))
+
+
+@asynccontextmanager
+async def replica(file: Path, version: str, *, acknowledges: bool) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a replica that records into a file."""
+    writer = Writer(
+        database_of(f"sqlite:///{file}"),
+        Registration(version, f"sha256:{version}", json.dumps(SCHEMA.to_json()), "local", Layout(SCHEMA)),
+        acknowledges=acknowledges,
+        share=1.0,
+        metrics=HistoryMetrics(Metrics("1", "none", "test", SCHEMA.class_names)),
+        end=pytest.fail,
+    )
+    writer.start()
+    await writer._link.opened.wait()
+    app = routes(SCHEMA, score, recorder=writer, version=version)
+    try:
+        async with listening(app) as (server, (_, port)):
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                yield client
+            while server.server_state.connections:
+                await asyncio.sleep(0.001)
+            await server.shutdown()
+    finally:
+        await writer.stop(10)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Test], None]:
+    """Runs a test with what starts replicas."""
+
+    def run(test: Test) -> None:
+        async def tested() -> None:
+            async with AsyncExitStack() as stack:
+
+                async def start(version: str = "1", *, acknowledges: bool = True) -> httpx.AsyncClient:
+                    file = tmp_path / "history.sqlite"
+                    return await stack.enter_async_context(replica(file, version, acknowledges=acknowledges))
+
+                await test(start)
+
+        asyncio.run(tested())
+
+    return run
+
+
+def told(answer: httpx.Response) -> tuple[Any, ...]:
+    """All that an answer says of a prediction."""
+    names = ("content-type", "x-prediction-id", "x-model-version", "x-revision", "inference-header-content-length")
+    return (answer.status_code, answer.content, *(answer.headers.get(name) for name in names))
+
+
+def test_another_replica_gives_the_first_answer_whole(run: Callable[[Test], None]) -> None:
+    """Also with the version of the model that made it: it may be another one's than that of whoever repeats it."""
+    tensor = {"name": "input", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    output = {"parameters": {"binary_data_output": True}}
+    head = json.dumps({"inputs": [tensor], **output}).encode()
+    binary = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/classify", {"json": SCAN}),
+        ("/classify_batch", {"json": [SCAN] * 200, "headers": {"accept-encoding": "gzip"}}),
+        (f"/v1/models/{NAME}:predict", {"json": {"instances": [[1.5, 2]]}}),
+        (V2, {"content": head + np.array([1.5, 2], "<f4").tobytes(), "headers": binary}),
+    ]
+
+    async def test(start: Replicas) -> None:
+        old, new = await start(), await start("2")
+        for key, (path, request) in enumerate(requests):
+            request["headers"] = request.get("headers", {}) | {"idempotency-key": f"key {key}"}
+            first = await old.post(path, **request)
+            assert first.status_code == 200, first.text
+            assert "idempotency-replayed" not in first.headers
+            assert first.headers["x-model-version"] == "1"
+            for client in (old, new):
+                again = await client.post(path, **request)
+                assert told(again) == told(first)
+                assert again.headers["idempotency-replayed"] == "true"
+                assert again.headers["x-request-id"] != first.headers["x-request-id"]
+                assert again.headers.get("content-encoding") == first.headers.get("content-encoding")
+
+    run(test)
+
+
+def test_another_request_with_the_same_key_is_refused(run: Callable[[Test], None]) -> None:
+    async def test(start: Replicas) -> None:
+        client = await start()
+        headers = {"idempotency-key": "k"}
+        first = await client.post("/classify", json=SCAN, headers=headers)
+        for path, body in (("/classify", SCAN | {"b": 3}), ("/classify_batch", SCAN), ("/classify", {"a": "text"})):
+            refused = await client.post(path, json=body, headers=headers)
+            assert (refused.status_code, list(refused.json())) == (409, ["error"])
+        packed = gzip.compress(httpx.Request("POST", "http://h", json=SCAN).content)
+        gzipped = headers | {"content-encoding": "gzip", "content-type": "application/json"}
+        assert told(await client.post("/classify", content=packed, headers=gzipped)) == told(first)
+
+    run(test)
+
+
+def test_at_the_same_moment_all_get_one_answer(run: Callable[[Test], None]) -> None:
+    async def test(start: Replicas) -> None:
+        clients = [await start(), await start()]
+        asked = (client.post("/classify", json=SCAN, headers={"idempotency-key": "k"}) for client in clients * 8)
+        answers = await asyncio.gather(*asked)
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.content for answer in answers}) == 1
+
+    run(test)
+
+
+def test_what_was_refused_may_be_tried_again_with_its_key(run: Callable[[Test], None]) -> None:
+    async def test(start: Replicas) -> None:
+        client = await start()
+        headers = {"idempotency-key": "k"}
+        assert (await client.post("/classify", json={"a": 1.5}, headers=headers)).status_code == 400
+        assert (await client.post("/classify", json=SCAN, headers=headers)).status_code == 200
+        for wrong in ("", "k" * 256, "caf\xe9"):
+            refused = await client.post("/classify", json=SCAN, headers={b"idempotency-key": wrong.encode("latin-1")})
+            assert (refused.status_code, "idempotency-key" in refused.json()["error"]) == (400, True)
+
+    run(test)
+
+
+def test_buffered_refuses_a_key(run: Callable[[Test], None]) -> None:
+    async def test(start: Replicas) -> None:
+        client = await start(acknowledges=False)
+        refused = await client.post("/classify", json=SCAN, headers={"idempotency-key": "k"})
+        assert refused.status_code == 400
+        assert "DEFECTS_HISTORY=acknowledged" in refused.json()["error"]
+
+    run(test)
