@@ -79,6 +79,11 @@ class State:
         if self._trouble_since is None:
             self._trouble_since = self._asked_since or time.monotonic()
 
+    def dropped(self) -> None:
+        """Note that a record was dropped; where the database can't be used, that was said."""
+        if self.usable:
+            self.fault("dropped", "there is no room for more records: they are dropped and counted")
+
     def fault(self, kind: str, message: str) -> None:
         """Log a fault; each kind once, until something is committed again."""
         if kind not in self._faults:

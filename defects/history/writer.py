@@ -88,7 +88,8 @@ class Writer:
             if self._is_left_out(answered):
                 return
             if not self._state.usable or self._queue.add(answered, seconds) is None:
-                self._drop(len(answered.ids), "there is no room for more: records are dropped and counted")
+                self._metrics.dropped.value += len(answered.ids)
+                self._state.dropped()
             elif not self._wake.is_set():
                 self._wake.set()
         except Exception:
@@ -266,11 +267,6 @@ class Writer:
                     self._refuse(waiter)
 
     # --- what can't be written ---
-
-    def _drop(self, rows: int, why: str) -> None:
-        self._metrics.dropped.value += rows
-        if self._state.usable:
-            self._state.fault("dropped", why)
 
     def _abandon(self, why: str) -> None:
         """Give up everything that waits."""

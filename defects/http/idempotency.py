@@ -6,6 +6,7 @@ are kept: whoever got another one may try again with the same key.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -15,6 +16,7 @@ import orjson
 
 from defects.http.messages import Headers, Refusal, Reply, Request
 from defects.http.predictions import Decode, Predictions
+from defects.serving.batching import Overloaded
 from defects.serving.recording import KeyedAnswer, Recorder
 
 KEY = b"idempotency-key"
@@ -45,7 +47,7 @@ class Idempotency:
     async def answer(self, route: str, decode: Decode, request: Request) -> Reply:
         """Answer an open prediction whose body was read; raises what `Predictions.made` raises, and `Refusal`."""
         key, digest = request.headers[KEY].decode(), _digest(route, request)
-        first = await self._recorder.first_answer(key)
+        first = await self._first_answer(key, request)
         if first is not None:
             return _replayed(first, digest)
         reply = await self._predictions.made(decode, request)
@@ -58,6 +60,15 @@ class Idempotency:
         other = await self._recorder.commit_once(answered, seconds, max(0.0, request.timeout - seconds), keyed)
         request.held = time.perf_counter() - began
         return reply if other is None else _replayed(other, digest)
+
+    async def _first_answer(self, key: str, request: Request) -> KeyedAnswer | None:
+        """Look a key up within the request's deadline; raises `Overloaded` where that is not possible."""
+        left = request.timeout - (time.perf_counter() - request.started)
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return await self._recorder.first_answer(key)
+        except TimeoutError:
+            raise Overloaded("history", 1) from None
 
 
 def _digest(route: str, request: Request) -> bytes:

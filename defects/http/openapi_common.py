@@ -30,6 +30,7 @@ ERRORS = {
 # Answers to what is none of the document's operations. They stand among the components, and nothing refers to them.
 UNDESCRIBED = {
     "404": "No such path, model or version",
+    "409": "The `Idempotency-Key` was used for another request",
     "405": "Another method is expected; `Allow` names those that work",
 }
 
@@ -87,6 +88,9 @@ ON_SOME_ANSWERS = {
     "allow": _header("The methods that work.", {"type": "string", "pattern": "^(GET, HEAD|POST)$"}, required=True),
     "content-encoding": _header("The body is packed.", {"type": "string", "enum": ["gzip"]}),
     "vary": _header("Whether the body is packed depends on it.", {"type": "string", "enum": ["accept-encoding"]}),
+    "idempotency-replayed": _header(
+        "The answer is the first one to the request's `Idempotency-Key`, again.", {"type": "string", "enum": ["true"]}
+    ),
     "x-prediction-id": _header(
         "The prediction's id, where the answer has one prediction.", {"type": "string", "pattern": PATTERN}
     ),
@@ -114,6 +118,18 @@ PARAMETERS = {
         "Names the request, in the answer and in the log. An id that is not usable is replaced by a new one: usable "
         "are 1 to 128 of `A-Z a-z 0-9 . _ : / + = @ -`.",
         _TEXT,
+    ),
+    "x-source": _parameter(
+        "x-source",
+        "Which tunnel or site the request is from, for the history: up to 64 of `A-Z a-z 0-9 . _ : / + = @ -`. Another "
+        "one is ignored.",
+        _TEXT,
+    ),
+    "idempotency-key": _parameter(
+        "idempotency-key",
+        "Predictions with the same key, route and body get the first answer for 24 hours, where answers are recorded "
+        "before they leave (`DEFECTS_HISTORY=acknowledged`). Where they are recorded later, it is refused.",
+        {"type": "string", "pattern": "^[ -~]{1,255}$"},
     ),
     "traceparent": _parameter("traceparent", "Its trace id goes into the log (W3C Trace Context).", _TEXT),
     "accept-encoding": _parameter(

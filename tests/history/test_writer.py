@@ -285,6 +285,28 @@ def test_what_waits_is_written_in_the_end_and_what_can_not_be_is_counted(run: Ru
     run(cut)
 
 
+def test_a_key_gets_one_answer_and_is_recorded_once_by_whichever_replica(run: Run, database_url: str) -> None:
+    """Also where several get it at the same moment, and where the result of the first commit is unknown."""
+
+    async def check(database: Database) -> None:
+        others = database_of(database_url)
+        async with writing(database, acknowledges=True) as one, writing(others, acknowledges=True) as other:
+            await eventually(lambda: one.writer.problem is None and other.writer.problem is None)
+            one.database.writes = ["unknown"]
+            tries = [(one, b"a"), (other, b"b"), (one, b"c"), (other, b"d")]
+            told = await asyncio.gather(*(bench.commit_once("key", name, answered(2)) for bench, name in tries))
+            won = [name for (_, name), first in zip(tries, told, strict=True) if first is None]
+            assert len(won) == 1
+            assert {first.answer for first in told if first is not None} == {*won}
+            assert await one.rows() == (2, 2)
+            assert one.counted("stored") + other.counted("stored") == 2
+            kept = await other.writer.first_answer("key")
+            assert (kept and kept.answer) == won[0]
+            assert await other.writer.first_answer("another key") is None
+
+    run(check)
+
+
 def test_a_share_is_chosen_by_request_id(run: Run) -> None:
     ids = [b"request-%d" % number for number in range(400)]
     found: list[set[str]] = []

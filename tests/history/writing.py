@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Faulty:
 
     `lost`: nothing was written. `unknown`: it was, and nobody is told. `rejected`, `unusable`. `held` until `go`, and
     `held, lost` until it is lost then.
-    While it `refuses`, it can't be opened.
+    While it `refuses`, it can't be opened, nor asked.
     """
 
     def __init__(self, database: Database):
@@ -83,8 +83,12 @@ class Faulty:
             raise Unreachable("nobody knows")
         return lost
 
-    def transaction(self, *, reading: bool = False) -> AbstractAsyncContextManager[Transaction]:
-        return self._database.transaction(reading=reading)
+    @asynccontextmanager
+    async def transaction(self, *, reading: bool = False) -> AsyncIterator[Transaction]:
+        if self.refuses is not None:
+            raise self.refuses
+        async with self._database.transaction(reading=reading) as transaction:
+            yield transaction
 
     async def make_partitions(self, days: int) -> None:
         await self._database.make_partitions(days)
