@@ -58,10 +58,11 @@ class Link:
                 return await self.database.write(batch, again=again)
 
     async def ask(self) -> None:
-        """Ask the database whether it is there; raises as all of its methods do."""
-        with self._state.asking():
-            async with _in_time(), self.database.transaction(reading=True) as transaction:
-                await transaction.fetch("SELECT 1")
+        """Commit nothing, to see whether the database takes records; raises as all of its methods do.
+
+        It goes the way of records: those who ask slow questions may hold all connections for transactions.
+        """
+        await self.write(Batch(self._registration.layout.read(b""), [""]), again=False)
 
 
 @asynccontextmanager

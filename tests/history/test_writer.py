@@ -15,6 +15,8 @@ from conftest import WAIT_SECONDS
 from defects.history import link, pending, state, writer
 from defects.history.database import Database, Unreachable, Unusable
 from defects.history.databases import database_of
+from defects.history.postgres_transactions import MOST
+from defects.history.sqlite import READERS
 from defects.serving.batching import Overloaded
 from writing import REGISTRATION, Bench, answered, eventually, results, writing
 
@@ -260,6 +262,37 @@ def test_a_database_that_goes_while_nothing_is_written_is_noticed(run: Run, monk
             bench.database.refuses = None
             await eventually(lambda: bench.writer.problem is None)
             assert await asyncio.gather(*bench.commit(answered())) == [None]
+
+    run(check)
+
+
+def test_slow_questions_do_not_make_a_replica_unready(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PING_SECONDS", 0.01)
+
+    async def ask_slowly(database: Database, begun: list[object]) -> None:
+        async with database.transaction(reading=True) as transaction:
+            await transaction.fetch("SELECT 1")
+            begun.append(transaction)
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def check(database: Database) -> None:
+        begun: list[object] = []
+        async with writing(database, acknowledges=True) as bench, asyncio.TaskGroup() as group:
+            await eventually(lambda: bench.writer.problem is None)
+            slow = [group.create_task(ask_slowly(database, begun)) for _ in range(READERS)]
+            await eventually(lambda: len(begun) >= MOST)
+            monkeypatch.setattr(state, "PATIENCE_SECONDS", 5.0)
+            asked, ask = [0], bench.writer._link.ask
+
+            async def counted() -> None:
+                await ask()
+                asked[0] += 1
+
+            monkeypatch.setattr(bench.writer._link, "ask", counted)
+            await eventually(lambda: asked[0] == 3 or bench.writer.problem)
+            assert bench.writer.problem is None
+            for task in slow:
+                task.cancel()
 
     run(check)
 
