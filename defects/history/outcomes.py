@@ -86,9 +86,13 @@ async def join_all_early(database: Database) -> None:
     """Join all early outcomes that have a record now, and delete those that have waited for a day."""
     now = datetime.now(UTC)
     await _join_since(database, now - KEPT)
-    async with database.transaction() as transaction:
-        if deleted := await early_outcomes.delete_before(transaction, now - KEPT):
-            logger.info("outcomes of %d predictions that nobody recorded are deleted", deleted)
+    total, deleted = 0, early_outcomes.AT_ONCE
+    while deleted == early_outcomes.AT_ONCE:  # in parts, so that records are written in between
+        async with database.transaction() as transaction:
+            deleted = await early_outcomes.delete_before(transaction, now - KEPT)
+        total += deleted
+    if total:
+        logger.info("outcomes of %d predictions that nobody recorded are deleted", total)
 
 
 async def _join_since(database: Database, since: datetime) -> None:
