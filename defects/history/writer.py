@@ -29,7 +29,7 @@ from defects.history.state import State
 from defects.serving.batching import Overloaded
 from defects.serving.recording import Answered, Done, KeyedAnswer, set_unless_done
 
-COMMIT_SECONDS = 0.05  # between commits of `buffered`
+COMMIT_SECONDS = 0.1  # between commits of `buffered`
 PING_SECONDS = 1.0  # between looks at a database that nothing was written to, of `acknowledged`
 LOOK_SECONDS = 0.02  # between looks at the deadlines of those who wait
 ANSWERS_AT_ONCE = 16  # before other work has its turn
