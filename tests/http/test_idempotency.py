@@ -5,59 +5,22 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
 import numpy as np
 import pytest
-from served_here import NAME, listening, routes
+from recording_here import SCAN, replica
+from served_here import NAME
 
-from defects.features import DefectClass, Feature
-from defects.history.database import Registration
 from defects.history.databases import database_of
-from defects.history.metrics import HistoryMetrics
-from defects.history.record import Layout
-from defects.history.writer import Writer
-from defects.schema import Schema
-from defects.serving.metrics import Metrics
 
-SCHEMA = Schema((Feature("a"), Feature("b")), (DefectClass("no"), DefectClass("yes")))
-SCAN = {"a": 1.5, "b": 2}
 V2 = f"/v2/models/{NAME}/infer"
 Replicas: TypeAlias = Callable[..., Awaitable[httpx.AsyncClient]]
 Test: TypeAlias = Callable[[Replicas], Awaitable[None]]
-
-
-def score(rows: Any) -> Any:
-    return np.tile([0.25, 0.75], (len(rows), 1))
-
-
-@asynccontextmanager
-async def replica(file: Path, version: str, *, acknowledges: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a replica that records into a file."""
-    writer = Writer(
-        database_of(f"sqlite:///{file}"),
-        Registration(version, f"sha256:{version}", json.dumps(SCHEMA.to_json()), "local", Layout(SCHEMA)),
-        acknowledges=acknowledges,
-        share=1.0,
-        metrics=HistoryMetrics(Metrics("1", "none", "test", SCHEMA.class_names)),
-        end=pytest.fail,
-    )
-    writer.start()
-    await writer._link.opened.wait()
-    app = routes(SCHEMA, score, recorder=writer, version=version)
-    try:
-        async with listening(app) as (server, (_, port)):
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-                yield client
-            while server.server_state.connections:
-                await asyncio.sleep(0.001)
-            await server.shutdown()
-    finally:
-        await writer.stop(10)
 
 
 @pytest.fixture
@@ -70,7 +33,8 @@ def run(tmp_path: Path) -> Callable[[Test], None]:
 
                 async def start(version: str = "1", *, acknowledges: bool = True) -> httpx.AsyncClient:
                     file = tmp_path / "history.sqlite"
-                    return await stack.enter_async_context(replica(file, version, acknowledges=acknowledges))
+                    database = database_of(f"sqlite:///{file}")
+                    return await stack.enter_async_context(replica(database, version, acknowledges=acknowledges))
 
                 await test(start)
 
