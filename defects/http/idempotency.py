@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import orjson
 
@@ -47,7 +48,8 @@ class Idempotency:
     async def answer(self, route: str, decode: Decode, request: Request) -> Reply:
         """Answer an open prediction whose body was read; raises what `Predictions.made` raises, and `Refusal`."""
         key, digest = request.headers[KEY].decode(), _digest(route, request)
-        first = await self._first_answer(key, request)
+        async with _in_time(request):
+            first = await self._recorder.first_answer(key)
         if first is not None:
             return _replayed(first, digest)
         reply = await self._predictions.made(decode, request)
@@ -57,18 +59,25 @@ class Idempotency:
         began = time.perf_counter()
         seconds = began - request.started
         keyed = KeyedAnswer(key, digest, _packed(reply, self._identity))
-        other = await self._recorder.commit_once(answered, seconds, max(0.0, request.timeout - seconds), keyed)
+        async with _in_time(request):
+            other = await self._recorder.commit_once(answered, seconds, _left(request), keyed)
         request.held = time.perf_counter() - began
         return reply if other is None else _replayed(other, digest)
 
-    async def _first_answer(self, key: str, request: Request) -> KeyedAnswer | None:
-        """Look a key up within the request's deadline; raises `Overloaded` where that is not possible."""
-        left = request.timeout - (time.perf_counter() - request.started)
-        try:
-            async with asyncio.timeout(max(0.0, left)):
-                return await self._recorder.first_answer(key)
-        except TimeoutError:
-            raise Overloaded("history", 1) from None
+
+@asynccontextmanager
+async def _in_time(request: Request) -> AsyncIterator[None]:
+    """Raise `Overloaded` where the database does not answer within the request's deadline."""
+    try:
+        async with asyncio.timeout(_left(request)):
+            yield
+    except TimeoutError:
+        raise Overloaded("history", 1) from None
+
+
+def _left(request: Request) -> float:
+    """Return the seconds until a request's deadline."""
+    return max(0.0, request.timeout - (time.perf_counter() - request.started))
 
 
 def _digest(route: str, request: Request) -> bytes:

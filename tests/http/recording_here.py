@@ -50,8 +50,9 @@ async def replica(
         async with listening(app) as (server, (_, port)):
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 yield client
-            while server.server_state.connections:
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(WAIT_SECONDS):
+                while server.server_state.connections:
+                    await asyncio.sleep(0.001)
             await server.shutdown()
     finally:
         await writer.stop(WAIT_SECONDS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,10 @@ import pytest
 from recording_here import SCAN, replica
 from served_here import NAME
 
+from conftest import WAIT_SECONDS
 from defects.history.databases import database_of
+from defects.history.record import Batch
+from defects.history.sqlite import SQLiteDatabase, SQLiteTransaction
 
 V2 = f"/v2/models/{NAME}/infer"
 Replicas: TypeAlias = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -117,6 +120,34 @@ def test_what_was_refused_may_be_tried_again_with_its_key(run: Callable[[Test], 
             assert (refused.status_code, "idempotency-key" in refused.json()["error"]) == (400, True)
 
     run(test)
+
+
+class Taken(SQLiteDatabase):
+    """A database where another replica takes each key in the last moment, and which does not answer any more then."""
+
+    taken = False
+
+    async def write(self, batch: Batch, *, again: bool) -> Sequence[int]:
+        self.taken = bool(batch.keys)
+        return [0] if self.taken else await super().write(batch, again=again)
+
+    @asynccontextmanager
+    async def transaction(self, *, reading: bool = False) -> AsyncIterator[SQLiteTransaction]:
+        if self.taken:
+            await asyncio.Event().wait()
+        async with super().transaction(reading=reading) as begun:
+            yield begun
+
+
+def test_nobody_waits_beyond_the_deadline_for_the_answer_of_another_replica(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asyncio.timeout(WAIT_SECONDS), replica(Taken(f"sqlite:///{tmp_path}/history.sqlite")) as client:
+            headers = {"idempotency-key": "k", "x-request-timeout-ms": "500"}
+            refused = await client.post("/classify", json=SCAN, headers=headers, timeout=WAIT_SECONDS)
+            assert refused.status_code == 503
+            assert "retry-after" in refused.headers
+
+    asyncio.run(test())
 
 
 def test_buffered_refuses_a_key(run: Callable[[Test], None]) -> None:
