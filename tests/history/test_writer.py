@@ -209,6 +209,41 @@ def test_others_are_not_lost_with_a_request_that_is_rejected(run: Run, acknowled
     run(check)
 
 
+@pytest.mark.parametrize("acknowledges", [False, True])
+def test_a_database_that_can_be_opened_but_not_written_to_is_logged_once_and_left_in_peace(
+    acknowledges: bool, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one with a full disk."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def counted(seconds: float) -> None:
+        if seconds > 1e5:
+            pauses.append(seconds)
+        await sleep(0 if seconds > 1e5 else seconds)
+
+    monkeypatch.setattr(link.asyncio, "sleep", counted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(link, "BACKOFF_SECONDS", (1e6, 1e7, 1e8))
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=acknowledges) as bench:
+            bench.database.writes = ["lost"] * 20
+            if acknowledges:
+                await asyncio.gather(*bench.commit(answered()))
+            else:
+                bench.writer.record(answered(), 0.001)
+                await eventually(lambda: bench.counted("stored") == 1)
+            assert await bench.rows() == (1, 1)
+
+    with caplog.at_level(logging.INFO, "defects"):
+        run(check)
+    assert len(pauses) >= 18
+    assert min(pauses[2:]) >= 0.5e8
+    away, again = (text for text in caplog.messages if "again" in text)
+    assert away.endswith("can't be used now, trying again: lost")
+    assert "again, after" in again
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_buffered_serves_where_this_version_cannot_use_the_database(
     when: str, run: Run, caplog: pytest.LogCaptureFixture
