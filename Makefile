@@ -31,7 +31,7 @@ test: setup .venv-clients/.installed  ## Run every test; ARGS="-k batch" for som
 	@$(BIN)/python -u -m pytest -n auto --dist loadgroup $(ARGS)
 
 test-long: setup  ## Compare served answers with scikit-learn's for thousands of random models, and ask through a proxy in Go, in half an hour
-	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/history/long_history_page.py tests/history/long_sqlite_kills.py tests/training/test_right_answers.py tests/training/test_brought.py $(ARGS)
+	@$(BIN)/python -u -m pytest --hypothesis-profile=thousands -s tests/limits/long_go_proxy.py tests/history/long_history_page.py tests/history/long_kills.py tests/history/long_sqlite_kills.py tests/training/test_right_answers.py tests/training/test_brought.py $(ARGS)
 
 survey: setup $(DATASETS)  ## Train, serve and compare with scikit-learn on public data sets; ARGS="-k penguins" for one
 	@$(BIN)/python -u -m pytest -q -s tests/datasets/long_public_datasets.py $(ARGS)

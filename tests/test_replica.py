@@ -33,17 +33,21 @@ def test_importing_builds_nothing(tmp_path: Path) -> None:
 
 
 def test_two_replicas_live_side_by_side(model_dir: Path, tmp_path: Path) -> None:
+    # Each line is written at once: log lines go to the same stream, from a thread, and `print` writes words.
     code = PARTS + (
+        "import sys\n"
+        "def say(*words):\n"
+        "    sys.stdout.write(' '.join(map(str, words)) + '\\n')\n"
         "one = Replica.build(settings('one'))\n"
         "two = Replica.build(settings('two'), artifact=artifact, scorer=lambda rows: healthy(rows))\n"
         "async def verify():\n"
         "    await one.verify()\n"
-        "    print(one.health.ready, two.health.ready)\n"
+        "    say(one.health.ready, two.health.ready)\n"
         "    await two.verify()\n"
-        "    print(one.health.ready, two.health.ready)\n"
+        "    say(one.health.ready, two.health.ready)\n"
         "asyncio.run(verify())\n"
         "for replica in (one, two):\n"
-        "    print(*sorted(path for path in replica.routes.table if path.endswith(':predict')))\n"
+        "    say(*sorted(path for path in replica.routes.table if path.endswith(':predict')))\n"
     )
     done = run(tmp_path, "python", "-c", code % str(model_dir))
     assert done.returncode == 0, done.stderr

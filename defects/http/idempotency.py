@@ -23,7 +23,7 @@ from defects.serving.recording import KeyedAnswer, Recorder
 KEY = b"idempotency-key"
 REPLAYED = (b"idempotency-replayed", b"true")  # as of those who have such keys, Stripe's APIs do
 SANE_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
-MEANINGS = (b"content-type", b"inference-header-content-length")  # headers that change what a body means
+LENGTH = b"inference-header-content-length"  # the only header that changes what a body means
 
 
 class Idempotency:
@@ -82,7 +82,7 @@ def _left(request: Request) -> float:
 
 def _digest(route: str, request: Request) -> bytes:
     """Return the digest of all that says what was asked."""
-    parts = [route.encode(), *(request.headers.get(name, b"") for name in MEANINGS), request.body]
+    parts = [route.encode(), request.headers.get(LENGTH, b""), request.body]
     return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
 
 

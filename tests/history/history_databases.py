@@ -16,6 +16,7 @@ from defects.history.databases import database_of
 from tools.local_postgres import LocalPostgres
 
 numbers = count(1)
+TEMPLATE = "migrated"
 
 
 def ask(url: str, sql: str, *values: Any) -> list[asyncpg.Record]:
@@ -43,27 +44,31 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres
 @pytest.fixture
 def empty_postgres_url(postgres: LocalPostgres) -> str:
     """The URL of a new database without tables."""
-    return _new_database(postgres, "template0")
+    return new_database(postgres, "template0")
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: LocalPostgres) -> str:
     """A migrated database, of which others are copies."""
-    ask(postgres.url("postgres"), "CREATE DATABASE migrated")
-    database = database_of(postgres.url("migrated"))
-
-    async def migrate() -> None:
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
-    return "migrated"
+    return _make_template(postgres)
 
 
 @pytest.fixture
 def postgres_url(postgres: LocalPostgres, postgres_template: str) -> str:
     """The URL of a new database that is migrated."""
-    return _new_database(postgres, postgres_template)
+    return new_database(postgres, postgres_template)
+
+
+@pytest.fixture(scope="session")
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
+    """Another server, which may be ended in any way. It has a migrated database, and one to copy."""
+    server = LocalPostgres(tmp_path_factory.mktemp("own"), "-cfsync=off")
+    server.start()
+    _migrate(server.url())
+    _make_template(server)
+    yield server
+    server.start()  # to be ended from a known state
+    server.stop()
 
 
 @pytest.fixture
@@ -91,7 +96,24 @@ def database(database_url: str, runner: asyncio.Runner) -> Iterator[Database]:
     runner.run(database.close())
 
 
-def _new_database(server: LocalPostgres, template: str) -> str:
+def new_database(server: LocalPostgres, template: str = TEMPLATE) -> str:
+    """Make a database, migrated where nothing else is said; return its URL."""
     name = f"test_{next(numbers)}"
     ask(server.url("postgres"), f"CREATE DATABASE {name} TEMPLATE {template}")
     return server.url(name)
+
+
+def _make_template(server: LocalPostgres) -> str:
+    ask(server.url("postgres"), f"CREATE DATABASE {TEMPLATE}")
+    _migrate(server.url(TEMPLATE))
+    return TEMPLATE
+
+
+def _migrate(url: str) -> None:
+    database = database_of(url)
+
+    async def migrate() -> None:
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(migrate())

@@ -1,83 +1,124 @@
-"""A server that is killed under load: what was acknowledged is in the table, once."""
+"""Servers and databases are killed, or stand still, under load: what was acknowledged is in the table, once."""
 
 from __future__ import annotations
 
-import signal
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing
-from itertools import count
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+from callers import Callers, calling, compare, kill
 
-from conftest import Serve, Server, free_port, until
-from defects import simulator
+from conftest import Serve, Server, free_port
+from defects.settings import MAX_TIMEOUT_MS
+from history_databases import new_database
+from tools.local_postgres import LocalPostgres
 
-SCAN = simulator.SCHEMA.example
-CALLERS = 4
-KILLS = 2
-
-
-class Callers:
-    """Callers who ask with a key until they are answered; `acknowledged` has the ids of all answers."""
-
-    def __init__(self, url: str):
-        self._url, self._over = url, threading.Event()
-        self.acknowledged: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(CALLERS)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self, number: int) -> None:
-        with httpx.Client() as client:
-            for request in count():
-                if self._over.is_set():
-                    return
-                self.acknowledged.append(until(lambda: self._answer(client, f"{number}-{request}")))  # noqa: B023
-
-    def _answer(self, client: httpx.Client, key: str) -> str:
-        answer = client.post(f"{self._url}/classify", json=SCAN, headers={"idempotency-key": key})
-        return answer.json()["prediction_id"] if answer.status_code == 200 else ""
-
-    def end(self) -> None:
-        """Let everyone get the answer to what was asked last."""
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+CALLERS, KILLS = 4, 2
+ANSWERS = 20  # between kills
+MOMENT_SECONDS = 0.03  # after so many, at most: in any phase of a commit
 
 
-def ids(file: Path) -> list[str]:
-    """The ids in the table."""
-    with closing(sqlite3.connect(file)) as database:
-        return [row[0].hex() for row in database.execute("SELECT id FROM predictions")]
+def report(callers: Callers, times: int, seconds: list[float]) -> str:
+    """Say what happened."""
+    ordered = sorted(seconds)
+    return (
+        f"{times} times: {callers.answers} requests were answered, {callers.replayed} of them a second time, "
+        f"{callers.refused} answers of 503, {len(callers.unanswered)} requests without an answer; "
+        f"answered again after {ordered[len(ordered) // 2]:.2f} s (median), {ordered[-1]:.2f} s at most"
+    )
 
 
-def killed(server: Server, callers: Callers) -> None:
-    """Kill a server once some more were answered."""
-    before = len(callers.acknowledged)
-    until(lambda: len(callers.acknowledged) > before + 20)
-    server.process.send_signal(signal.SIGKILL)
-    server.wait()
+def kill_servers(
+    serve: Serve,
+    model_dir: Path,
+    url: str,
+    *,
+    keys: bool,
+    times: int = KILLS,
+    callers: int = CALLERS,
+    answers: int = ANSWERS,
+) -> str:
+    """Kill a server under load, so many times; return what happened."""
+    port, seconds, chance = free_port(), list[float](), random.Random(1)
+    settings = {"MODEL_DIR": model_dir, "PORT": port, "DEFECTS_DATABASE_URL": url, "DEFECTS_HISTORY": "acknowledged"}
+    with calling(f"http://127.0.0.1:{port}", keys=keys, callers=callers) as calls:
+        began = time.monotonic()
+        for number, server in enumerate(_servers(serve, times + 1, settings)):
+            calls.more(1)
+            seconds.append(time.monotonic() - began)
+            _wait(calls, answers, chance)
+            began = time.monotonic()
+            if number < times:
+                kill(server)
+            else:
+                calls.end()  # while there is somebody to answer
+    compare(calls, url, in_flight=0 if keys else callers * times)
+    return report(calls, times, seconds[1:])
 
 
-def servers(serve: Serve, kills: int, **settings: object) -> Iterator[Server]:
-    """One server after the other on one port: each is killed, but for the last."""
-    for _ in range(kills + 1):
+def _servers(serve: Serve, number: int, settings: dict[str, object]) -> Iterator[Server]:
+    """One server after the other on one port."""
+    for _ in range(number):
         with serve(**settings) as server:
             yield server
 
 
-def test_what_was_acknowledged_is_in_the_table_once_after_kills(serve: Serve, model_dir: Path, tmp_path: Path) -> None:
-    file, port = tmp_path / "history.db", free_port()
-    callers = Callers(f"http://127.0.0.1:{port}")
-    settings = {"DEFECTS_DATABASE_URL": f"sqlite:///{file}", "DEFECTS_HISTORY": "acknowledged"}
-    for number, server in enumerate(servers(serve, KILLS, MODEL_DIR=model_dir, PORT=port, **settings)):
-        if number < KILLS:
-            killed(server, callers)
-        else:
-            callers.end()
-    found = ids(file)
-    assert len(found) == len({*found})
-    assert {*found} == {*callers.acknowledged}
+def stop_database(
+    serve: Serve,
+    model_dir: Path,
+    postgres: LocalPostgres,
+    stop: Callable[[int], None],
+    *,
+    keys: bool,
+    times: int = KILLS,
+    callers: int = CALLERS,
+    answers: int = ANSWERS,
+    timeout_ms: int = MAX_TIMEOUT_MS,
+) -> str:
+    """Stop a database under load and let it go on, so many times; return what happened."""
+    url, seconds, chance = new_database(postgres), list[float](), random.Random(1)
+    settings = {
+        "MODEL_DIR": model_dir,
+        "DEFECTS_DATABASE_URL": url,
+        "DEFECTS_HISTORY": "acknowledged",
+        "DEFECTS_REQUEST_TIMEOUT_MS": timeout_ms,
+    }
+    with serve(**settings) as server, calling(server.url, keys=keys, callers=callers) as calls:
+        for number in range(times):
+            _wait(calls, answers, chance)
+            stop(number)
+            seconds.append(calls.answered_again())
+        calls.more(answers)
+        calls.end()
+    compare(calls, url, in_flight=0 if keys else callers * times)
+    return report(calls, times, seconds)
+
+
+def _wait(calls: Callers, answers: int, chance: random.Random) -> None:
+    """Wait for so many answers, and for a moment."""
+    calls.more(answers)
+    time.sleep(chance.random() * MOMENT_SECONDS)
+
+
+@contextmanager
+def frozen(postgres: LocalPostgres) -> Iterator[None]:
+    """Stop all processes of a database meanwhile."""
+    postgres.freeze()
+    try:
+        yield
+    finally:
+        postgres.thaw()
+
+
+def test_a_server_is_killed(serve: Serve, model_dir: Path, tmp_path: Path) -> None:
+    kill_servers(serve, model_dir, f"sqlite:///{tmp_path}/history.db", keys=True)
+
+
+def test_a_database_is_killed(serve: Serve, model_dir: Path, own_postgres: LocalPostgres) -> None:
+    def stop(_: int) -> None:
+        own_postgres.kill()
+        own_postgres.start()
+
+    stop_database(serve, model_dir, own_postgres, stop, keys=False)

@@ -83,29 +83,12 @@ class Proxy:
                 return
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
-    """A server that may be ended in any way."""
-    server = LocalPostgres(tmp_path_factory.mktemp("own"), "-cfsync=off")
-    server.start()
-
-    async def migrate() -> None:
-        database = PostgresDatabase(server.url())
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
-    yield server
-    server.start()  # to be ended from a known state
-    server.stop()
-
-
 @pytest.fixture
-def server(own: LocalPostgres) -> LocalPostgres:
+def server(own_postgres: LocalPostgres) -> LocalPostgres:
     """The same server, which runs, without records."""
-    own.start()
-    until(lambda: empty(own))
-    return own
+    own_postgres.start()
+    until(lambda: empty(own_postgres))
+    return own_postgres
 
 
 def empty(server: LocalPostgres) -> bool:

@@ -571,7 +571,8 @@ def test_wrong_golden_answers_mean_not_ready(model_dir: Path, tmp_path: Path) ->
         "import asyncio\n"
         "replica = turning(lambda probabilities: probabilities[:, ::-1])\n"
         "asyncio.run(replica.verify())\n"
-        "print(replica.health.ready, replica.health.reason, replica.health.problem)\n"
+        "health = replica.health\n"
+        "print(f'{health.ready} {health.reason} {health.problem}')\n"  # at once: log lines come in between
     )
     done = run(tmp_path, "python", "-c", code, MODEL_DIR=model_dir)
     assert done.returncode == 0, done.stderr
