@@ -337,7 +337,7 @@ def test_values_have_the_same_types_in_each_database(database: Database, runner:
         "received_at": instant,
         "replaces": True,
     }
-    kinds = (UUID, type(None), int, str, str, datetime, datetime, bool)
+    kinds: list[type] = [UUID, type(None), int, str, str, datetime, datetime, bool]
     assert all(isinstance(value, kind) for value, kind in zip(row.values(), kinds, strict=True))
     assert row["occurred_at"].utcoffset() == timedelta()
     assert row[0] == id_  # type: ignore[index]  # values have numbers, too
