@@ -62,18 +62,18 @@ class Link:
 
     async def write(self, batch: Batch, *, again: bool) -> Sequence[int]:
         """Commit a batch; raises as `Database.write` does, `Unreachable` where it takes too long too."""
-        with self._state.asking(writes=True):
+        with self._state.asking(writes=bool(len(batch.records) or batch.keys)):
             async with _in_time():
                 lost = await self.database.write(batch, again=again)
         self._tries = 0
         return lost
 
     async def ask(self) -> None:
-        """Ask the database whether it is there; raises as all of its methods do."""
-        with self._state.asking():
-            async with _in_time(), self.database.transaction(reading=True) as transaction:
-                await transaction.fetch("SELECT 1")
-        self._tries = 0
+        """Commit nothing, to see whether the database takes records; raises as all of its methods do.
+
+        It goes the way of records: those who ask slow questions may hold all connections for transactions.
+        """
+        await self.write(Batch(self._registration.layout.read(b""), [""]), again=False)
 
 
 @asynccontextmanager

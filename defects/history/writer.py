@@ -29,7 +29,7 @@ from defects.history.state import State
 from defects.serving.batching import Overloaded
 from defects.serving.recording import Answered, Done, KeyedAnswer, set_unless_done
 
-COMMIT_SECONDS = 0.05  # between commits of `buffered`
+COMMIT_SECONDS = 0.1  # between commits of `buffered`
 PING_SECONDS = 1.0  # between looks at a database that nothing was written to, of `acknowledged`
 LOOK_SECONDS = 0.02  # between looks at the deadlines of those who wait
 ANSWERS_AT_ONCE = 16  # before other work has its turn
@@ -239,6 +239,8 @@ class Writer:
         try:
             lost = await self._link.write(batch, again=again)
         except Rejected as problem:
+            if self._queue.split(pending, tried=again):
+                return
             rows = self._queue.rows_of(pending)
             self._state.fault("rejected", f"{rows} rows were rejected: {problem}")
             self._give_up(pending)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from asyncio import Runner
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
-from defects.history.database import Database, Registration, Rejected, Row, Unreachable
+from defects.history import idempotency
+from defects.history.database import Database, Registration, Rejected, Row, Transaction, Unreachable
 from defects.history.databases import database_of
 from defects.history.record import Layout
 from defects.serving.recording import Answered
@@ -179,6 +180,34 @@ def test_a_key_that_has_expired_can_be_used_anew(registered: Database, runner: R
     assert list(runner.run(registered.write(batch_of(request, keys=["k"]), again=False))) == []
     (kept,) = runner.run(fetch(registered, "SELECT answer FROM idempotency"))
     assert kept["answer"] == request.ids[0].encode()
+
+
+def test_expired_keys_are_deleted_a_few_at_a_time(
+    registered: Database, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deletes many at once holds up those who record."""
+    monkeypatch.setattr(idempotency, "SLICE", 2)
+    for number in range(5):
+        runner.run(execute(registered, KEY, f"old {number}", b"digest", b"old", NOW - timedelta(seconds=1)))
+    runner.run(execute(registered, KEY, "new", b"digest", b"new", NOW + timedelta(hours=1)))
+    left: list[int] = []
+    begin = registered.transaction
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction]:
+        async with begin() as begun:
+            yield begun
+        left.append(len(await fetch(registered, "SELECT key FROM idempotency")))
+
+    async def delete() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                registered, "transaction", lambda reading=False: begin(reading=True) if reading else transaction()
+            )
+            await idempotency.delete_expired(registered)
+
+    runner.run(delete())
+    assert left == [4, 2, 1]
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------

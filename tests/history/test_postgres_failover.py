@@ -283,6 +283,36 @@ async def written(database: PostgresDatabase, batch: Batch) -> None:
             return
 
 
+def test_who_is_cancelled_while_a_server_stands_still_does_not_wait_for_it(
+    server: LocalPostgres, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_transactions, "ANSWER_SECONDS", 10 * WAIT_SECONDS)
+    monkeypatch.setattr(postgres_transactions, "ROLLBACK_SECONDS", 0.1)
+
+    async def run() -> None:
+        database = await opened(PostgresDatabase(server.url()))
+        stood = asyncio.Event()
+
+        async def wait() -> None:
+            async with database.transaction() as begun:
+                server.freeze()
+                stood.set()
+                await begun.fetch("SELECT 1")
+
+        waiting = asyncio.ensure_future(wait())
+        await stood.wait()
+        waiting.cancel()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        await database.close()
+
+    try:
+        runner.run(run())
+    finally:
+        server.thaw()
+
+
 def test_a_server_that_stands_still_is_given_up_and_closed_at_once(
     server: LocalPostgres, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
