@@ -62,7 +62,7 @@ class Link:
 
     async def write(self, batch: Batch, *, again: bool) -> Sequence[int]:
         """Commit a batch; raises as `Database.write` does, `Unreachable` where it takes too long too."""
-        with self._state.asking(writes=True):
+        with self._state.asking(writes=bool(len(batch.records) or batch.keys)):
             async with _in_time():
                 lost = await self.database.write(batch, again=again)
         self._tries = 0
@@ -73,11 +73,7 @@ class Link:
 
         It goes the way of records: those who ask slow questions may hold all connections for transactions.
         """
-        nothing = Batch(self._registration.layout.read(b""), [""])
-        with self._state.asking():
-            async with _in_time():
-                await self.database.write(nothing, again=False)
-        self._tries = 0
+        await self.write(Batch(self._registration.layout.read(b""), [""]), again=False)
 
 
 @asynccontextmanager

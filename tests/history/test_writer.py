@@ -176,39 +176,6 @@ def test_a_rejected_batch_is_dropped_and_the_next_one_is_not(run: Run, caplog: p
     run(acknowledged)
 
 
-@pytest.mark.parametrize("acknowledges", [True, False])
-def test_others_are_not_lost_with_a_request_that_is_rejected(run: Run, acknowledges: bool) -> None:
-    """A record with the id of another one is refused by the database, and with it the whole batch that has it."""
-
-    async def check(database: Database) -> None:
-        async with writing(database, acknowledges=acknowledges) as bench:
-            await bench.writer._link.opened.wait()
-
-            async def answer(*requests: Answered) -> list[str]:
-                if acknowledges:
-                    told = bench.commit(*requests)
-                    await asyncio.wait(told)
-                    return [*results(told)]
-                for request in requests:
-                    bench.writer.record(request, 0.001)
-                await eventually(lambda: bench.sample("defects_history_queue_rows") == 0)
-                return ["committed", "committed", "history", "committed", "committed"]
-
-            bad = answered(source=b"bad")
-            await answer(bad)
-            requests = [answered(2, source=b"a"), answered(), bad, answered(3, source=b"b"), answered()]
-            bench.database.written.clear()
-            assert await answer(*requests) == ["committed", "committed", "history", "committed", "committed"]
-            assert bench.database.written[0] == 8  # they came together
-            assert bench.counted("refused" if acknowledges else "dropped") == 1
-            assert (bench.counted("stored"), await bench.rows()) == (8, (8, 8))
-            async with bench.database.transaction() as transaction:
-                rows = await transaction.fetch("SELECT s.name FROM predictions p JOIN sources s ON s.no = p.source")
-            assert Counter(row["name"] for row in rows) == {"": 2, "a": 2, "b": 3, "bad": 1}
-
-    run(check)
-
-
 @pytest.mark.parametrize("acknowledges", [False, True])
 def test_a_database_that_can_be_opened_but_not_written_to_is_logged_once_and_left_in_peace(
     acknowledges: bool, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -242,6 +209,39 @@ def test_a_database_that_can_be_opened_but_not_written_to_is_logged_once_and_lef
     away, again = (text for text in caplog.messages if "again" in text)
     assert away.endswith("can't be used now, trying again: lost")
     assert "again, after" in again
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_others_are_not_lost_with_a_request_that_is_rejected(run: Run, acknowledges: bool) -> None:
+    """A record with the id of another one is refused by the database, and with it the whole batch that has it."""
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=acknowledges) as bench:
+            await bench.writer._link.opened.wait()
+
+            async def answer(*requests: Answered) -> list[str]:
+                if acknowledges:
+                    told = bench.commit(*requests)
+                    await asyncio.wait(told)
+                    return [*results(told)]
+                for request in requests:
+                    bench.writer.record(request, 0.001)
+                await eventually(lambda: bench.sample("defects_history_queue_rows") == 0)
+                return ["committed", "committed", "history", "committed", "committed"]
+
+            bad = answered(source=b"bad")
+            await answer(bad)
+            requests = [answered(2, source=b"a"), answered(), bad, answered(3, source=b"b"), answered()]
+            bench.database.written.clear()
+            assert await answer(*requests) == ["committed", "committed", "history", "committed", "committed"]
+            assert bench.database.written[0] == 8  # they came together
+            assert bench.counted("refused" if acknowledges else "dropped") == 1
+            assert (bench.counted("stored"), await bench.rows()) == (8, (8, 8))
+            async with bench.database.transaction() as transaction:
+                rows = await transaction.fetch("SELECT s.name FROM predictions p JOIN sources s ON s.no = p.source")
+            assert Counter(row["name"] for row in rows) == {"": 2, "a": 2, "b": 3, "bad": 1}
+
+    run(check)
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])
