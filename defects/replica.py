@@ -34,6 +34,7 @@ from defects.serving.model import OUTCOMES_BYTES, Limits, ServedModel, all_bodie
 from defects.settings import BadSetting, Fatal, Settings
 
 if TYPE_CHECKING:
+    from defects.history.recorded import Recorded
     from defects.history.wiring import History
     from defects.serving.cached_batcher import CachedBatcher
 
@@ -86,7 +87,7 @@ class Replica:
             metrics=metrics,
             access=AccessLog(settings.access_log_share),
             recorder=None if self.history is None else self.history.writer,
-            recorded=None if self.history is None else self.history.recorded,
+            recorded=None if self.history is None else self._recorded(self.history),
         )
         self.health_port = HealthPort(self.routes, metrics.connection_ended)
         self._background: list[asyncio.Task[None]] = []
@@ -147,6 +148,12 @@ class Replica:
         history = wiring.history_of(self.settings, artifact, self.metrics, self.end_for_want_of_a_database)
         self.health.history_problem = lambda: history.writer.problem
         return history
+
+    def _recorded(self, history: History) -> Recorded:
+        """Make what answers from the history, and stores outcomes."""
+        from defects.history.recorded import Recorded
+
+        return Recorded(history.database)
 
     def instrument(self) -> None:
         """Set up logs, and the metrics that are read from the batcher, the health and the start."""

@@ -20,7 +20,7 @@ from defects.serving.batching import Batcher
 from defects.serving.health import Health
 from defects.serving.logs import AccessLog
 from defects.serving.metrics import Metrics
-from defects.serving.recording import RecordedPredictions
+from defects.serving.recording import RecordedPredictions, Recorder
 
 NAME = "model"
 
@@ -29,7 +29,13 @@ async def _nothing() -> None:
     pass
 
 
-def routes(schema: Schema, score: Scorer, recorded: RecordedPredictions | None = None) -> router.Routes:
+def routes(
+    schema: Schema,
+    score: Scorer,
+    recorded: RecordedPredictions | None = None,
+    recorder: Recorder | None = None,
+    version: str = "1",
+) -> router.Routes:
     """The application of a ready replica."""
     batcher = Batcher(score)
     health = Health(1, lambda: batcher.batch_seconds)
@@ -37,7 +43,7 @@ def routes(schema: Schema, score: Scorer, recorded: RecordedPredictions | None =
     return router.Routes(
         start=_nothing,
         stop=batcher.close,
-        model=model.ServedModel(schema, NAME, "1", "test", {}),
+        model=model.ServedModel(schema, NAME, version, "test", {}),
         batcher=batcher,
         health=health,
         openapi=dict,
@@ -46,6 +52,7 @@ def routes(schema: Schema, score: Scorer, recorded: RecordedPredictions | None =
         limits=model.Limits(model.body_bytes(schema), 60),
         metrics=Metrics("1", "none", "test", schema.class_names),
         access=AccessLog(0),
+        recorder=recorder,
         recorded=recorded,
     )
 

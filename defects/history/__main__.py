@@ -5,8 +5,8 @@ python -m defects.history migrate | status | prune --keep 90d | erase --predicti
 The database is that of DEFECTS_DATABASE_URL, or of the file that DEFECTS_DATABASE_URL_FILE names, or of --url. What
 deletes says first what would go; --yes does it. Progress is on standard error, and the result on standard output.
 
-Exit codes: 0; 2 for wrong arguments; and as everywhere 69 where the database can't be reached or used, 78 for a bad
-setting.
+Exit codes: 0; 1 where it can't be done, such as an export of nothing; 2 for wrong arguments; and as everywhere 69 where
+the database can't be reached or used, 78 for a bad setting.
 """
 
 from __future__ import annotations

@@ -91,8 +91,9 @@ async def take(transaction: Transaction, numbers: Sequence[int]) -> set[int]:
 
 
 async def delete_before(transaction: Transaction, instant: datetime) -> int:
-    """Delete what was received before then; return how many."""
-    return await transaction.execute("DELETE FROM early_outcomes WHERE received_at < $1", instant)
+    """Delete what was received before then, `AT_ONCE` at most; return how many."""
+    some = f"SELECT no FROM early_outcomes WHERE received_at < $1 LIMIT {AT_ONCE}"
+    return await transaction.execute(f"DELETE FROM early_outcomes WHERE no IN ({some})", instant)
 
 
 def _early(row: Row) -> Early:

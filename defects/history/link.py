@@ -25,19 +25,28 @@ class Link:
     def __init__(self, database: Database, registration: Registration, state: State, chance: random.Random):
         self.database, self.opened = database, asyncio.Event()
         self._registration, self._state, self._chance = registration, state, chance
+        self._tries = 0  # since something was committed, or answered
 
     async def open(self, on_unusable: Callable[[Unusable], None], *, retrying: bool) -> None:
-        """Open the database and register; tries until that succeeds. `retrying`: a batch is waiting to be repeated."""
-        tries = 0
+        """Open the database and register; tries until that succeeds. `retrying`: a batch is waiting to be repeated.
+
+        The pauses grow where it can be opened, but not written to, too.
+        """
+        self.opened.clear()
+        await self._pause()
         while not await self._try_to_open(on_unusable):
-            wait = BACKOFF_SECONDS[min(tries, len(BACKOFF_SECONDS) - 1)] if self._state.usable else UNUSABLE_SECONDS
-            await asyncio.sleep(wait * (0.5 + self._chance.random()))
-            tries += 1
+            await self._pause()
         self._state.opened(retrying=retrying)
         self.opened.set()
 
+    async def _pause(self) -> None:
+        if self._tries:
+            place = min(self._tries, len(BACKOFF_SECONDS)) - 1
+            wait = BACKOFF_SECONDS[place] if self._state.usable else UNUSABLE_SECONDS
+            await asyncio.sleep(wait * (0.5 + self._chance.random()))
+        self._tries += 1
+
     async def _try_to_open(self, on_unusable: Callable[[Unusable], None]) -> bool:
-        self.opened.clear()
         await self.database.close()
         try:
             async with _in_time():
@@ -53,15 +62,18 @@ class Link:
 
     async def write(self, batch: Batch, *, again: bool) -> Sequence[int]:
         """Commit a batch; raises as `Database.write` does, `Unreachable` where it takes too long too."""
-        with self._state.asking():
+        with self._state.asking(writes=bool(len(batch.records) or batch.keys)):
             async with _in_time():
-                return await self.database.write(batch, again=again)
+                lost = await self.database.write(batch, again=again)
+        self._tries = 0
+        return lost
 
     async def ask(self) -> None:
-        """Ask the database whether it is there; raises as all of its methods do."""
-        with self._state.asking():
-            async with _in_time(), self.database.transaction(reading=True) as transaction:
-                await transaction.fetch("SELECT 1")
+        """Commit nothing, to see whether the database takes records; raises as all of its methods do.
+
+        It goes the way of records: those who ask slow questions may hold all connections for transactions.
+        """
+        await self.write(Batch(self._registration.layout.read(b""), [""]), again=False)
 
 
 @asynccontextmanager

@@ -22,6 +22,12 @@ from defects.values import shown
 KEPT = timedelta(days=1)  # an outcome whose prediction is not recorded
 RECENT = timedelta(minutes=2)  # in which records arrive: later ones are looked for now and then
 MAX_SHOWN = 10  # classes in a message
+# The database chooses: a caller who always sends the same request id has millions of records with it.
+NEWEST = """\
+SELECT id, model, request_id, row FROM (
+    SELECT id, model, request_id, row, row_number() OVER (PARTITION BY request_id, row ORDER BY id DESC) AS nth
+    FROM predictions WHERE kind = 0 AND request_id IN ({requests}) AND row IN ({rows})
+) AS found WHERE nth = 1"""
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +86,13 @@ async def join_all_early(database: Database) -> None:
     """Join all early outcomes that have a record now, and delete those that have waited for a day."""
     now = datetime.now(UTC)
     await _join_since(database, now - KEPT)
-    async with database.transaction() as transaction:
-        if deleted := await early_outcomes.delete_before(transaction, now - KEPT):
-            logger.info("outcomes of %d predictions that nobody recorded are deleted", deleted)
+    total, deleted = 0, early_outcomes.AT_ONCE
+    while deleted == early_outcomes.AT_ONCE:  # in parts, so that records are written in between
+        async with database.transaction() as transaction:
+            deleted = await early_outcomes.delete_before(transaction, now - KEPT)
+        total += deleted
+    if total:
+        logger.info("outcomes of %d predictions that nobody recorded are deleted", total)
 
 
 async def _join_since(database: Database, since: datetime) -> None:
@@ -111,7 +121,7 @@ async def _join(database: Database, some: Sequence[Early]) -> None:
             one = mine[place]
             name = models[prediction.model].class_name(one.name) or one.name  # another model had it
             outcome = one.outcome
-            item = Given(one.place, name, outcome.occurred_at, one.received_at, outcome.replace)
+            item = Given(one.place, name, outcome.occurred_at, one.received_at, outcome.replace, waited=True)
             given[prediction.id, outcome.origin].append(item)
         verdicts = await settle(transaction, given, now, database.dialect.lock)
     for verdict in verdicts:
@@ -147,11 +157,7 @@ async def _find_rows(
     by_row: dict[tuple[str | None, int | None], Prediction] = {}
     for some in parts(wanted):
         requests, numbers = sorted({request for request, _ in some}), sorted({row for _, row in some})
-        sql = (
-            "SELECT id, model, request_id, row FROM predictions WHERE kind = 0 "
-            f"AND request_id IN ({marks(len(requests))}) AND row IN ({marks(len(numbers), len(requests) + 1)}) "
-            "ORDER BY id"
-        )
+        sql = NEWEST.format(requests=marks(len(requests)), rows=marks(len(numbers), len(requests) + 1))
         for row in await transaction.fetch(sql, *requests, *numbers):
             by_row[row["request_id"], row["row"]] = Prediction(row["id"], row["model"])
     return by_row

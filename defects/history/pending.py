@@ -13,6 +13,7 @@ from defects.serving.recording import Answered, Done, KeyedAnswer
 
 BATCH_BYTES = 1 << 20  # about what is committed together at most
 WAITING_BYTES = 1 << 24  # that may wait; what is being written is not counted
+MAX_SPLITS = 6  # of a batch that is rejected, in halves
 MAX_SOURCES = 10_000  # names that a replica tells apart
 OTHER = b"other"  # the name of all further ones
 
@@ -48,6 +49,7 @@ class Pending:
         self.waiters: list[Waiter] = []
         self.since = time.monotonic()  # its first record came
         self.tried = False
+        self._splits = 0
         self._earliest = math.inf  # of the waiters' deadlines, or before it
 
     def __bool__(self) -> bool:
@@ -82,6 +84,27 @@ class Pending:
             waiter.start, waiter.stop = len(self.records), len(self.records) + len(packed)
             self.records += packed
             self.waiters.append(waiter)
+
+    def halves(self, row_bytes: int) -> tuple[Pending, ...]:
+        """Return two halves, between requests where somebody waits for them, else between rows.
+
+        There are none of a single one, and of what was split often enough.
+        """
+        middle = len(self.waiters) // 2
+        cut = self.waiters[middle].start if self.waiters else len(self.records) // row_bytes // 2 * row_bytes
+        if self._splits == MAX_SPLITS or not (middle or cut):
+            return ()
+        first = self._part(0, cut, self.waiters[:middle])
+        return first, self._part(cut, len(self.records), self.waiters[middle:])
+
+    def _part(self, start: int, stop: int, waiters: list[Waiter]) -> Pending:
+        part = Pending()
+        part.records, part.sources = self.records[start:stop], self.sources
+        part.since, part._splits = self.since, self._splits + 1
+        for waiter in waiters:
+            waiter.start, waiter.stop = waiter.start - start, waiter.stop - start
+            part.wait(waiter)
+        return part
 
     def batch(self, layout: Layout) -> Batch:
         """Return what is to be committed."""
@@ -162,6 +185,18 @@ class Queue:
         if not self._all:
             self._begin()
         return self.current
+
+    def split(self, pending: Pending, *, tried: bool) -> bool:
+        """Put a rejected batch back in two halves, so that others are not lost with what is refused; tell whether.
+
+        `tried`: an attempt before may have been committed.
+        """
+        halves = pending.halves(self._layout.dtype.itemsize)
+        for half in reversed(halves):
+            half.tried = tried
+            self._all.appendleft(half)
+            self.bytes += len(half.records)
+        return bool(halves)
 
     def rows_of(self, pending: Pending) -> int:
         """Return the number of rows of some records."""

@@ -14,7 +14,7 @@ from defects.history import migrating, sql
 from defects.history.copying import Encoder, Numbers, starts
 from defects.history.database import Registration, Rejected, Unreachable
 from defects.history.postgres_address import Address
-from defects.history.postgres_errors import Connection, translated
+from defects.history.postgres_errors import Connection, forget_copy, translated
 from defects.history.postgres_keys import claim
 from defects.history.postgres_transactions import Pool, PostgresTransaction, transaction
 from defects.history.record import SERVED, Batch, Records
@@ -199,7 +199,11 @@ class PostgresDatabase:
 
 async def _copy(connection: Connection, table: str, encoder: Encoder, records: Records, numbers: Numbers) -> None:
     data = encoder.encode(records, numbers[records["source"]])
-    await connection.copy_to_table(table, source=data, columns=encoder.columns, format="binary")  # type: ignore[arg-type]  # its stubs know no bytes
+    try:
+        await connection.copy_to_table(table, source=data, columns=encoder.columns, format="binary")  # type: ignore[arg-type]  # its stubs know no bytes
+    except asyncpg.InternalClientError:
+        forget_copy(connection)
+        raise
 
 
 def _days(records: Records) -> Numbers:

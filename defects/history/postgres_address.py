@@ -10,11 +10,13 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from defects.history.database import Unreachable, Unusable
-from defects.history.postgres_errors import Connection, translated
+from defects.history.postgres_errors import MOST, Connection, translated
 from defects.settings import BadSetting
+from defects.values import one_line
 
 OPEN_SECONDS = 5.0  # for all hosts together
 PORT = 5432
+BAD_QUERY = "DEFECTS_DATABASE_URL: what follows its question mark is not valid"
 
 
 class Host(NamedTuple):
@@ -77,7 +79,11 @@ class Address:
         except OSError:  # some of these are ValueErrors, too
             raise
         except ValueError:  # its words may quote the URL
-            raise Unusable("DEFECTS_DATABASE_URL: what follows its question mark is not valid") from None
+            raise Unusable(BAD_QUERY) from None
+        except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError) as error:
+            said = str(error.args[0]).partition(":")[0]  # without the value
+            expected = "expected one that asyncpg or PostgreSQL knows"
+            raise Unusable(f"{BAD_QUERY}: {one_line(said, MOST)}; {expected}") from None
 
 
 def _parse(url: str) -> tuple[list[Host], str]:

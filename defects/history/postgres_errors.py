@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -32,7 +33,9 @@ def translated(where: str = "the database") -> Iterator[None]:
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, ValueError):  # a value that a statement can't take
             raise Rejected(one_line(str(error), MOST)) from error
-        raise Unreachable(f"{where} can't be used: {one_line(str(error), MOST)}") from error
+        ended = str(error).startswith("cannot switch to state")  # something was sent after the server's last words
+        said = "the server has ended the connection" if ended else one_line(str(error), MOST)
+        raise Unreachable(f"{where} can't be used: {said}") from error
 
 
 def _of_server(error: asyncpg.PostgresError) -> Exception:
@@ -45,6 +48,17 @@ def _of_server(error: asyncpg.PostgresError) -> Exception:
     if code.startswith(UNUSABLE):
         return Unusable(f"the database's tables are not those that this version knows: {said}")
     return Unreachable(said)  # nothing is given up for an error that nobody has thought of
+
+
+def forget_copy(connection: Connection) -> None:
+    """Let nobody wait for a COPY that could not begin, because the server has ended the connection.
+
+    asyncpg makes a future before it sees that, and drops it. When the connection is closed, the future gets an
+    exception, and asyncio logs one that was never looked at as an error. Nothing but its referents leads to the future.
+    """
+    for left in gc.get_referents(connection._protocol):  # type: ignore[attr-defined]
+        if isinstance(left, asyncio.Future):
+            left.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _words(error: Exception) -> str:

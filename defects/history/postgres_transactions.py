@@ -14,6 +14,7 @@ from defects.history.postgres_errors import Connection, translated
 MOST = 3  # connections; another transaction waits
 WAIT_SECONDS = 10.0  # for one of them
 ANSWER_SECONDS = 10.0  # for the begin and the end of a transaction, which do little
+ROLLBACK_SECONDS = 1.0  # then the connection is given up: whoever was cancelled waits for it
 FRESH_SECONDS = 1.0  # before a connection that nobody used is checked
 CHECK_SECONDS = 2.0
 STATEMENT_SECONDS = 600.0
@@ -63,7 +64,7 @@ async def transaction(connection: Connection, begin: str, seconds: float) -> Asy
         yield PostgresTransaction(connection)
     except BaseException:
         with suppress(Exception):  # what went wrong first is raised
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ROLLBACK_SECONDS):
                 await connection.execute("ROLLBACK")
         raise
     with translated():

@@ -17,13 +17,28 @@ Key = tuple[UUID, str]  # a prediction and an origin
 
 
 class Given(NamedTuple):
-    """An outcome of a recorded prediction. `place` is its number in the request."""
+    """An outcome of a recorded prediction. `place` is its number in the request.
+
+    `waited`: it came before the record, so it corrects nothing that was said since.
+    """
 
     place: int
     name: str  # of the class
     occurred_at: datetime
     received_at: datetime
     replace: bool
+    waited: bool = False
+
+    def corrects(self, current: Current) -> bool:
+        """Tell whether this takes the place of the current outcome."""
+        return self.replace and not (self.waited and self.received_at < current.received_at)
+
+
+class Current(NamedTuple):
+    """The current outcome of a key: the name of its class, and when it was received."""
+
+    name: str
+    received_at: datetime
 
 
 class Verdict(NamedTuple):
@@ -63,38 +78,38 @@ async def settle(
     return verdicts
 
 
-def judge(key: Key, current: str | None, items: Sequence[Given]) -> tuple[list[Verdict], list[Given]]:
+def judge(key: Key, current: Current | None, items: Sequence[Given]) -> tuple[list[Verdict], list[Given]]:
     """Return what becomes of outcomes of the same key, and those that are written: each replaces the one before.
 
-    `current` is the class that is there, if any.
+    `current` is the outcome that is there, if any.
     """
     verdicts, written = [], []
     for item in items:
-        if current == item.name:
+        if current is not None and current.name == item.name:
             verdicts.append(Verdict(item.place, Stored("duplicate", key[0])))
-        elif current is None or item.replace:
+        elif current is None or item.corrects(current):
             verdicts.append(Verdict(item.place, Stored("stored", key[0])))
             written.append(item)
-            current = item.name
+            current = Current(item.name, item.received_at)
         else:
-            verdicts.append(Verdict(item.place, Stored("conflict", key[0]), current))
+            verdicts.append(Verdict(item.place, Stored("conflict", key[0]), current.name))
     return verdicts, written
 
 
-async def _current(transaction: Transaction, keys: Collection[Key], lock: str) -> dict[Key, str]:
-    """Return the class of the current outcome of each key that has one."""
+async def _current(transaction: Transaction, keys: Collection[Key], lock: str) -> dict[Key, Current]:
+    """Return the current outcome of each key that has one."""
     found = {}
     for some in parts(sorted({id_ for id_, _ in keys})):
         sql = (
-            "SELECT prediction_id, origin, class FROM outcomes "
+            "SELECT prediction_id, origin, class, received_at FROM outcomes "
             f"WHERE replaced_at IS NULL AND prediction_id IN ({marks(len(some))}) ORDER BY prediction_id, origin {lock}"
         )
         for row in await transaction.fetch(sql, *some):
-            found[row["prediction_id"], row["origin"]] = row["class"]
+            found[row["prediction_id"], row["origin"]] = Current(row["class"], row["received_at"])
     return found
 
 
-async def _replace(transaction: Transaction, current: Mapping[Key, str], now: datetime) -> set[Key]:
+async def _replace(transaction: Transaction, current: Mapping[Key, Current], now: datetime) -> set[Key]:
     """Mark current outcomes, with these classes, as replaced; return those that still were as they had been read."""
     replaced: set[Key] = set()
     for some in parts([*current.items()]):
@@ -104,7 +119,7 @@ async def _replace(transaction: Transaction, current: Mapping[Key, str], now: da
             f"UPDATE outcomes SET replaced_at = $1 WHERE replaced_at IS NULL AND prediction_id IN ({marks(count, 2)}) "
             f"AND (prediction_id, origin, class) IN (VALUES {', '.join(triples)}) RETURNING prediction_id, origin"
         )
-        values = [*(id_ for (id_, _), _ in some), *(origin for (_, origin), _ in some), *(name for _, name in some)]
+        values = [*(id_ for (id_, _), _ in some), *(origin for (_, origin), _ in some), *(one.name for _, one in some)]
         replaced |= {(row["prediction_id"], row["origin"]) for row in await transaction.fetch(sql, now, *values)}
     return replaced
 

@@ -24,6 +24,7 @@ class State:
         self._asked_since: float | None = None
         self._trouble_since: float | None = -math.inf
         self._lost: float | None = None  # when that was logged
+        self._write_failed = False  # the last one: to be asked and to answer proves nothing then, as on a full disk
         self._faults: set[str] = set()  # kinds of those that were logged since the last commit
 
     @property
@@ -40,24 +41,33 @@ class State:
         """Note that the database can be used; while something is `retrying`, only its commit ends the trouble."""
         if self._trouble_since == -math.inf and self._lost is None:
             logger.info("recording predictions into %s", self._name)
-        elif self._lost is not None:
-            logger.info("recording predictions into %s again, after %.1f s", self._name, time.monotonic() - self._lost)
-        self.usable, self._lost = True, None
+        self.usable = True
+        if not self._write_failed:
+            self._log_return()
         if not retrying:
             self._trouble_since = None
 
+    def _log_return(self) -> None:
+        if self._lost is not None:
+            logger.info("recording predictions into %s again, after %.1f s", self._name, time.monotonic() - self._lost)
+            self._lost = None
+
     @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self, *, writes: bool = False) -> Iterator[None]:
         """Note while the database is asked to do something, and in the end that it did, or was lost."""
         self._asked_since = time.monotonic()
         try:
             yield
         except Unreachable as problem:
+            self._write_failed = self._write_failed or writes
             self.lost(problem)
             raise
         else:
             self._trouble_since = None
             self._faults.clear()
+            if writes:
+                self._write_failed = False
+                self._log_return()
         finally:
             self._asked_since = None
 

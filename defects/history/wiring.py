@@ -10,7 +10,6 @@ from defects.history.database import Database, Registration
 from defects.history.databases import database_of
 from defects.history.metrics import HistoryMetrics
 from defects.history.record import Layout
-from defects.history.recorded import Recorded
 from defects.history.writer import Writer
 from defects.serving.metrics import Metrics
 from defects.settings import Settings
@@ -18,11 +17,10 @@ from defects.settings import Settings
 
 @dataclass(frozen=True)
 class History:
-    """A database that the `writer` writes into; `recorded` answers from it, and stores outcomes, meanwhile."""
+    """A database, and the `writer` that writes into it."""
 
     database: Database
     writer: Writer
-    recorded: Recorded
 
 
 def history_of(settings: Settings, artifact: Artifact, metrics: Metrics, end: Callable[[str], None]) -> History:
@@ -47,4 +45,4 @@ def history_of(settings: Settings, artifact: Artifact, metrics: Metrics, end: Ca
         metrics=HistoryMetrics(metrics),
         end=end,
     )
-    return History(database, writer, Recorded(database))
+    return History(database, writer)

@@ -239,6 +239,8 @@ class Writer:
         try:
             lost = await self._link.write(batch, again=again)
         except Rejected as problem:
+            if self._queue.split(pending, tried=again):
+                return
             rows = self._queue.rows_of(pending)
             self._state.fault("rejected", f"{rows} rows were rejected: {problem}")
             self._give_up(pending)

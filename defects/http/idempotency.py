@@ -10,10 +10,12 @@ import asyncio
 import hashlib
 import re
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import orjson
 
-from defects.http.messages import Refusal, Reply, Request
+from defects.http.messages import Headers, Refusal, Reply, Request
 from defects.http.predictions import Decode, Predictions
 from defects.serving.batching import Overloaded
 from defects.serving.recording import KeyedAnswer, Recorder
@@ -25,10 +27,13 @@ LENGTH = b"inference-header-content-length"  # the only header that changes what
 
 
 class Idempotency:
-    """Answers predictions with a key; `predictions` makes the answers, and `recorder` keeps them."""
+    """Answers predictions with a key; `predictions` makes the answers, and `recorder` keeps them.
 
-    def __init__(self, predictions: Predictions, recorder: Recorder):
-        self._predictions, self._recorder = predictions, recorder
+    `identity` are the headers that name this replica's model and revision: they are kept with the answer.
+    """
+
+    def __init__(self, predictions: Predictions, recorder: Recorder, identity: Headers):
+        self._predictions, self._recorder, self._identity = predictions, recorder, identity
 
     def check(self, request: Request) -> None:
         """Raise `Refusal` where a key can't be used, before the body is read."""
@@ -43,7 +48,8 @@ class Idempotency:
     async def answer(self, route: str, decode: Decode, request: Request) -> Reply:
         """Answer an open prediction whose body was read; raises what `Predictions.made` raises, and `Refusal`."""
         key, digest = request.headers[KEY].decode(), _digest(route, request)
-        first = await self._first_answer(key, request)
+        async with _in_time(request):
+            first = await self._recorder.first_answer(key)
         if first is not None:
             return _replayed(first, digest)
         reply = await self._predictions.made(decode, request)
@@ -52,19 +58,26 @@ class Idempotency:
             return reply
         began = time.perf_counter()
         seconds = began - request.started
-        keyed = KeyedAnswer(key, digest, _packed(reply))
-        other = await self._recorder.commit_once(answered, seconds, max(0.0, request.timeout - seconds), keyed)
+        keyed = KeyedAnswer(key, digest, _packed(reply, self._identity))
+        async with _in_time(request):
+            other = await self._recorder.commit_once(answered, seconds, _left(request), keyed)
         request.held = time.perf_counter() - began
         return reply if other is None else _replayed(other, digest)
 
-    async def _first_answer(self, key: str, request: Request) -> KeyedAnswer | None:
-        """Look a key up within the request's deadline; raises `Overloaded` where that is not possible."""
-        left = request.timeout - (time.perf_counter() - request.started)
-        try:
-            async with asyncio.timeout(max(0.0, left)):
-                return await self._recorder.first_answer(key)
-        except TimeoutError:
-            raise Overloaded("history", 1) from None
+
+@asynccontextmanager
+async def _in_time(request: Request) -> AsyncIterator[None]:
+    """Raise `Overloaded` where the database does not answer within the request's deadline."""
+    try:
+        async with asyncio.timeout(_left(request)):
+            yield
+    except TimeoutError:
+        raise Overloaded("history", 1) from None
+
+
+def _left(request: Request) -> float:
+    """Return the seconds until a request's deadline."""
+    return max(0.0, request.timeout - (time.perf_counter() - request.started))
 
 
 def _digest(route: str, request: Request) -> bytes:
@@ -83,15 +96,23 @@ def _replayed(keyed: KeyedAnswer, digest: bytes) -> Reply:
     return reply._replace(headers=[*reply.headers, REPLAYED])
 
 
-def _packed(reply: Reply) -> bytes:
+def _packed(reply: Reply, identity: Headers) -> bytes:
     """Pack an answer. Its predictions' ids are in it, so that no two answers are packed alike."""
-    headers = [[name.decode(), value.decode()] for name, value in reply.headers]
-    head = orjson.dumps([reply.status, reply.content_type.decode(), headers, list(reply.ids)])
+    parts = [reply.status, reply.content_type.decode(), _texts(reply.headers), _texts(identity), list(reply.ids)]
+    head = orjson.dumps(parts)
     return b"%d:%b%b" % (len(head), head, reply.body)
 
 
 def _unpacked(packed: bytes) -> Reply:
     length, _, rest = packed.partition(b":")
-    status, content_type, headers, ids = orjson.loads(rest[: int(length)])
-    named = [(name.encode(), value.encode()) for name, value in headers]
-    return Reply(status, rest[int(length) :], content_type.encode(), named, ids=ids)
+    status, content_type, headers, identity, ids = orjson.loads(rest[: int(length)])
+    body, named = rest[int(length) :], _headers(headers)
+    return Reply(status, body, content_type.encode(), named, ids=ids, identity=_headers(identity))
+
+
+def _texts(headers: Headers) -> list[list[str]]:
+    return [[name.decode(), value.decode()] for name, value in headers]
+
+
+def _headers(texts: Sequence[Sequence[str]]) -> Headers:
+    return [(name.encode(), value.encode()) for name, value in texts]

@@ -81,7 +81,10 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """An answer. `encoded`: its body is packed already, as its headers say."""
+    """An answer. `encoded`: its body is packed already, as its headers say.
+
+    `identity`: the headers that name who made it, where that was not this replica.
+    """
 
     status: int
     body: bytes
@@ -90,6 +93,7 @@ class Reply(NamedTuple):
     refused: str = ""  # by admission, and why
     encoded: bool = False
     ids: Sequence[str] = ()  # of its predictions, where they are recorded
+    identity: Headers = ()
 
 
 async def read_body(request: Request, types: Sequence[bytes], limit: int, bodies: Bodies) -> bytes:

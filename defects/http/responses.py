@@ -15,6 +15,7 @@ from defects.serving.metrics import Metrics
 
 GONE = 499  # the status that is counted, and never sent, where the caller went away before it was answered
 RETRY = (b"retry-after", b"1")  # a header of answers that may be better in a second
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 OVERLOADED = {
     "queue_full": "overloaded: the queue is full",
     "deadline": "overloaded: this request can't be answered within its deadline",
@@ -31,11 +32,7 @@ class Responses:
 
     def __init__(self, health: Health, metrics: Metrics, access: AccessLog, version: str, revision: str):
         self._health, self._metrics, self._access = health, metrics, access
-        self._identity = [
-            (b"x-model-version", version.encode()),
-            (b"x-revision", revision.encode()),
-            (b"x-content-type-options", b"nosniff"),
-        ]
+        self.identity: Headers = ((b"x-model-version", version.encode()), (b"x-revision", revision.encode()))
 
     def complete(self, reply: Reply, request: Request) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Return an answer's headers and its body, packed where the caller takes that."""
@@ -45,6 +42,7 @@ class Responses:
             (b"content-length", b"%d" % len(body)),
             *encoding,
             *reply.headers,
+            *(reply.identity or self.identity),
             *self._common_headers(request),
         ]
         return headers, body
@@ -55,7 +53,7 @@ class Responses:
             request.score * 1e3,
             (time.perf_counter() - request.started) * 1e3,
         )
-        headers = [(b"x-request-id", request.id), *self._identity, (b"server-timing", timing)]
+        headers = [(b"x-request-id", request.id), NOSNIFF, (b"server-timing", timing)]
         if self._health.draining:
             headers.append(CLOSE)  # the next request goes to another replica
         return headers

@@ -123,7 +123,9 @@ class Routes:
             responses=self.responses,
             recorder=recorder,
         )
-        self.idempotency = None if recorder is None else Idempotency(self.predictions, recorder)
+        self.idempotency = (
+            None if recorder is None else Idempotency(self.predictions, recorder, self.responses.identity)
+        )
         operations = Operations(
             model,
             batcher,

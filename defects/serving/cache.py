@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from defects.settings import BadSetting
 
@@ -282,7 +284,15 @@ def connect(url: str, times: Times | None = None) -> Any:
         raise BadSetting(f"DEFECTS_CACHE_URL: needs the extra 'cache', which is not installed here ({error})") from None
     seconds = (times or Times()).command
     try:
-        return from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_connect_timeout=seconds, max_connections=4)
+        parts = urlsplit(url)
+        if parts.port == 0 or not re.fullmatch(r"/?[0-9]{0,9}", parts.path):  # which redis-py takes for no number
+            raise ValueError
+        client = from_url(
+            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_connect_timeout=seconds, max_connections=4
+        )
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # not connected: sees whether its options are known
+        return client
     except Exception:  # its text may quote the URL
         expected = "expected redis[s]://[user:password@]host[:port][/number]"
         raise BadSetting(f"DEFECTS_CACHE_URL: its value is secret, and so not shown; {expected}") from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from asyncio import Runner
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
-from defects.history.database import Database, Registration, Rejected, Row, Unreachable
+from defects.history import idempotency
+from defects.history.database import Database, Registration, Rejected, Row, Transaction, Unreachable
 from defects.history.databases import database_of
 from defects.history.record import Layout
 from defects.serving.recording import Answered
@@ -181,6 +182,34 @@ def test_a_key_that_has_expired_can_be_used_anew(registered: Database, runner: R
     assert kept["answer"] == request.ids[0].encode()
 
 
+def test_expired_keys_are_deleted_a_few_at_a_time(
+    registered: Database, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deletes many at once holds up those who record."""
+    monkeypatch.setattr(idempotency, "SLICE", 2)
+    for number in range(5):
+        runner.run(execute(registered, KEY, f"old {number}", b"digest", b"old", NOW - timedelta(seconds=1)))
+    runner.run(execute(registered, KEY, "new", b"digest", b"new", NOW + timedelta(hours=1)))
+    left: list[int] = []
+    begin = registered.transaction
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Transaction]:
+        async with begin() as begun:
+            yield begun
+        left.append(len(await fetch(registered, "SELECT key FROM idempotency")))
+
+    async def delete() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                registered, "transaction", lambda reading=False: begin(reading=True) if reading else transaction()
+            )
+            await idempotency.delete_expired(registered)
+
+    runner.run(delete())
+    assert left == [4, 2, 1]
+
+
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +337,7 @@ def test_values_have_the_same_types_in_each_database(database: Database, runner:
         "received_at": instant,
         "replaces": True,
     }
-    kinds = (UUID, type(None), int, str, str, datetime, datetime, bool)
+    kinds: list[type] = [UUID, type(None), int, str, str, datetime, datetime, bool]
     assert all(isinstance(value, kind) for value, kind in zip(row.values(), kinds, strict=True))
     assert row["occurred_at"].utcoffset() == timedelta()
     assert row[0] == id_  # type: ignore[index]  # values have numbers, too

@@ -228,6 +228,28 @@ def test_of_repeated_requests_the_newest_record_is_meant(store: Store, model: Mo
     assert store(of_id(before[1], "torn"), of_row("r", 2)) == ["stored", "unknown"]
 
 
+def test_of_a_request_id_that_was_used_often_one_record_is_fetched(
+    store: Store, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for hour in range(5):
+        ids = record(store.database, store.runner, model, [OK, OK], at=NOW + timedelta(hours=hour))
+    fetched: list[int] = []
+    find = outcomes._find_rows
+
+    async def counting(transaction: Any, wanted: Any) -> Any:
+        class Counting:
+            async def fetch(self, sql: str, *values: Any) -> Any:
+                rows = await transaction.fetch(sql, *values)
+                fetched.append(len(rows))
+                return rows
+
+        return await find(Counting(), wanted)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outcomes, "_find_rows", counting)
+    (stored,) = store.stored(of_row("r", 1))
+    assert (stored.prediction_id, fetched) == (ids[1], [1])
+
+
 # --- early ones -------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +318,16 @@ def test_an_early_conflict_loses_to_what_was_said_since(
     store.runner.run(outcomes.join_early(store.database))
     assert (store.early(), store.there()) == ([], [("wet", "default", False)])
     assert str(id_) in caplog.text
+
+
+def test_an_early_correction_does_not_replace_a_later_one(store: Store, model: Model) -> None:
+    record(store.database, store.runner, model, [OK], request_id="other")
+    (id_,) = ids_at(datetime.now(UTC))
+    assert store(of_id(id_, "torn", replace=True)) == ["unknown"]
+    record(store.database, store.runner, model, [OK], ids=[id_])
+    assert store(of_id(id_, "wet", replace=True)) == ["stored"]
+    store.runner.run(outcomes.join_early(store.database))
+    assert (store.early(), store.there()) == ([], [("wet", "default", False)])
 
 
 def test_what_nobody_recorded_is_deleted_after_a_day(store: Store, model: Model) -> None:

@@ -401,10 +401,14 @@ def test_why_it_can_not_be_opened_is_said(postgres: LocalPostgres, postgres_url:
     for query, said in (
         ("sslmode=sometimes", "what follows its question mark is not valid"),
         ("no_such_setting=1", 'unrecognized configuration parameter "no_such_setting"'),
+        ("channel_binding=require", 'unrecognized configuration parameter "channel_binding"'),
+        ("statement_timeout=soon", 'invalid value for parameter "statement_timeout"'),
     ):
         failed = failure(runner, f"{postgres_url}?{query}")
         assert isinstance(failed, Unusable)
         assert said in str(failed)
+        assert str(failed).startswith("DEFECTS_DATABASE_URL: what follows its question mark is not valid")
+        assert "soon" not in str(failed)
     ask(postgres_url, f"CREATE ROLE crowded LOGIN CONNECTION LIMIT 0 PASSWORD '{PASSWORD}'")
     url = f"postgresql://crowded:{PASSWORD.replace(' ', '%20')}{place}{postgres_url.rpartition('/')[2]}"
     assert "too many connections" in str(failure(runner, url))

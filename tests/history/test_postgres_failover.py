@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from tools.local_postgres import LocalPostgres
 FAULTS = ("inside COPY", "after COPY", "after COMMIT")
 COPY_DONE, COMMIT = b"c\0\0\0\x04", b"COMMIT\0"
 FILLER = 512 * 1024
+GOODBYE = b"SFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 
 
 class Proxy:
@@ -149,6 +151,30 @@ def test_a_commit_whose_result_is_unknown_is_repeated_without_a_second_record(
         assert ask(postgres_url, "SELECT answer FROM idempotency")[0][0] == batch.keys[0].answer.answer
 
 
+def test_a_write_between_the_goodbye_of_the_server_and_the_end_of_the_connection(
+    postgres_url: str, runner: asyncio.Runner
+) -> None:
+    """It says in plain words what happened, and leaves nothing that asyncio would log as an error later."""
+    logged: list[dict[str, object]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        database = await opened(PostgresDatabase(postgres_url))
+        await database.write(batch_of(answered()), again=False)
+        connection = database._writing
+        assert connection is not None
+        connection._protocol.data_received(b"E" + (len(GOODBYE) + 4).to_bytes(4, "big") + GOODBYE)  # type: ignore[attr-defined]
+        with pytest.raises(Unreachable, match="can't be used: the server has ended the connection"):
+            await database.write(batch_of(answered()), again=False)
+        await opened(database)
+        await database.close()
+
+    runner.run(run())
+    gc.collect()
+    runner.run(asyncio.sleep(0))
+    assert logged == []
+
+
 End = Callable[[LocalPostgres], None]
 
 
@@ -238,6 +264,36 @@ async def written(database: PostgresDatabase, batch: Batch) -> None:
             await opened(database)
         else:
             return
+
+
+def test_who_is_cancelled_while_a_server_stands_still_does_not_wait_for_it(
+    server: LocalPostgres, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_transactions, "ANSWER_SECONDS", 10 * WAIT_SECONDS)
+    monkeypatch.setattr(postgres_transactions, "ROLLBACK_SECONDS", 0.1)
+
+    async def run() -> None:
+        database = await opened(PostgresDatabase(server.url()))
+        stood = asyncio.Event()
+
+        async def wait() -> None:
+            async with database.transaction() as begun:
+                server.freeze()
+                stood.set()
+                await begun.fetch("SELECT 1")
+
+        waiting = asyncio.ensure_future(wait())
+        await stood.wait()
+        waiting.cancel()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        await database.close()
+
+    try:
+        runner.run(run())
+    finally:
+        server.thaw()
 
 
 def test_a_server_that_stands_still_is_given_up_and_closed_at_once(

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,7 +16,10 @@ from conftest import WAIT_SECONDS
 from defects.history import link, pending, state, writer
 from defects.history.database import Database, Unreachable, Unusable
 from defects.history.databases import database_of
+from defects.history.postgres_transactions import MOST
+from defects.history.sqlite import READERS
 from defects.serving.batching import Overloaded
+from defects.serving.recording import Answered
 from writing import REGISTRATION, Bench, answered, eventually, results, writing
 
 Check = Callable[[Database], Coroutine[Any, Any, None]]
@@ -172,6 +176,74 @@ def test_a_rejected_batch_is_dropped_and_the_next_one_is_not(run: Run, caplog: p
     run(acknowledged)
 
 
+@pytest.mark.parametrize("acknowledges", [False, True])
+def test_a_database_that_can_be_opened_but_not_written_to_is_logged_once_and_left_in_peace(
+    acknowledges: bool, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one with a full disk."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def counted(seconds: float) -> None:
+        if seconds > 1e5:
+            pauses.append(seconds)
+        await sleep(0 if seconds > 1e5 else seconds)
+
+    monkeypatch.setattr(link.asyncio, "sleep", counted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(link, "BACKOFF_SECONDS", (1e6, 1e7, 1e8))
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=acknowledges) as bench:
+            bench.database.writes = ["lost"] * 20
+            if acknowledges:
+                await asyncio.gather(*bench.commit(answered()))
+            else:
+                bench.writer.record(answered(), 0.001)
+                await eventually(lambda: bench.counted("stored") == 1)
+            assert await bench.rows() == (1, 1)
+
+    with caplog.at_level(logging.INFO, "defects"):
+        run(check)
+    assert len(pauses) >= 18
+    assert min(pauses[2:]) >= 0.5e8
+    away, again = (text for text in caplog.messages if "again" in text)
+    assert away.endswith("can't be used now, trying again: lost")
+    assert "again, after" in again
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_others_are_not_lost_with_a_request_that_is_rejected(run: Run, acknowledges: bool) -> None:
+    """A record with the id of another one is refused by the database, and with it the whole batch that has it."""
+
+    async def check(database: Database) -> None:
+        async with writing(database, acknowledges=acknowledges) as bench:
+            await bench.writer._link.opened.wait()
+
+            async def answer(*requests: Answered) -> list[str]:
+                if acknowledges:
+                    told = bench.commit(*requests)
+                    await asyncio.wait(told)
+                    return [*results(told)]
+                for request in requests:
+                    bench.writer.record(request, 0.001)
+                await eventually(lambda: bench.sample("defects_history_queue_rows") == 0)
+                return ["committed", "committed", "history", "committed", "committed"]
+
+            bad = answered(source=b"bad")
+            await answer(bad)
+            requests = [answered(2, source=b"a"), answered(), bad, answered(3, source=b"b"), answered()]
+            bench.database.written.clear()
+            assert await answer(*requests) == ["committed", "committed", "history", "committed", "committed"]
+            assert bench.database.written[0] == 8  # they came together
+            assert bench.counted("refused" if acknowledges else "dropped") == 1
+            assert (bench.counted("stored"), await bench.rows()) == (8, (8, 8))
+            async with bench.database.transaction() as transaction:
+                rows = await transaction.fetch("SELECT s.name FROM predictions p JOIN sources s ON s.no = p.source")
+            assert Counter(row["name"] for row in rows) == {"": 2, "a": 2, "b": 3, "bad": 1}
+
+    run(check)
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_buffered_serves_where_this_version_cannot_use_the_database(
     when: str, run: Run, caplog: pytest.LogCaptureFixture
@@ -260,6 +332,37 @@ def test_a_database_that_goes_while_nothing_is_written_is_noticed(run: Run, monk
             bench.database.refuses = None
             await eventually(lambda: bench.writer.problem is None)
             assert await asyncio.gather(*bench.commit(answered())) == [None]
+
+    run(check)
+
+
+def test_slow_questions_do_not_make_a_replica_unready(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PING_SECONDS", 0.01)
+
+    async def ask_slowly(database: Database, begun: list[object]) -> None:
+        async with database.transaction(reading=True) as transaction:
+            await transaction.fetch("SELECT 1")
+            begun.append(transaction)
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def check(database: Database) -> None:
+        begun: list[object] = []
+        async with writing(database, acknowledges=True) as bench, asyncio.TaskGroup() as group:
+            await eventually(lambda: bench.writer.problem is None)
+            slow = [group.create_task(ask_slowly(database, begun)) for _ in range(READERS)]
+            await eventually(lambda: len(begun) >= MOST)
+            monkeypatch.setattr(state, "PATIENCE_SECONDS", 5.0)
+            asked, ask = [0], bench.writer._link.ask
+
+            async def counted() -> None:
+                await ask()
+                asked[0] += 1
+
+            monkeypatch.setattr(bench.writer._link, "ask", counted)
+            await eventually(lambda: asked[0] == 3 or bench.writer.problem)
+            assert bench.writer.problem is None
+            for task in slow:
+                task.cancel()
 
     run(check)
 

@@ -510,10 +510,21 @@ def test_an_onnx_model_uses_it_only_where_it_is_forced(tmp_path: Path, model_dir
 
 
 def test_a_wrong_url_and_a_missing_extra_are_one_line_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in (f"redis://:{SECRET}@host:port/0", f"redis://:{SECRET}@host/0?socket_timeout=x", f"redis://[{SECRET}"):
+    for url in (
+        f"redis://:{SECRET}@host:port/0",
+        f"redis://:{SECRET}@host:0/0",
+        f"redis://:{SECRET}@host/0?socket_timeout=x",
+        f"redis://:{SECRET}@host/0?no_such_option=1",
+        f"rediss://:{SECRET}@host/0?ssl_cert_reqs=sometimes",
+        f"redis://:{SECRET}@host/first",
+        f"redis://:{SECRET}@host/-1",
+        f"redis://[{SECRET}",
+    ):
         with pytest.raises(BadSetting, match=r"^DEFECTS_CACHE_URL: its value is secret") as caught:
             connect(url)
         assert SECRET not in str(caught.value)
+    for url in ("redis://host", "redis://host/", "redis://[::1]:1/1", f"rediss://u:{SECRET}@host/0?ssl_cert_reqs=none"):
+        connect(url)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(BadSetting, match="needs the extra 'cache'"):
         connect("redis://host")
