@@ -121,4 +121,4 @@ def test_a_database_is_killed(serve: Serve, model_dir: Path, own_postgres: Local
         own_postgres.kill()
         own_postgres.start()
 
-    stop_database(serve, model_dir, own_postgres, stop, keys=False)
+    stop_database(serve, model_dir, own_postgres, stop, keys=False, times=1)
