@@ -52,7 +52,7 @@ MODES = {
 MOST_CPU = {"buffered, SQLite": 12.0, "buffered, PostgreSQL": 6.0}  # µs a request more than without
 LEAST_SHARE = 0.85  # of the requests/s without a history, buffered
 LEAST_RATE = {"acknowledged, SQLite": 4_000.0, "acknowledged, PostgreSQL": 6_000.0}  # requests/s
-MOST_P99 = 40.0  # ms, acknowledged, at half of its rate
+MOST_P99 = 40.0  # ms, acknowledged, at half of the lower rate
 MOST_START = 0.15  # seconds more until it is ready
 
 
@@ -154,9 +154,9 @@ def measured(model: ModelFiles, options: argparse.Namespace, scratch: Path) -> d
                 for name in _order(servers, options.seed + number):
                     kept = found[name] if number else Measured()
                     measure(processes[name], requests, options.seconds if number else 2, kept)
-            for name in LEAST_RATE:
-                say(f"half of the rate: {name}")
-                half = statistics.median(found[name].rate) / 2
+            half = min(statistics.median(found[name].rate) for name in LEAST_RATE) / 2
+            for name in (OFF, *LEAST_RATE):
+                say(f"{half:,.0f} requests/s: {name}")
                 measure_steady(processes[name], half, scratch / f"steady {name}", found[name])
     return found
 
@@ -227,7 +227,7 @@ def _targets(found: Mapping[str, Measured]) -> list[list[str]]:
     for name, least in LEAST_RATE.items():
         rows.append(_judged(f"{name}: requests/s", found[name].rate, ",.0f", least=least))
         half = found[name].half_p99
-        text = f"{name}: p99 ms at {found[name].half_rate or 0:,.0f}/s, open loop"
+        text = f"{name}: p99 ms at {off.half_rate or 0:,.0f}/s, open loop; off: {off.half_p99 or 0:.1f}"
         rows.append(_judged(text, [] if half is None else [half], ".1f", most=MOST_P99))
     starts = {name: more(name, lambda m: m.start) for name in MODES}
     return rows + [_judged(f"{name}: ready later by s", late, ".2f", most=MOST_START) for name, late in starts.items()]
