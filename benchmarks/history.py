@@ -27,7 +27,7 @@ import yaml
 
 from benchmarks import machine, wrk
 from benchmarks.models import say, trained
-from benchmarks.report import spread
+from benchmarks.report import over, spread
 from benchmarks.servers import ModelFiles, ServerProcess, Subject, running, start
 from benchmarks.workloads import workloads
 from defects.history.databases import database_of
@@ -194,7 +194,7 @@ def markdown(found: Mapping[str, Measured], head: str) -> str:
             name,
             spread(each.cpu_us, ".1f"),
             spread(each.rate),
-            spread(_over(each.rate, off.rate), ".2f", unit="×"),
+            spread(over(each.rate, off.rate), ".2f", unit="×"),
             spread(each.p99, ".1f"),
             spread(each.p999, ".1f"),
             spread(each.start, ".2f"),
@@ -204,10 +204,6 @@ def markdown(found: Mapping[str, Measured], head: str) -> str:
     titles = ["History", "CPU µs a request", "requests/s", "of off's", "p99 ms", "p99.9 ms", "ready after s"]
     title = f"One row, {CONNECTIONS} connections"
     return "\n\n".join([head, grid(title, titles, rows), grid("Targets", TARGETS, _targets(found))]) + "\n"
-
-
-def _over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, control, strict=True)]
 
 
 TARGETS = ["What", "Measured", "Target", ""]
@@ -222,7 +218,7 @@ def _targets(found: Mapping[str, Measured]) -> list[list[str]]:
     rows = []
     for name, most in MOST_CPU.items():
         rows.append(_judged(f"{name}: CPU µs more", more(name, lambda m: m.cpu_us), ".1f", most=most))
-        share = _over(found[name].rate, off.rate)
+        share = over(found[name].rate, off.rate)
         rows.append(_judged(f"{name}: requests/s of off's", share, ".2f", least=LEAST_SHARE))
     for name, least in LEAST_RATE.items():
         rows.append(_judged(f"{name}: requests/s", found[name].rate, ",.0f", least=least))

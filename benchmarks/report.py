@@ -155,6 +155,11 @@ def _disturbance(raw: Raw) -> list[str]:
     return lines
 
 
+def over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
+    """Return the ratio of each round."""
+    return [a / b for a, b in zip(ours, control, strict=False)]
+
+
 def spread(values: Sequence[float], form: str = ",.0f", scale: float = 1.0, unit: str = "") -> str:
     low, middle, high = (format(scale * v, form) for v in (min(values), statistics.median(values), max(values)))
     return f"{middle}{unit} [{low}–{high}]"

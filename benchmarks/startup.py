@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.models import given, say, trained
-from benchmarks.report import spread
+from benchmarks.report import over, spread
 from benchmarks.servers import SUBJECTS, ModelFiles, Subject, environment, start
 from benchmarks.workloads import workloads
 from defects import artifact
@@ -132,29 +132,25 @@ def markdown(found: Mapping[str, Starts], head: str) -> str:
     fastapi = found["fastapi"]
     rows = []
     for starts in found.values():
-        seconds = spread(_over(starts.seconds, fastapi.seconds), ".2f", unit="×")
+        seconds = spread(over(starts.seconds, fastapi.seconds), ".2f", unit="×")
         rss = ["–", "–"]
         if starts.rss_mb:
-            rss = [spread(starts.rss_mb), spread(_over(starts.rss_mb, fastapi.rss_mb), ".2f", unit="×")]
+            rss = [spread(starts.rss_mb), spread(over(starts.rss_mb, fastapi.rss_mb), ".2f", unit="×")]
         rows.append([starts.label, spread(starts.seconds, ".2f"), seconds, *rss])
     titles = ["Subject", "ready after s", "of FastAPI's", "RSS MB when ready", "of FastAPI's"]
     return "\n\n".join([head, grid("From start to ready", titles, rows), _targets(found), _phases(found)]) + "\n"
 
 
-def _over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, control, strict=False)]
-
-
 def _targets(found: Mapping[str, Starts]) -> str:
     ours, fastapi, rows = found["ours"], found["fastapi"], []
     judged = [
-        ("start, ours / FastAPI", START_TARGET, _over(ours.seconds, fastapi.seconds)),
-        ("resident memory, ours / FastAPI", MEMORY_TARGET, _over(ours.rss_mb, fastapi.rss_mb)),
+        ("start, ours / FastAPI", START_TARGET, over(ours.seconds, fastapi.seconds)),
+        ("resident memory, ours / FastAPI", MEMORY_TARGET, over(ours.rss_mb, fastapi.rss_mb)),
     ]
     if "container" in found:
         imports = found["container that only imports"].seconds
         judged.append(
-            ("start, container / the imports in one", FLOOR_TARGET, _over(found["container"].seconds, imports))
+            ("start, container / the imports in one", FLOOR_TARGET, over(found["container"].seconds, imports))
         )
     for text, bound, values in judged:
         met = statistics.median(values) <= bound

@@ -9,10 +9,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 PATTERN = "^[0-9a-f]{32}$"  # of an identifier
 FIRST, LAST = 0x80000000, 0xBFFFFFFF  # of the counter, with the two bits of the variant before it
 NANOSECONDS = 1_000_000  # of a millisecond
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_MS = 86_400_000
+LAST_MILLISECOND = (1 << 48) - 1  # that an id can have
 ENTROPY = 12 * 512  # bytes at a time: to ask the kernel costs more than all the rest
 
 
@@ -38,3 +43,14 @@ def identifiers(clock: Callable[[], int] = time.time_ns) -> Iterator[str]:
 
 
 new_id = identifiers().__next__
+
+
+def first_id(moment: datetime) -> UUID:
+    """Return the least id of the millisecond of `moment`, which has an offset; of 1970 where it is before that."""
+    since = (moment - EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=min(max(since, 0), LAST_MILLISECOND) << 80)
+
+
+def made_at(id_: UUID) -> datetime:
+    """Return when an id was made, to the millisecond."""
+    return EPOCH + timedelta(milliseconds=id_.int >> 80)

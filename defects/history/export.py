@@ -22,6 +22,7 @@ from defects import directories, files
 from defects.history.columns import Columns, Decoder, columns_of
 from defects.history.database import Database, Row, Transaction
 from defects.history.record import SERVED
+from defects.identifiers import first_id
 from defects.schema import Schema
 from defects.values import shown
 
@@ -54,7 +55,7 @@ class Selection:
     @property
     def ids(self) -> tuple[UUID, UUID]:
         """The first id that is meant, and the first one beyond."""
-        return _first_id(self.since), LAST_ID if self.until is None else _first_id(self.until)
+        return first_id(self.since), LAST_ID if self.until is None else first_id(self.until)
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,6 @@ class _Model:
     schema: Schema
     records: int
     with_features: int
-
-
-def _first_id(moment: datetime) -> UUID:
-    """Return the first id of a millisecond."""
-    milliseconds = int(moment.timestamp() * 1000)
-    return UUID(int=min(max(milliseconds, 0), 2**48 - 1) << 80)
 
 
 async def export(

@@ -18,10 +18,10 @@ from defects.history.postgres_errors import Connection, forget_copy, translated
 from defects.history.postgres_keys import claim
 from defects.history.postgres_transactions import Pool, PostgresTransaction, transaction
 from defects.history.record import SERVED, Batch, Records
+from defects.identifiers import DAY_MS
 
 WRITE_SECONDS = 10.0  # for a batch, with everything that it needs
 CLOSE_SECONDS = 1.0
-DAY_MS = 86_400_000
 BEGIN, BEGIN_READING = "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 LOCK = "SELECT pg_advisory_xact_lock(20, 0)"  # held while somebody migrates
 LOCK_LIMIT = "SET LOCAL lock_timeout = '2s'"  # for the lock of a table, after that

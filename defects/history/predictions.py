@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from defects.history.database import Database, Row
 from defects.history.models import Models, RecordedModel
+from defects.identifiers import made_at
 from defects.serving.recording import KINDS, PROTOCOLS
 
 PREDICTION = """\
@@ -67,11 +68,6 @@ def features(model: RecordedModel, row: Row) -> dict[str, Any] | None:
         return None
     named = zip(model.schema.features, values, strict=True)
     return {feature.name: None if math.isnan(value) else feature.shown(value) for feature, value in named}
-
-
-def made_at(id_: UUID) -> datetime:
-    """Return when an id was made, to the millisecond."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=id_.int >> 80)
 
 
 def _outcomes(rows: Sequence[Row], model: RecordedModel) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ import math
 import sqlite3
 import struct
 from collections.abc import Callable, ItemsView, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from defects.identifiers import EPOCH
+
 MICROSECOND = timedelta(microseconds=1)
 CAST = "::"  # PostgreSQL's; SQLite takes it for a part of the parameter's name
 

@@ -20,15 +20,14 @@ from defects.history import outcomes
 from defects.history.database import Database, Row, Transaction
 from defects.history.measures import BINS, DELAYS, LEAST, LEAST_DELAY, Tally
 from defects.history.models import Models
-from defects.history.predictions import made_at
 from defects.history.sql import marks, parts
+from defects.identifiers import EPOCH, first_id, made_at
 from defects.problems import InvalidInput, Problem
 from defects.protocols.outcomes import DEFAULT_SINCE, GROUPS, SANE_ORIGIN, SINCE, read_time
 from defects.values import shown
 
 MAX_GROUPS = 100  # the largest; all others are one
 OTHER = "other"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 AT_ONCE = 2  # days that are counted
 SAMPLE = 4096  # outcomes of a day, about, whose delays are looked at
@@ -162,19 +161,14 @@ async def _days(transaction: Transaction, asked: Question) -> AsyncIterator[_Day
     start, end = asked.since, asked.until + AHEAD
     while start < end:
         sql = "SELECT id FROM predictions WHERE id >= $1 AND id < $2 ORDER BY id LIMIT 1"
-        found = await transaction.fetch(sql, _first_id(start), _first_id(end))
+        found = await transaction.fetch(sql, first_id(start), first_id(end))
         if not found:
             return
         first = made_at(found[0]["id"])
         midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
         start = max(start, midnight)
-        yield _Day(_first_id(start), _first_id(min(midnight + DAY, end)), midnight.date().isoformat())
+        yield _Day(first_id(start), first_id(min(midnight + DAY, end)), midnight.date().isoformat())
         start = midnight + DAY
-
-
-def _first_id(instant: datetime) -> UUID:
-    """Return the least id of a millisecond."""
-    return UUID(int=((instant - EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 from uuid import UUID
+
+from defects import identifiers
 
 PARTITIONED = ("predictions", "outcomes")
 SMALL = ("early_outcomes", "idempotency", "models", "revisions", "sources")  # beside the others
 EPOCH = date(1970, 1, 1)
-DAY_MS = 86_400_000
 LAST = (date.max - EPOCH).days - 1
 
 
@@ -51,12 +52,12 @@ class Upkeep(Protocol):
 
 def first_id(day: date) -> UUID:
     """Return the first id of a day."""
-    return UUID(int=max((day - EPOCH).days, 0) * DAY_MS << 80)
+    return identifiers.first_id(datetime.combine(day, time(), UTC))
 
 
 def day_of(id_: UUID) -> date:
     """Return the day, in UTC, of an id."""
-    return EPOCH + timedelta(min((id_.int >> 80) // DAY_MS, LAST))
+    return EPOCH + timedelta(min((id_.int >> 80) // identifiers.DAY_MS, LAST))
 
 
 def today() -> date:
