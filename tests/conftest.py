@@ -19,11 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 import hypothesis
@@ -160,6 +161,7 @@ def group_of(nodeid: str) -> str:
 
 
 Made = TypeVar("Made")
+Job = TypeVar("Job")
 
 
 def once(scratch: pytest.TempPathFactory, name: str, make: Callable[[], Made]) -> Made:
@@ -188,6 +190,25 @@ def until(holds: Callable[[], Made | Literal[False]], seconds: float = WAIT_SECO
                 return found
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         time.sleep(0.02)
+
+
+def ask_together(
+    url: str, ask: Callable[[httpx.Client, Job], Made], jobs: Iterable[Job], callers: int, **options: Any
+) -> list[Made]:
+    """Ask a server from many threads at once; return the answers in the order of the jobs.
+
+    Every thread has a client of its own: httpx's pool, shared, closes connections that another thread has just been
+    given (encode/httpcore#1110), which reads as a fault of the server.
+    """
+    own = threading.local()
+    with ExitStack() as clients, ThreadPoolExecutor(callers) as pool:
+
+        def answer(job: Job) -> Made:
+            if not hasattr(own, "client"):
+                own.client = clients.enter_context(httpx.Client(base_url=url, **options))
+            return ask(own.client, job)
+
+        return list(pool.map(answer, jobs))
 
 
 # The deploy check, run with `python -c`, but for how fast it expects this machine to be while it is overloaded.

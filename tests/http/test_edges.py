@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from conftest import MODULE, Serve, quiet
+from conftest import MODULE, Serve, ask_together, quiet
 from defects import artifact
 from defects.features import FLOAT32_MAX
 from defects.training import dataset, pipeline
@@ -142,12 +141,11 @@ def test_a_tie_has_one_answer_however_it_comes_and_on_any_number_of_cores(models
     row = rows[margins.argmin()]
     scan = dict(zip("abcdefgh", row.tolist(), strict=True))
 
-    def ask(client: httpx.Client) -> tuple[str, float]:
+    def ask(client: httpx.Client, _: int = 0) -> tuple[str, float]:
         answer = client.post("/classify", json=scan).json()
         return answer["label"], answer["confidence"]
 
-    with ThreadPoolExecutor(30) as pool:
-        seen = Counter(pool.map(lambda _: ask(model.client), range(300)))
+    seen = Counter(ask_together(str(model.client.base_url), ask, range(300), callers=30))
     assert len(seen) == 1
     whole = probabilities(model.infer(matrix(rows)))
     alone = [probabilities(model.infer(matrix([one])))[0] for one in rows]
@@ -180,8 +178,10 @@ def test_a_row_without_finite_scores_is_refused_by_its_field(field: str, value: 
     refused(model.infer(*columns), f"[0].{field}")
 
     expected = model.client.post("/classify", json=good).json()["probabilities"]
-    with ThreadPoolExecutor(8) as pool:  # in the same batches
-        answers = list(pool.map(lambda n: model.client.post("/classify", json=(good, bad)[n % 2]), range(200)))
+    # In the same batches.
+    answers = ask_together(
+        str(model.client.base_url), lambda own, n: own.post("/classify", json=(good, bad)[n % 2]), range(200), callers=8
+    )
     for number, answer in enumerate(answers):
         assert answer.status_code == (200, 400)[number % 2]
         assert number % 2 or answer.json()["probabilities"] == expected

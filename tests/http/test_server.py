@@ -7,7 +7,6 @@ import json
 import math
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, quiet, run, until
+from conftest import BENTOML, MODULE, STEEL_PLATES, Command, Serve, Server, ask_together, quiet, run, until
 from defects import artifact, scoring, simulator
 from defects.training import dataset, pipeline
 from defects.training.options import Recipe
@@ -289,8 +288,7 @@ def test_bentoml_clients_work(server: Server, client: httpx.Client) -> None:
 
 def test_many_callers_get_their_own_answers(server: Server, model_dir: Path) -> None:
     rows = scans(400, seed=9)
-    with httpx.Client(base_url=server.url) as c, ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda row: c.post("/classify", json=row).json(), rows))
+    answers = ask_together(server.url, lambda own, row: own.post("/classify", json=row).json(), rows, callers=16)
     np.testing.assert_allclose(
         [list(a["probabilities"].values()) for a in answers], expected(model_dir, rows), atol=1e-6
     )

@@ -7,7 +7,6 @@ import json
 import math
 import random
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conftest import ROOT, RUN_SECONDS, Serve, Server
+from conftest import ROOT, RUN_SECONDS, Serve, Server, ask_together
 from defects import artifact, scoring, simulator
 from defects.features import DefectClass, Feature
 from defects.http.messages import Refusal, Request, read_json
@@ -560,21 +559,14 @@ def test_thousands_of_mixed_concurrent_requests_are_all_right(server: Server, pr
         for _ in range(10_000)
     ]
 
-    def call(job: tuple[Any, int, int]) -> None:
+    def call(client: httpx.Client, job: tuple[Any, int, int]) -> None:
         protocol, start, size = job
         if protocol is one_scan:
             size = 1
         got = protocol(client, data[start : start + size])
         np.testing.assert_allclose(got, expected[start : start + size], atol=1e-5)
 
-    limits = httpx.Limits(max_connections=24)
-    headers = {"x-request-timeout-ms": "60000"}
-    with (
-        httpx.Client(base_url=server.url, limits=limits, headers=headers) as client,
-        ThreadPoolExecutor(24) as pool,
-    ):
-        for _ in pool.map(call, calls):
-            pass
+    ask_together(server.url, call, calls, callers=24, headers={"x-request-timeout-ms": "60000"})
 
 
 def one_scan(client: httpx.Client, rows: NDArray[Any]) -> Any:
