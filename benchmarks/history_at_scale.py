@@ -32,6 +32,7 @@ from defects.history.database import Database, Registration
 from defects.history.databases import database_of
 from defects.history.record import Batch, Layout, Records
 from defects.history.recorded import Recorded
+from defects.identifiers import first_id
 from defects.pages.tables import grid
 from defects.training.options import positive
 from tools.computer import caption, computer
@@ -100,10 +101,10 @@ async def ids(database: Database, count: int, days: int) -> list[UUID]:
     found = []
     start = datetime.now(UTC) - timedelta(days=days)
     for place in np.random.default_rng(0).random(count):
-        moment = int((start + place * timedelta(days=days * 0.99)).timestamp() * 1000)
+        first = first_id(start + place * timedelta(days=days * 0.99))
         async with database.transaction() as transaction:
             sql = "SELECT id FROM predictions WHERE id >= $1 ORDER BY id LIMIT 1"
-            found.append((await transaction.fetch(sql, UUID(int=moment << 80)))[0]["id"])
+            found.append((await transaction.fetch(sql, first))[0]["id"])
     return found
 
 

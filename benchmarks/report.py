@@ -156,8 +156,8 @@ def _disturbance(raw: Raw) -> list[str]:
 
 
 def over(ours: Sequence[float], control: Sequence[float]) -> list[float]:
-    """Return the ratio of each round."""
-    return [a / b for a, b in zip(ours, control, strict=False)]
+    """Return the ratio of each round; both have measured the same ones."""
+    return [a / b for a, b in zip(ours, control, strict=True)]
 
 
 def spread(values: Sequence[float], form: str = ",.0f", scale: float = 1.0, unit: str = "") -> str:

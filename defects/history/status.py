@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from defects.history.database import Database, Row
 from defects.history.databases import upkeep_of
 from defects.history.upkeep import Size, Upkeep
+from defects.identifiers import made_at
 
 AHEAD = 2  # days whose partitions have to be there
 MIGRATION = "SELECT no, name, least_server FROM history_migrations ORDER BY no DESC LIMIT 1"
@@ -72,10 +72,7 @@ async def _days(upkeep: Upkeep) -> dict[str, Any]:
 
 def _instant(rows: Sequence[Row]) -> datetime | None:
     """Return when the prediction with the id of a row was made."""
-    if not rows:
-        return None
-    id_: UUID = rows[0]["id"]
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
+    return made_at(rows[0]["id"]) if rows else None
 
 
 def _lines(status: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from defects.features import Feature
 from defects.files import INT64
 from defects.history.columns import Columns
 from defects.history.database import Row
+from defects.identifiers import made_at
 from defects.kinds import BOOLEAN, CATEGORY, INTEGER, NUMBER, TEXT, Label, read_label
 from defects.schema import Rows, Schema
 
@@ -104,7 +104,7 @@ class TableFile:
         """Return the type of each detail, and what makes its value of a row."""
         return [
             (pa.string(), lambda row: row["id"].hex),
-            (TIME, lambda row: _time(row["id"].int)),
+            (TIME, lambda row: made_at(row["id"])),
             (pa.string(), lambda row: row["request_id"]),
             (pa.int32(), lambda row: row["row"]),
             (pa.string(), lambda row: row["version"]),
@@ -154,8 +154,3 @@ def _array(feature: Feature, values: NDArray[np.float64]) -> Any:
     if feature.wide:
         return pa.array(values, mask=missing)
     return pa.array(values.astype(np.float32), mask=missing).cast(pa.string()).cast(pa.float64())
-
-
-def _time(identifier: int) -> datetime:
-    """Return when an id was made."""
-    return datetime.fromtimestamp((identifier >> 80) / 1000, UTC)

@@ -11,7 +11,7 @@ from defects import identifiers
 
 PARTITIONED = ("predictions", "outcomes")
 SMALL = ("early_outcomes", "idempotency", "models", "revisions", "sources")  # beside the others
-EPOCH = date(1970, 1, 1)
+EPOCH = identifiers.EPOCH.date()
 LAST = (date.max - EPOCH).days - 1
 
 
